@@ -1,0 +1,1 @@
+"""Recipes that ship with t2x; `t2x recipes` lists them."""

@@ -1,0 +1,58 @@
+"""Embeddings of position, time and text."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from t2x_core.backbone.linear import linear
+
+
+def _sincos(values: Tensor, dim: int, period: float = 10000.0) -> tuple[Tensor, Tensor]:
+    """Sines and cosines (…, dim/2) of values (…) at frequencies period^(-i/(dim/2)), in the precision of `values`."""
+    frequencies = period ** (-torch.arange(dim // 2, dtype=values.dtype, device=values.device) / (dim // 2))
+    angles = values[..., None] * frequencies
+    return angles.sin(), angles.cos()
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)  # the cached tensor is also used in training
+def position_table(
+    grid: tuple[int, int, int], width: int, scale: float, device: torch.device, released: bool = False
+) -> Tensor:
+    """Sin-cos positions (N, D) float32 of a token grid (f, h, w), row-major; cached.
+
+    The first D/4 channels are of the frame, then 3D/8 of the column and 3D/8 of the row, both divided by `scale`;
+    each part is all sines, then all cosines. `released`: token k of a frame has column k mod h and row k div h, which
+    differs on grids that are not square.
+    """
+    f, h, w = grid
+    token = torch.arange(h * w, device="cpu")
+    columns = h if released else w
+    column, row = (token % columns).double() / scale, (token // columns).double() / scale
+    frame = torch.cat(_sincos(torch.arange(f, dtype=torch.float64, device="cpu"), width // 4), -1)  # (f, D/4)
+    space = torch.cat((*_sincos(column, 3 * width // 8), *_sincos(row, 3 * width // 8)), -1)  # (h·w, 3D/4)
+    table = torch.cat((frame[:, None].expand(-1, h * w, -1), space.expand(f, -1, -1)), -1)  # (f, h·w, D)
+    return table.flatten(0, 1).to(device, torch.float32)
+
+
+class TimeEmbedding(nn.Module):
+    """256 sinusoids of 1000·t, cosines first, then Linear, SiLU, Linear (DiT, arXiv 2212.09748)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(linear(256, width, "time"), nn.SiLU(), linear(width, width, "time"))
+
+    def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:
+        """t (B,) in [0, 1] -> (B, D); the sinusoids are float32 whatever the dtype of the network."""
+        sin, cos = _sincos(1000 * t.float(), 256)
+        return self.mlp(torch.cat((cos, sin), -1).to(dtype))
+
+
+class TextProjection(nn.Sequential):
+    """Text tokens (B, T, Dt) -> (B, T, D): Linear, GELU (tanh), Linear (PixArt-α, arXiv 2310.00426)."""
+
+    def __init__(self, text_width: int, width: int) -> None:
+        super().__init__(linear(text_width, width), nn.GELU(approximate="tanh"), linear(width, width))

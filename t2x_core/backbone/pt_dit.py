@@ -1,0 +1,271 @@
+"""PT-DiT, the proxy-tokenized diffusion transformer (Wang et al., Qihoo-T2X, arXiv 2409.04005), and two relatives.
+
+    B  batch                 C  latent channels          F, H, W  frames (views), height, width of the latents
+    P  patch size            f, h, w  token grid (F, H/P, W/P)            N = f·h·w  tokens
+    M  windows = proxies     D  width                    T  text tokens
+
+Time t is in [0, 1], t = 1 is pure noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from t2x_core.backbone.attention import CrossAttention, DenseAttention, FusedAttention, WindowAttention
+from t2x_core.backbone.embeddings import TextProjection, TimeEmbedding, position_table
+from t2x_core.backbone.linear import Init, linear
+from t2x_core.backbone.windows import Triple, Windows, cut_windows, resolve_window
+from t2x_core.types import Conditioning, ConditioningDims
+
+
+@dataclass(frozen=True)
+class PTDiTConfig:
+    """What defines a backbone. A value that cannot work is a ValueError."""
+
+    in_channels: int
+    """C, channels of the latents."""
+    width: int
+    """D, channels of a token; a multiple of 16 and of `heads`."""
+    depth: int
+    """Blocks."""
+    heads: int
+    """Heads of each attention."""
+    out_channels: int = 0
+    """Channels that come out; 0 = `in_channels`."""
+    patch_size: int = 2
+    """P, latent pixels along the side of a token."""
+    attention: Literal["proxy", "fused", "dense"] = "proxy"
+    """`proxy` (the paper), `fused` (own window and all proxies in one attention) or `dense` (PixArt, the baseline)."""
+    window: Triple | Literal["auto"] = "auto"
+    """(pf, ph, pw) in tokens, or `auto`: about eight windows along h and w, four tokens along f."""
+    mlp_ratio: float = 4.0
+    """Hidden width of the MLP, in multiples of `width`."""
+    qk_norm: bool = False
+    """RMSNorm of queries and keys, over the channels of a head."""
+    dims: ConditioningDims = field(default_factory=ConditioningDims)
+    """Sizes of the parts of the conditioning; for an absent part (0) there are no layers."""
+    position_scale: float = 1.0
+    """Row and column numbers are divided by this before they are embedded."""
+    released: bool = False
+    """The authors' released network (`load_released`): a second Linear after the visual cross-attention and the
+    shifted window attention, and no gate on the former; windows shifted also along an axis that has only one; columns
+    and rows numbered as `position_table` says."""
+
+    def __post_init__(self) -> None:
+        if not self.out_channels:
+            object.__setattr__(self, "out_channels", self.in_channels)
+        for name in ("in_channels", "width", "depth", "heads", "out_channels", "patch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.width % self.heads or self.width % 16:
+            raise ValueError(f"width must be a multiple of 16 and of heads ({self.heads}), not {self.width}")
+        if self.attention not in ("proxy", "fused", "dense"):
+            raise ValueError(f'attention must be "proxy", "fused" or "dense", not "{self.attention}"')
+        if self.window != "auto" and (len(self.window) != 3 or min(self.window) < 1):
+            raise ValueError(f'window must be three numbers of at least 1, or "auto", not {self.window}')
+        if self.released and self.attention != "proxy":
+            raise ValueError(f'the released network has attention "proxy", not "{self.attention}"')
+
+
+def norm(x: Tensor) -> Tensor:
+    """Layer norm without affine parameters."""
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Layer norm, then scale and shift, each (B, 1, D)."""
+    return torch.addcmul(shift, norm(x), 1 + scale)  # one pass less than x * (1 + scale) + shift
+
+
+def table(rows: int, width: int) -> nn.Parameter:
+    """A block's own part of the modulation (rows, D), to which that of the time is added."""
+    return nn.Parameter(torch.randn(rows, width) / width**0.5)
+
+
+def mlp(config: PTDiTConfig) -> nn.Sequential:
+    hidden = int(config.mlp_ratio * config.width)
+    return nn.Sequential(linear(config.width, hidden), nn.GELU(approximate="tanh"), linear(hidden, config.width))
+
+
+class PTDiTBlock(nn.Module):
+    """The block of the paper: global information through proxies, texture through windows, then text and MLP."""
+
+    def __init__(self, config: PTDiTConfig, index: int) -> None:
+        super().__init__()
+        D, heads, qk_norm = config.width, config.heads, config.qk_norm
+        self.released = config.released
+        branch_init: Init = "xavier" if self.released else "zero"
+        self.table = table(6, D)
+        self.shifted_table = table(3, D)
+        self.proxy_attention = DenseAttention(D, heads, qk_norm)
+        self.visual_attention = CrossAttention(D, heads, qk_norm, branch_init)
+        self.window_attention = WindowAttention(D, heads, qk_norm)
+        self.shifted_attention = WindowAttention(D, heads, qk_norm, branch_init)
+        if self.released:
+            self.visual_linear0 = linear(D, D, "zero")
+            self.shifted_linear0 = linear(D, D, "zero")
+        else:
+            # The out projections already let these two branches begin at zero: their gates begin at one.
+            self.visual_table = nn.Parameter(torch.ones(1, D))
+            nn.init.ones_(self.shifted_table[2])
+        self.text_attention = CrossAttention(D, heads, qk_norm, "zero") if config.dims.text else None
+        self.mlp = mlp(config)
+
+    def forward(
+        self, x: Tensor, t6: Tensor, text: Tensor | None, text_mask: Tensor | None, cuts: tuple[Windows, Windows]
+    ) -> Tensor:
+        """x (B, N, D), t6 (B, 6, D), text (B, T, D), text_mask (B, T), cuts (plain, shifted) -> (B, N, D)."""
+        plain, shifted = cuts
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (self.table + t6).chunk(6, 1)  # (B, 1, D) each
+        shift_s, scale_s, gate_s = (self.shifted_table + t6[:, :3]).chunk(3, 1)
+
+        # Global information interaction (GIIM)
+        p = plain.mean(x)  # (B, M, D)
+        p = p + self.proxy_attention(norm(p))
+        v = self.visual_attention(norm(x), norm(p))  # (B, N, D)
+        x = x + (self.visual_linear0(v) if self.released else (self.visual_table + t6[:, 2:3]) * v)
+
+        # Texture complement (TCM)
+        x = x + gate * self.window_attention(modulate(x, shift, scale), plain)
+        s = gate_s * self.shifted_attention(modulate(x, shift_s, scale_s), shifted)
+        x = x + (self.shifted_linear0(s) if self.released else s)
+
+        if self.text_attention is not None:
+            x = x + self.text_attention(x, text, text_mask)
+        return x + gate_mlp * self.mlp(modulate(x, shift_mlp, scale_mlp))
+
+
+class SingleAttentionBlock(nn.Module):
+    """PixArt's block (arXiv 2310.00426): one self-attention, dense or fused, then text, then MLP.
+
+    With `fused`, the windows are shifted in every other block, so that what two blocks cut apart differs.
+    """
+
+    def __init__(self, config: PTDiTConfig, index: int) -> None:
+        super().__init__()
+        D, heads, qk_norm = config.width, config.heads, config.qk_norm
+        attention = FusedAttention if config.attention == "fused" else DenseAttention
+        self.shifted = index % 2
+        self.table = table(6, D)
+        self.attention = attention(D, heads, qk_norm)
+        self.text_attention = CrossAttention(D, heads, qk_norm, "zero") if config.dims.text else None
+        self.mlp = mlp(config)
+
+    def forward(
+        self, x: Tensor, t6: Tensor, text: Tensor | None, text_mask: Tensor | None, cuts: tuple[Windows, Windows]
+    ) -> Tensor:
+        """x (B, N, D), t6 (B, 6, D), text (B, T, D), text_mask (B, T), cuts (plain, shifted) -> (B, N, D)."""
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (self.table + t6).chunk(6, 1)  # (B, 1, D) each
+        x = x + gate * self.attention(modulate(x, shift, scale), cuts[self.shifted])
+        if self.text_attention is not None:
+            x = x + self.text_attention(x, text, text_mask)
+        return x + gate_mlp * self.mlp(modulate(x, shift_mlp, scale_mlp))
+
+
+class Head(nn.Module):
+    """Tokens (B, N, D) to patches (B, N, P·P·C), laid out (patch row, patch column, channel)."""
+
+    def __init__(self, config: PTDiTConfig) -> None:
+        super().__init__()
+        self.table = table(2, config.width)
+        self.linear = linear(config.width, config.patch_size**2 * config.out_channels, "zero")
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (B, N, D), emb (B, D) -> (B, N, P·P·C)."""
+        shift, scale = (self.table + emb[:, None]).chunk(2, 1)  # (B, 1, D) each
+        return self.linear(modulate(x, shift, scale))
+
+
+class PTDiT(nn.Module):
+    """Noised latents, time and conditioning to a velocity (and whatever else the out channels are trained for)."""
+
+    def __init__(self, config: PTDiTConfig) -> None:
+        super().__init__()
+        D, P, dims = config.width, config.patch_size, config.dims
+        self.config = config
+        self.patch_embedding = linear((config.in_channels + dims.concat) * P * P, D)
+        self.time_embedding = TimeEmbedding(D)
+        self.time_modulation = linear(D, 6 * D, "time")  # one for all blocks: adaLN-single (PixArt-α, section 2.3)
+        self.text_projection = TextProjection(dims.text, D) if dims.text else None
+        self.vector_projection = linear(dims.vector, D, "zero") if dims.vector else None
+        self.frame_projection = linear(dims.frames, D, "zero") if dims.frames else None
+        block = PTDiTBlock if config.attention == "proxy" else SingleAttentionBlock
+        self.blocks = nn.ModuleList(block(config, index) for index in range(config.depth))
+        self.head = Head(config)
+
+    def forward(self, latents: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """Predicts from noised latents.
+
+        Args:
+            latents: (B, C, F, H, W); H and W multiples of the patch size.
+            t: (B,) in [0, 1].
+            conditioning: the parts that `config.dims` names, no others.
+
+        Returns:
+            (B, out_channels, F, H, W).
+
+        Raises:
+            ValueError: H or W is not a multiple of the patch size, or the conditioning has other parts.
+        """
+        self._check_parts(conditioning)
+        grid = self._grid(latents)  # (f, h, w)
+        dtype = self.head.table.dtype  # of the residual stream; float32 under autocast
+
+        if conditioning.concat is not None:
+            latents = torch.cat((latents, conditioning.concat), 1)  # (B, C + Cc, F, H, W)
+        x = self.patch_embedding(self._patchify(latents)).to(dtype)  # (B, N, D)
+        x = x + self._positions(grid, x)  # (N, D)
+        if self.frame_projection is not None:
+            frames = self.frame_projection(conditioning.frames)  # (B, F, D)
+            x = x + frames.repeat_interleave(grid[1] * grid[2], 1)
+
+        emb = self.time_embedding(t, dtype)  # (B, D)
+        if self.vector_projection is not None:
+            emb = emb + self.vector_projection(conditioning.vector)
+        t6 = self.time_modulation(F.silu(emb)).unflatten(1, (6, -1))  # (B, 6, D)
+        text = None if self.text_projection is None else self.text_projection(conditioning.text)  # (B, T, D)
+
+        cuts = self._cuts(grid, x.device)
+        for block in self.blocks:
+            x = block(x, t6, text, conditioning.text_mask, cuts)  # (B, N, D)
+        return self._unpatchify(self.head(x, emb), grid)  # (B, out_channels, F, H, W)
+
+    def _positions(self, grid: Triple, x: Tensor) -> Tensor:
+        """(N, D), like x."""
+        config = self.config
+        return position_table(grid, config.width, config.position_scale, x.device, config.released).to(x.dtype)
+
+    def _cuts(self, grid: Triple, device: torch.device) -> tuple[Windows, Windows]:
+        """The plain and the shifted cut."""
+        window, single = resolve_window(self.config.window, grid), self.config.released
+        return cut_windows(grid, window, device), cut_windows(grid, window, device, True, single)
+
+    def _grid(self, latents: Tensor) -> Triple:
+        P, (F_, H, W) = self.config.patch_size, latents.shape[2:]
+        if H % P or W % P:
+            raise ValueError(f"latents of {H}×{W} cannot be cut into patches of {P}×{P}: {H % P}×{W % P} left over")
+        return F_, H // P, W // P
+
+    def _check_parts(self, conditioning: Conditioning) -> None:
+        for part in ("text", "vector", "frames", "concat"):
+            value, size = getattr(conditioning, part), getattr(self.config.dims, part)
+            found = 0 if value is None else value.shape[1 if part == "concat" else -1]
+            if found != size:
+                raise ValueError(f"conditioning.{part} has {found} channels, the backbone was built for {size}")
+
+    def _patchify(self, latents: Tensor) -> Tensor:
+        """(B, C, F, H, W) -> (B, N, C·P·P)."""
+        P = self.config.patch_size
+        x = latents.unflatten(4, (-1, P)).unflatten(3, (-1, P))  # (B, C, F, h, P, w, P)
+        return x.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(1, 3)
+
+    def _unpatchify(self, x: Tensor, grid: Triple) -> Tensor:
+        """(B, N, P·P·C) -> (B, C, F, H, W)."""
+        P = self.config.patch_size
+        x = x.unflatten(2, (P, P, -1)).unflatten(1, grid)  # (B, f, h, w, P, P, C)
+        return x.permute(0, 6, 1, 2, 4, 3, 5).flatten(5).flatten(3, 4)

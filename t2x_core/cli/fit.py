@@ -1,0 +1,66 @@
+"""`t2x fit RECIPE [key=value …]`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from t2x_core.cli.recipe_arguments import add_recipe, check_early
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_recipe(parser)
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="go on with RUN, by default with the newest run of the recipe",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    check_early(arguments)
+
+    from t2x_core.assembly import load_assembly
+    from t2x_core.errors import UserError
+    from t2x_core.recipe import find_recipe, to_plain
+    from t2x_core.training import fit, run_folder
+    from t2x_core.training.callbacks.progress import minutes
+    from t2x_core.training.log import start_log
+
+    assembly = load_assembly(arguments.recipe, arguments.overrides)
+    plain = to_plain(assembly.recipe)
+    root = assembly.recipe.watch.runs_dir
+    name = run_folder.recipe_name(find_recipe(arguments.recipe))
+    if arguments.resume is None:
+        folder = run_folder.new_run(root, name)
+        run_folder.write_run(folder, plain)
+    else:
+        folder = run_folder.find_run(arguments.resume or name, root)
+        own = load_assembly(str(folder / run_folder.RECIPE_FILE), [])
+        run_folder.check_resume(folder, to_plain(own.recipe), plain)
+    console = start_log(folder / run_folder.LOG)
+    try:
+        result = fit(assembly, folder, resume=arguments.resume is not None, console=console)
+    except UserError:
+        raise
+    except Exception as error:
+        if os.environ.get("T2X_DEBUG") == "1":
+            raise
+        print(f"t2x: training failed: {error.__class__.__name__}: {error}; T2X_DEBUG=1 shows where", file=sys.stderr)
+        return 3
+    if result.signal is not None:
+        console.print(f"saved at step {result.steps}; go on with: t2x fit {arguments.recipe} --resume {folder}")
+        return 128 + result.signal
+    console.print(f"trained {result.steps} steps in {minutes(result.seconds)}: {_where(folder)}")
+    console.print(f'next: t2x sample {folder} "{result.example}" --num 4 --out x.png')
+    console.print(f"      tensorboard --logdir {folder}")
+    return 0
+
+
+def _where(folder: Path) -> str:
+    return f"pictures in {folder}/samples, weights in {folder}/checkpoints"

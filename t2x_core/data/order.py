@@ -1,0 +1,145 @@
+"""The order of samples: a pure function of (seed, step), the same for any number of ranks and at any step at once.
+
+Each bucket is an endless stream: its samples in a random order, then again in another one, and so on. Each optimizer step
+takes the next `global_batch` samples of one bucket's stream, so nothing is left over at the end of an epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from t2x_core import keyed
+from t2x_core.types import Bucket, SampleKey
+
+
+class Permutation:
+    """A random order of 0 … n - 1 that needs no memory: a Feistel network that walks its cycle until it is below n.
+
+    (Black & Rogaway 2002, "Ciphers with arbitrary finite domains", method 2.)
+    """
+
+    ROUNDS = 6
+
+    def __init__(self, n: int, seed: int, *words: keyed.Word) -> None:
+        self.n = n
+        self.half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))  # bits of each half
+        self.keys = [np.uint64(keyed.digest(seed, *words, r)) for r in range(self.ROUNDS)]
+
+    def __call__(self, places: np.ndarray) -> np.ndarray:
+        """Which samples stand at these places; both int64 arrays with values in 0 … n - 1."""
+        ids = self._encrypt(places.astype(np.uint64))
+        while (outside := ids >= self.n).any():
+            ids[outside] = self._encrypt(ids[outside])
+        return ids.astype(np.int64)
+
+    def _encrypt(self, x: np.ndarray) -> np.ndarray:
+        low = (np.uint64(1) << self.half) - np.uint64(1)
+        left, right = x >> self.half, x & low
+        for key in self.keys:
+            left, right = right, left ^ (keyed.mix(right ^ key) & low)
+        return (left << self.half) | right
+
+
+class Turns:
+    """Whose turn it is, in proportion to weights: a Weyl sequence, so evenly spread and known for any turn at once."""
+
+    GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio
+
+    def __init__(self, weights: Sequence[float], seed: int, *words: keyed.Word) -> None:
+        shares = np.cumsum(np.asarray(weights, dtype=np.float64))
+        # Thresholds in 2⁻⁵³ of the whole: float64 holds these exactly.
+        self.thresholds = (shares[:-1] / shares[-1] * 2.0**53).astype(np.uint64)
+        self.offset = np.uint64(keyed.digest(seed, *words))
+        self._counted, self._counts = 0, np.zeros(len(shares), dtype=np.int64)
+
+    def choices(self, start: int, stop: int) -> np.ndarray:
+        """Who has turns start … stop - 1."""
+        x = np.arange(start, stop, dtype=np.uint64) * self.GOLDEN + self.offset
+        return np.searchsorted(self.thresholds, x >> np.uint64(11), side="right")
+
+    def __call__(self, turn: int) -> tuple[int, int]:
+        """Who has this turn, and how many it had before."""
+        if turn < self._counted:
+            self._counted, self._counts = 0, np.zeros_like(self._counts)
+        earlier = self.choices(self._counted, turn)  # all of them once after a resume, then one a step
+        self._counts = self._counts + np.bincount(earlier, minlength=len(self._counts))
+        self._counted = turn
+        choice = int(self.choices(turn, turn + 1)[0])
+        return choice, int(self._counts[choice])
+
+
+@dataclass(frozen=True)
+class _TaskStream:
+    name: str
+    buckets: Sequence[Bucket]
+    turns: Turns
+
+
+class SampleOrder:
+    """Optimizer step → the keys of its global batch. One task and one bucket a step.
+
+    Args:
+        seed: the recipe's seed.
+        tasks: name → (weight, buckets of its training source).
+        global_batch: samples of one optimizer step, over all ranks and micro-batches.
+    """
+
+    def __init__(self, seed: int, tasks: Mapping[str, tuple[float, Sequence[Bucket]]], global_batch: int) -> None:
+        self.seed, self.global_batch = seed, global_batch
+        self.turns = Turns([weight for weight, _ in tasks.values()], seed, "task")
+        self.streams = [
+            _TaskStream(name, buckets, Turns([b.count for b in buckets], seed, "bucket", name))
+            for name, (_, buckets) in tasks.items()
+        ]
+
+    def keys(self, step: int, attempt: int = 0) -> list[SampleKey]:
+        """The global batch of optimizer step `step` (from 0), slot by slot."""
+        task, task_turn = self.turns(step)
+        stream = self.streams[task]
+        bucket, bucket_turn = stream.turns(task_turn)
+        ids = self.ids(stream.name, bucket, stream.buckets[bucket].count, bucket_turn * self.global_batch)
+        return [SampleKey(stream.name, bucket, id, step, slot, attempt) for slot, id in enumerate(ids)]
+
+    def ids(self, task: str, bucket: int, count: int, consumed: int) -> list[int]:
+        """The next `global_batch` samples of a bucket of which `consumed` have been read."""
+        places = np.arange(consumed, consumed + self.global_batch, dtype=np.int64)
+        epochs, places = places // count, places % count
+        ids = np.empty_like(places)
+        for epoch in np.unique(epochs):
+            now = epochs == epoch
+            ids[now] = Permutation(count, self.seed, "order", task, bucket, int(epoch))(places[now])
+        return ids.tolist()
+
+
+class MicroBatches:
+    """The batch sampler that every loader of a rank uses: its share of each optimizer step, one list of keys a micro-batch.
+
+    It starts at the optimizer step that `first_step` returns when iteration begins, so a resumed run goes on exactly.
+    """
+
+    def __init__(
+        self,
+        order: SampleOrder,
+        *,
+        steps: int,
+        accumulation: int,
+        rank: int,
+        ranks: int,
+        first_step: Callable[[], int],
+    ) -> None:
+        self.order, self.steps, self.accumulation = order, steps, accumulation
+        self.rank, self.ranks, self.first_step = rank, ranks, first_step
+        self.size = order.global_batch // (accumulation * ranks)
+
+    def __len__(self) -> int:
+        return self.steps * self.accumulation
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        for step in range(self.first_step(), self.steps):
+            keys = self.order.keys(step)
+            for micro in range(self.accumulation):
+                start = (micro * self.ranks + self.rank) * self.size
+                yield keys[start : start + self.size]

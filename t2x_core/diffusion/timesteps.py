@@ -1,0 +1,24 @@
+"""Which times are trained on, and which a sampler stops at.
+
+A density of times is its inverse distribution function: uniform numbers in (0, 1) → times in [0, 1].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def logit_normal(u: Tensor, mean: float, std: float) -> Tensor:
+    """Times whose logit is normal (Esser et al. 2024, arXiv 2403.03206, section 3.1); mean > 0 = more noise."""
+    return torch.sigmoid(mean + std * torch.special.ndtri(u))
+
+
+def shift(t: Tensor, factor: float) -> Tensor:
+    """Times moved towards noise by `factor` ≥ 1, for larger pictures (the same paper, section 5.3.2, eq. 23)."""
+    return factor * t / (1 + (factor - 1) * t)
+
+
+def grid(steps: int, factor: float, device: torch.device | None = None) -> Tensor:
+    """The steps + 1 times of a sampler, from 1 (noise) down to 0 (data), shifted by `factor`."""
+    return shift(torch.linspace(1, 0, steps + 1, device=device), factor)

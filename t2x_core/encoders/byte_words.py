@@ -1,0 +1,78 @@
+"""A small text encoder that trains along: bytes → words → a transformer over the words.
+
+A word is read as its bytes side by side, so no vocabulary is needed, any language and any misspelling has an embedding,
+and a caption costs as many tokens as it has words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from t2x_core.interfaces import TextEncoder
+from t2x_core.recipe import ComponentConfig, Range
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByteWordsConfig(ComponentConfig):
+    """Settings of the byte-level text encoder."""
+
+    name: str = "bytes"
+    """Name of the text encoder."""
+    dim: Annotated[int, Range(min=8)] = 128
+    """Width of a token (a multiple of `heads`)."""
+    depth: Annotated[int, Range(min=0)] = 2
+    """Transformer layers over the words."""
+    heads: Annotated[int, Range(min=1)] = 4
+    """Attention heads."""
+    max_words: Annotated[int, Range(min=1)] = 24
+    """Words that are read, a start token not counted; further ones are ignored."""
+    word_bytes: Annotated[int, Range(min=1)] = 12
+    """UTF-8 bytes that one token reads; a longer word becomes several tokens."""
+
+    def __post_init__(self) -> None:
+        if self.dim % self.heads:
+            raise ValueError(f"dim must be a multiple of heads, but {self.dim} is no multiple of {self.heads}")
+
+
+class ByteWords(TextEncoder):
+    """The encoder; the number of tokens is fixed (1 + max_words), so that a text never depends on its batch."""
+
+    def __init__(self, config: ByteWordsConfig) -> None:
+        super().__init__()
+        self.dim = config.dim
+        self.max_words, self.word_bytes = config.max_words, config.word_bytes
+        self.byte = nn.Embedding(257, 32)  # 0 = no byte
+        self.word = nn.Sequential(
+            nn.Linear(32 * config.word_bytes, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
+        )
+        self.position = nn.Parameter(0.02 * torch.randn(1 + config.max_words, config.dim))
+        layer = nn.TransformerEncoderLayer(
+            config.dim, config.heads, 4 * config.dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False) if config.depth else None
+        self.norm = nn.LayerNorm(config.dim)
+
+    def tokenize(self, text: str) -> list[list[int]]:
+        """The text's words as rows of `word_bytes` numbers, 0 = no byte, else byte + 1; row 0 is the empty start token."""
+        n = self.word_bytes
+        pieces = [w[i : i + n] for w in (word.encode() for word in text.split()) for i in range(0, len(w), n)]
+        rows = [[b + 1 for b in piece] for piece in pieces[: self.max_words]]
+        return [row + [0] * (n - len(row)) for row in [[], *rows]]
+
+    def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        ids = torch.zeros(len(texts), 1 + self.max_words, self.word_bytes, dtype=torch.long)  # (B, T, bytes)
+        mask = torch.zeros(len(texts), 1 + self.max_words, dtype=torch.bool)
+        for i, text in enumerate(texts):
+            rows = self.tokenize(text)
+            ids[i, : len(rows)] = torch.tensor(rows)
+            mask[i, : len(rows)] = True
+        ids, mask = ids.to(self.position.device), mask.to(self.position.device)
+        x = self.word(self.byte(ids).flatten(2)) + self.position  # (B, T, Dt)
+        if self.layers is not None:
+            x = self.layers(x, src_key_padding_mask=~mask)
+        return self.norm(x), mask

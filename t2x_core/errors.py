@@ -1,0 +1,30 @@
+"""Errors that are the user's to mend. They are shown as one line, without a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in a recipe, on the command line or in the user's data: what, where and what to do.
+
+    `str()` is one line, "where: message; hint". `where` is "file:line", "command line" or None (no place to point at).
+    """
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.message}; {self.hint}" if self.hint else self.message
+        return " ".join(f"{self.where}: {text}".splitlines() if self.where else text.splitlines())
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """'did you mean "x"?' for the candidate that looks most like `word`, whatever the case; "" if none does."""
+    by_lower_case = {candidate.lower(): candidate for candidate in candidates}
+    closest = difflib.get_close_matches(word.lower(), by_lower_case, n=1)
+    return f'did you mean "{by_lower_case[closest[0]]}"?' if closest else ""

@@ -1,0 +1,167 @@
+"""Sampling: from a trained run, or from a module that is being trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from t2x_core import keyed
+from t2x_core.assembly import Assembly, build_module, load_assembly
+from t2x_core.diffusion import SAMPLERS, grid, guided
+from t2x_core.errors import UserError
+from t2x_core.module import T2XModule, check_shapes
+from t2x_core.recipe import SamplerConfig, dump_yaml, to_plain
+from t2x_core.rendering import to_uint8
+from t2x_core.types import Batch, Bucket, RenderedSamples
+
+RECIPE_FILE, MODEL_FILE = "recipe.yaml", "model.safetensors"
+
+
+@torch.no_grad()
+def sample(
+    module: T2XModule,
+    conditions: Batch,
+    seeds: Sequence[int],
+    bucket: Bucket,
+    config: SamplerConfig,
+    batch_size: int = 1,
+) -> Tensor:
+    """Pixels (B, 3, F, H, W) in [-1, 1] for B conditions, each from its own seed.
+
+    The last batch is filled up to `batch_size`, so that a sample is computed by the same operations whatever stands around
+    it: the picture of a seed depends on the prompt, the seed and `batch_size`, to the last bit.
+    """
+    was_training = module.training
+    module.eval()
+    try:
+        pixels = []
+        for start in range(0, len(conditions), batch_size):
+            chosen = [min(i, len(conditions) - 1) for i in range(start, start + batch_size)]
+            part = _sample_batch(module, conditions.select(chosen), [seeds[i] for i in chosen], bucket, config)
+            pixels.append(part[: len(conditions) - start])
+        return torch.cat(pixels)
+    finally:
+        module.train(was_training)
+
+
+def _sample_batch(
+    module: T2XModule, conditions: Batch, seeds: Sequence[int], bucket: Bucket, config: SamplerConfig
+) -> Tensor:
+    device = next(module.backbone.parameters()).device
+    shape = module.codec.latent_shape(bucket)
+    noise = torch.stack([torch.randn(shape, generator=keyed.generator(seed, "sample")) for seed in seeds]).to(device)
+    adapter = module.adapters[conditions.task]
+    conditioning = adapter(conditions.to(device), module.text_encoder)
+    velocity = guided(module.velocity, conditioning, adapter.null(conditioning), config.guidance)
+    factor = module.diffusion.timesteps.shift if config.shift is None else config.shift
+    latents = SAMPLERS[config.name](velocity, noise, grid(config.steps, factor, device))
+    return module.codec.decode(latents).clamp(-1, 1)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a pipeline returns."""
+
+    pixels: Tensor
+    """(B, 3, F, H, W) in [-1, 1]."""
+    conditions: Batch
+    """What they were sampled from."""
+    seeds: tuple[int, ...]
+    """One for each sample."""
+
+    def images(self) -> list[Image.Image]:
+        """The first frame of each sample."""
+        return [Image.fromarray(frames[0].numpy()) for frames in to_uint8(self.pixels)]
+
+
+class T2XPipeline:
+    """A trained model that turns prompts into samples.
+
+    Example:
+        pipeline = T2XPipeline.from_pretrained("runs/quickstart/2026-01-31_12-00-00")
+        pipeline(["a large red circle on the left"], seeds=[1]).images()[0].save("circle.png")
+    """
+
+    def __init__(self, assembly: Assembly, module: T2XModule) -> None:
+        self.assembly, self.module = assembly, module.eval()
+
+    @classmethod
+    def from_pretrained(cls, run: str | Path, checkpoint: str = "last", device: str | None = None) -> T2XPipeline:
+        """Opens a run's folder (the averaged weights of a checkpoint), or a folder that `save_pretrained` wrote.
+
+        Args:
+            run: the folder.
+            checkpoint: "last" or "best", for a run.
+            device: "cpu", "cuda", …; by default a GPU if there is one.
+
+        Raises:
+            UserError: there is no such folder or checkpoint, or it is of another model.
+        """
+        folder = Path(run)
+        if not (folder / RECIPE_FILE).is_file():
+            raise UserError(f"{folder} is no run: it has no {RECIPE_FILE}")
+        if (folder / MODEL_FILE).is_file():
+            weights = load_file(folder / MODEL_FILE)
+        else:
+            weights = _averaged_weights(folder / "checkpoints" / f"{checkpoint}.ckpt")
+        assembly = load_assembly(str(folder / RECIPE_FILE), [])
+        module = build_module(assembly)
+        check_shapes({name: p.shape for name, p in module.trainable()}, weights)
+        module.load_state_dict(weights, strict=False)
+        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(assembly, module.to(chosen))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the recipe and the weights (safetensors) to a folder that `from_pretrained` opens."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECIPE_FILE).write_text(dump_yaml(to_plain(self.assembly.recipe)))
+        weights = {name: p.detach().cpu().contiguous() for name, p in self.module.trainable()}
+        save_file(weights, folder / MODEL_FILE, metadata={"format": "pt", "t2x": json.dumps({"ema": True})})
+
+    def __call__(
+        self,
+        prompts: str | Sequence[str],
+        seeds: int | Sequence[int] = 0,
+        *,
+        task: str | None = None,
+        batch_size: int = 1,
+        **sampler: Any,
+    ) -> Samples:
+        """Samples for prompts.
+
+        Args:
+            prompts: one, or several.
+            seeds: one for each prompt, or the first one (the next prompts take the numbers that follow).
+            task: name of the task; needed if the model was trained on several.
+            batch_size: samples computed at once; more is faster, and needs more memory.
+            sampler: `name`, `steps`, `guidance` or `shift`, to differ from the recipe's.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        chosen = tuple(range(seeds, seeds + len(prompts))) if isinstance(seeds, int) else tuple(seeds)
+        if len(chosen) != len(prompts):
+            raise UserError(f"there are {len(prompts)} prompts but {len(chosen)} seeds")
+        plugin, config = self.assembly.task(task)
+        conditions = plugin.conditions(prompts)
+        settings = replace(self.assembly.recipe.diffusion.sampler, **sampler)
+        pixels = sample(self.module, conditions, chosen, plugin.bucket(config), settings, batch_size)
+        return Samples(pixels, conditions, chosen)
+
+    def render(self, samples: Samples) -> RenderedSamples:
+        """Samples as the task shows them: a grid with captions, an animation …"""
+        plugin, _ = self.assembly.task(samples.conditions.task)
+        return plugin.render(samples.pixels, samples.conditions)
+
+
+def _averaged_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist", hint="the run has not saved a checkpoint yet")
+    return torch.load(path, map_location="cpu", weights_only=True)["ema"]["weights"]

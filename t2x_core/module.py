@@ -1,0 +1,153 @@
+"""The one LightningModule: a shared backbone, and the adapters and losses of the tasks that train it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from t2x_core import keyed
+from t2x_core.backbone import PTDiT
+from t2x_core.diffusion import RectifiedFlow, logit_normal, shift
+from t2x_core.errors import UserError
+from t2x_core.interfaces import ConditioningAdapter, LatentCodec, Loss, TextEncoder
+from t2x_core.optim import build_optimizer, build_schedule
+from t2x_core.recipe import DiffusionConfig, OptimizerConfig
+from t2x_core.types import Batch, Conditioning, SampleKey
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is random about the samples of a batch."""
+
+    t: Tensor
+    """(B,) times in [0, 1]."""
+    noise: Tensor
+    """(B, C, F, H, W)."""
+    dropped: Tensor
+    """(B,) bool: this sample is trained without its condition."""
+
+
+class T2XModule(L.LightningModule):
+    """Trains PT-DiT on any number of tasks.
+
+    Args:
+        backbone, codec, text_encoder: shared by all tasks.
+        adapters, losses: task name → its own.
+        diffusion, optimizer: blocks of the recipe.
+        max_steps: optimizer steps of the whole run (for the learning rate).
+        seed: of the recipe.
+    """
+
+    strict_loading = False  # frozen parts are never in a checkpoint; `on_load_checkpoint` is strict about the rest
+
+    def __init__(
+        self,
+        backbone: PTDiT,
+        codec: LatentCodec,
+        text_encoder: TextEncoder | None,
+        adapters: Mapping[str, ConditioningAdapter],
+        losses: Mapping[str, Loss],
+        *,
+        diffusion: DiffusionConfig,
+        optimizer: OptimizerConfig,
+        max_steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.codec, self.text_encoder = backbone, codec.requires_grad_(False), text_encoder
+        self.adapters = nn.ModuleDict(adapters)
+        self.losses = dict(losses)
+        self.path = RectifiedFlow(diffusion.prediction)
+        self.diffusion, self.optimizer_config, self.max_steps, self.seed = diffusion, optimizer, max_steps, seed
+        self.gradient_norm: Tensor | None = None
+        """Of the last optimizer step, before clipping."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        latents = self.encode(batch)  # (B, C, F, H, W)
+        draws = self.draw(batch.keys, latents)
+        conditioning = self.condition(batch, draws.dropped)
+        noised = self.path.corrupt(latents, draws.noise, draws.t)
+        velocity = self.velocity(noised.latents, noised.t, conditioning)  # (B, C, F, H, W)
+        losses = self.losses[batch.task](velocity, noised, batch)  # (B,)
+        return {"loss": losses.mean(), "losses": losses.detach(), "t": draws.t}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        loss = self.training_step(batch, batch_idx)["loss"]
+        self.log("val/loss", loss, on_epoch=True, batch_size=len(batch), sync_dist=True)
+
+    def encode(self, batch: Batch) -> Tensor:
+        """The batch's pixels as latents (B, C, F, H, W)."""
+        assert batch.pixels is not None
+        with torch.no_grad():
+            return self.codec.encode(batch.pixels)
+
+    def draw(self, keys: Sequence[SampleKey], latents: Tensor) -> Draws:
+        """Time, noise and condition dropout of each sample, from its key alone, whatever the device."""
+        u, noise = [], []
+        for key in keys:
+            own = keyed.generator(self.seed, "diffusion", key.attempt, key.step, key.slot)
+            u.append(torch.rand(2, generator=own, dtype=torch.float64))
+            noise.append(torch.randn(latents.shape[1:], generator=own))
+        time, drop = torch.stack(u).unbind(1)
+        return Draws(
+            t=self.times(time).to(latents),
+            noise=torch.stack(noise).to(latents),
+            dropped=(drop < self.diffusion.condition_dropout).to(latents.device),
+        )
+
+    def times(self, u: Tensor) -> Tensor:
+        """Uniform numbers (B,) in [0, 1) → the times that are trained on, (B,)."""
+        config = self.diffusion.timesteps
+        if config.distribution == "logit-normal":
+            u = logit_normal(u.clamp(min=1e-9), config.mean, config.std)
+        return shift(u, config.shift)
+
+    def condition(self, batch: Batch, dropped: Tensor) -> Conditioning:
+        """The batch's conditioning, the unconditional one where `dropped` (B,) is true."""
+        adapter = self.adapters[batch.task]
+        conditioning = adapter(batch, self.text_encoder)
+        return conditioning.where(dropped, adapter.null(conditioning))
+
+    def velocity(self, latents: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """The velocity ε - x₀ (B, C, F, H, W) that the network predicts at `latents` (alike) and `t` (B,)."""
+        output = self.backbone(latents, t, conditioning)[:, : latents.shape[1]].float()
+        return self.path.velocity(output, latents, t)
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What the optimizer, the average and the checkpoints cover."""
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.trainable(), self.optimizer_config)
+        schedule = build_schedule(optimizer, self.optimizer_config, self.max_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
+        limit = self.optimizer_config.clip_norm
+        self.gradient_norm = nn.utils.clip_grad_norm_(self.parameters(), float("inf") if limit is None else limit)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        names = {name for name, _ in self.trainable()}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_shapes({name: p.shape for name, p in self.trainable()}, checkpoint["state_dict"])
+
+
+def check_shapes(wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor]) -> None:
+    """Raises UserError, naming up to three tensors, if a checkpoint is one of another model."""
+    problems = [f"{name} is missing" for name in wanted if name not in found]
+    problems += [f"{name} is not of this model" for name in found if name not in wanted]
+    problems += [
+        f"{name} is {tuple(found[name].shape)}, not {tuple(shape)}"
+        for name, shape in wanted.items()
+        if name in found and found[name].shape != shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(f"the checkpoint is of another model: {'; '.join(problems[:3])}{more}")

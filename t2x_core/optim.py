@@ -1,0 +1,47 @@
+"""Optimizers and learning-rate schedules from a recipe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from torch import nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from t2x_core.recipe import OptimizerConfig
+
+
+def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> Optimizer:
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101); weight decay acts on matrices, not on biases, norms or tables.
+
+    A table is a parameter that stands by itself (adaLN tables, positions, null tokens): its name does not end in "weight".
+    """
+    decayed, plain = [], []
+    for name, parameter in named:
+        (decayed if name.endswith("weight") and parameter.ndim > 1 else plain).append(parameter)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def learning_rate_factor(step: int, config: OptimizerConfig, max_steps: int) -> float:
+    """Share of the full learning rate at optimizer step `step` (from 0): linear warm-up, then constant or half a cosine."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
+    done = min(1.0, (step - config.warmup_steps) / max(1, max_steps - config.warmup_steps))
+    return config.final_lr_ratio + (1 - config.final_lr_ratio) * (1 + math.cos(math.pi * done)) / 2
+
+
+def build_schedule(optimizer: Optimizer, config: OptimizerConfig, max_steps: int) -> LambdaLR:
+    """The learning rate by optimizer step."""
+    return LambdaLR(optimizer, lambda step: learning_rate_factor(step, config, max_steps))
+
+
+def count_parameters(module: nn.Module) -> tuple[int, int]:
+    """(trained, all) parameters of a module."""
+    sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
+
+

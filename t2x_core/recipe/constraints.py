@@ -1,0 +1,44 @@
+"""What a schema may say about a field beyond its type, as `Annotated` metadata."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+class Constraint(ABC):
+    """A condition on a value of the right type: `size: Annotated[int, Range(min=1)]`."""
+
+    @abstractmethod
+    def requirement(self, value: Any) -> str | None:
+        """What the value must be, as in "at least 1"; None if it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range(Constraint):
+    """Bounds of a number: `min` and `max` are allowed themselves, `above` and `below` are not."""
+
+    min: float | None = None
+    max: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def requirement(self, value: float) -> str | None:
+        if self.min is not None and value < self.min:
+            return f"at least {self.min}"
+        if self.max is not None and value > self.max:
+            return f"at most {self.max}"
+        if self.above is not None and value <= self.above:
+            return f"above {self.above}"
+        if self.below is not None and value >= self.below:
+            return f"below {self.below}"
+        return None
+
+
+class _FromCurrentFolder:
+    """See FROM_CURRENT_FOLDER."""
+
+
+FROM_CURRENT_FOLDER: Final = _FromCurrentFolder()
+"""Marks a Path that is kept as written, even in a recipe: `Annotated[Path, FROM_CURRENT_FOLDER]`. It is for outputs."""

@@ -1,0 +1,49 @@
+"""Checked dataclasses → plain containers → YAML that `load_recipe` reads back to the same recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from t2x_core.recipe.source import FLOAT
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses and containers as dicts, lists and scalars: tuples become lists, a Path becomes text."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
+    if isinstance(value, dict):
+        return {key: to_plain(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(child) for child in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def dump_yaml(plain: Any) -> str:
+    """YAML text of plain containers: keys in their order, lists of scalars on one line."""
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _list(dumper: _Dumper, items: list[Any]) -> yaml.Node:
+    short = not any(isinstance(item, (dict, list)) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=short)
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.Node:
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # a resolved value holds no interpolation
+    return dumper.represent_scalar("tag:yaml.org,2002:str", escaped)
+
+
+_Dumper.add_representer(list, _list)
+_Dumper.add_representer(str, _text)
+# PyYAML takes the text "1e-4" for text, and would leave out the quotes that keep it so when we read it.
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))

@@ -1,0 +1,243 @@
+"""What a recipe may say. The line under a field is its meaning, with the unit; `t2x` shows it to users.
+
+Plugins subclass `TaskConfig` and `ComponentConfig` (`@dataclass(frozen=True, kw_only=True)`) for blocks of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Range
+
+Positive = Annotated[float, Range(above=0)]
+Fraction = Annotated[float, Range(min=0, max=1)]
+Count = Annotated[int, Range(min=1)]
+CountOrZero = Annotated[int, Range(min=0)]
+Beta = Annotated[float, Range(min=0, below=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """Block of a task. A plugin adds its own fields, usually `data`, `conditioning` and `loss`."""
+
+    weight: Positive = 1.0
+    """Share of the optimizer steps that this task gets, relative to the weights of the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentConfig:
+    """Block of a codec or of a text encoder; each kind adds its own fields."""
+
+    name: str
+    """Which one, by its registered name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """PT-DiT. A preset gives width, depth and heads; each of these, if set, overrides it."""
+
+    preset: Literal["S", "B", "L", "XL", "H"] | None = None
+    """Size of the network by name; `null`: width, depth and heads are given."""
+    attention: Literal["proxy", "fused", "dense"] = "proxy"
+    """`proxy`: as in the paper; `fused`: own window and all proxies in one attention; `dense`: full self-attention."""
+    window: tuple[Count, Count, Count] | Literal["auto"] = "auto"
+    """Frames, rows and columns of a window, in tokens; `auto`: about 8 windows along each spatial axis."""
+    width: Count | None = None
+    """Channels of a token."""
+    depth: Count | None = None
+    """Number of blocks."""
+    heads: Count | None = None
+    """Attention heads; they share the width equally."""
+    patch_size: Count = 2
+    """Side of the square of latent pixels that makes one token, in latent pixels."""
+    mlp_ratio: Positive = 4.0
+    """Hidden width of the MLP, in widths of a token."""
+    qk_norm: bool = False
+    """Whether queries and keys are normalised (RMSNorm), which steadies long runs in low precision."""
+
+    def __post_init__(self) -> None:
+        sizes = {"width": self.width, "depth": self.depth, "heads": self.heads}
+        unset = [name for name, value in sizes.items() if value is None]
+        if self.preset is None and unset:
+            raise ValueError(f"set a preset (S, B, L, XL, H), or width, depth and heads; not set: {', '.join(unset)}")
+        if self.width is not None and self.width % 8:
+            raise ValueError(f"width {self.width} is not divisible by 8; {_multiples(self.width, 8)} are")
+        if self.width is not None and self.heads is not None and self.width % self.heads:
+            near = _multiples(self.width, math.lcm(8, self.heads))
+            raise ValueError(f"width {self.width} is not divisible by {self.heads} heads; {near} are")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimestepConfig:
+    """How the times of training samples are drawn; t in [0, 1], 1 is pure noise."""
+
+    distribution: Literal["logit-normal", "uniform"] = "logit-normal"
+    """`logit-normal`: the logit of t is Gaussian, most samples are half noised; `uniform`: t is uniform."""
+    mean: float = 0.0
+    """Mean of the Gaussian, in logits; above 0 gives more noise (logit-normal only)."""
+    std: Positive = 1.0
+    """Standard deviation of the Gaussian, in logits (logit-normal only)."""
+    shift: Positive = 1.0
+    """s in t → s·t / (1 + (s − 1)·t); above 1 gives more noise, as large pictures need; 1 is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """How samples are made, in training and by `t2x sample`."""
+
+    name: Literal["euler", "heun"] = "euler"
+    """Solver: `euler`, or `heun`, which is of second order and costs two passes a step."""
+    steps: Count = 30
+    """Solver steps from noise to sample."""
+    guidance: Annotated[float, Range(min=0)] = 4.0
+    """Scale of classifier-free guidance; 1 is none, 0 ignores the condition."""
+    shift: Positive | None = None
+    """Timestep shift of the solver's grid, as diffusion.timesteps.shift; `null`: the same as in training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """The path from noise to data, and how it is trained and followed."""
+
+    path: Literal["rectified-flow"] = "rectified-flow"
+    """How a sample and noise are mixed: `rectified-flow` is the straight line between them."""
+    prediction: Literal["velocity", "clean"] = "velocity"
+    """What the network's output means; `clean` (the sample itself) is turned into a velocity before the loss."""
+    timesteps: TimestepConfig = field(default_factory=TimestepConfig)
+    """Times of the training samples."""
+    condition_dropout: Fraction = 0.1
+    """Probability that a training sample is learnt without its condition, which guidance needs."""
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    """How samples are made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW and its schedule."""
+
+    name: Literal["adamw"] = "adamw"
+    """Which optimizer."""
+    lr: Positive = 1e-4
+    """Peak learning rate, per optimizer step."""
+    betas: tuple[Beta, Beta] = (0.9, 0.99)
+    """Decay, per step, of the running mean of the gradient and of its square."""
+    eps: Positive = 1e-8
+    """Added to the root of the mean square, in units of the gradient."""
+    weight_decay: Annotated[float, Range(min=0)] = 0.01
+    """Decoupled weight decay, as a factor of the learning rate."""
+    warmup_steps: CountOrZero = 100
+    """Optimizer steps over which the learning rate rises linearly."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """Course of the learning rate after the warm-up, until trainer.max_steps."""
+    final_lr_ratio: Fraction = 0.0
+    """Learning rate at the end of the cosine, as a fraction of lr."""
+    clip_norm: Positive | None = 1.0
+    """Largest norm of the whole gradient; a longer one is scaled down; `null`: no clipping."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMAConfig:
+    """Moving average of the trained weights, which validation and sampling use."""
+
+    decay: Beta = 0.999
+    """Share of the average that stays at each optimizer step."""
+    warmup: bool = True
+    """Whether the decay of update n is at most (1 + n) / (10 + n), so that the first weights are soon forgotten."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """Length, batch and hardware."""
+
+    max_steps: Count
+    """Length of the training, in optimizer steps."""
+    global_batch: Count
+    """Samples of one optimizer step, over all devices and accumulation together."""
+    accumulation: Count = 1
+    """Parts in which each device works off its share of the batch, to save memory."""
+    devices: Count | Literal["auto"] = 1
+    """Devices (processes) per node; `auto`: all that there are."""
+    num_nodes: Count = 1
+    """Machines of the run."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Kind of device; `auto`: a GPU if there is one."""
+    strategy: Literal["auto", "ddp"] = "auto"
+    """How devices share the work; `auto`: a single device, or ddp."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """Arithmetic of the network; `auto`: bf16-mixed where the hardware has it, else 32-true."""
+    workers: CountOrZero = 0
+    """Loader processes per device; `0`: samples are made in the training process."""
+    threads: Count | None = None
+    """CPU threads per training process; `null`: what torch chooses."""
+
+    def __post_init__(self) -> None:
+        if self.devices == "auto":
+            return  # how many there are is seen later
+        parts = self.devices * self.num_nodes * self.accumulation
+        if self.global_batch % parts:
+            raise ValueError(
+                f"global_batch {self.global_batch} does not divide into devices {self.devices} × "
+                f"num_nodes {self.num_nodes} × accumulation {self.accumulation} = {parts} equal parts; "
+                f"{_multiples(self.global_batch, parts)} do"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchConfig:
+    """What is looked at and kept while training."""
+
+    log_every: Count = 20
+    """Optimizer steps between two points in TensorBoard."""
+    validate_every: Count = 500
+    """Optimizer steps between two losses on the fixed validation set."""
+    sample_every: CountOrZero = 500
+    """Optimizer steps between two grids of samples; `0`: only at the end."""
+    samples: Count = 16
+    """Pictures in a grid."""
+    score_samples: CountOrZero = 64
+    """Pictures that the task scores at each sampling; `0`: no score."""
+    final_score_samples: CountOrZero = 256
+    """Pictures that the task scores at the end; `0`: no score."""
+    checkpoint_every: Count = 500
+    """Optimizer steps between two checkpoints."""
+    runs_dir: Annotated[Path, FROM_CURRENT_FOLDER] = Path("runs")
+    """Folder in which each run makes its own, relative to the current folder (not to the recipe)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that a run depends on."""
+
+    seed: CountOrZero = 0
+    """Start of all randomness."""
+    deterministic: bool = False
+    """Whether CUDA kernels that could give other last digits on a second run are refused; slower."""
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    """Arithmetic of float32 matrix products on a GPU: `highest` is float32, `high` TF32, `medium` bfloat16."""
+    tasks: dict[str, TaskConfig]
+    """What is learnt: task name → its block; at least one."""
+    backbone: BackboneConfig
+    """The network."""
+    codec: ComponentConfig
+    """Pixels to latents and back."""
+    text_encoder: ComponentConfig | None = None
+    """Captions to text tokens; `null`: no task reads text."""
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    """Noise, timesteps and sampler."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer and learning rate."""
+    ema: EMAConfig = field(default_factory=EMAConfig)
+    """Moving average of the weights."""
+    trainer: TrainerConfig
+    """Length, batch and hardware."""
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    """Logging, samples and checkpoints."""
+
+
+def _multiples(number: int, of: int) -> str:
+    """The multiples next to `number`: "24 and 32"."""
+    below = number // of * of
+    return f"{below} and {below + of}" if below else f"{of} and {2 * of}"

@@ -1,0 +1,5 @@
+"""Training a recipe."""
+
+from t2x_core.training.fit import FitResult, fit
+
+__all__ = ["FitResult", "fit"]

@@ -1,0 +1,8 @@
+"""What watches a run, one callback a file."""
+
+from t2x_core.training.callbacks.interruption import Interruption
+from t2x_core.training.callbacks.metrics import Metrics
+from t2x_core.training.callbacks.progress import Progress
+from t2x_core.training.callbacks.sampling import Sampling
+
+__all__ = ["Interruption", "Metrics", "Progress", "Sampling"]

@@ -1,0 +1,81 @@
+"""The progress bar on a terminal, or a line every so often where there is none; the same lines go to the log file."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress as RichProgress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn
+
+from t2x_core.training.callbacks.metrics import Metrics
+
+log = logging.getLogger("t2x")
+
+
+class Progress(Callback):
+    """Step, loss, speed and the time that is left. Put it behind `Metrics`, whose figures it shows."""
+
+    LINES = 20
+    """Lines that a whole run writes to the log."""
+
+    def __init__(self, metrics: Metrics, max_steps: int, console: Console) -> None:
+        self.metrics, self.max_steps, self.console = metrics, max_steps, console
+        self._bar: RichProgress | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started, self._first_step = time.perf_counter(), trainer.global_step
+        if not (trainer.is_global_zero and self.console.is_terminal):
+            return
+        self._bar = RichProgress(
+            TextColumn("[bold]training"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            refresh_per_second=4,
+        )
+        self._task = self._bar.add_task("", total=self.max_steps, completed=trainer.global_step, figures="")
+        self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step, figures = trainer.global_step, self.metrics.latest
+        if self._bar is not None:
+            shown = f"loss {figures['loss/total']:.4f}  {figures['speed/samples_per_second']:.0f}/s" if figures else ""
+            self._bar.update(self._task, completed=step, figures=shown)
+        due = max(1, self.max_steps // self.LINES // self.metrics.every) * self.metrics.every
+        if figures and step % due == 0 and step != self._first_step and (batch_idx + 1) % self.metrics.accumulation == 0:
+            left = (time.perf_counter() - self._started) / (step - self._first_step) * (self.max_steps - step)
+            log.info(
+                "step %d/%d  loss %.4f  %.0f samples/s  %s left",
+                step,
+                self.max_steps,
+                figures["loss/total"],
+                figures["speed/samples_per_second"],
+                minutes(left),
+            )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def minutes(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

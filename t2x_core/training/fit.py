@@ -1,0 +1,170 @@
+"""Recipe → Trainer → trained run."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+
+from t2x_core.assembly import Assembly, build_data, build_module
+from t2x_core.module import T2XModule
+from t2x_core.optim import count_parameters
+from t2x_core.recipe import Recipe
+from t2x_core.training import run_folder
+from t2x_core.training.callbacks import Interruption, Metrics, Progress, Sampling
+from t2x_core.training.checkpoint import AtomicCheckpointIO
+from t2x_core.training.ema import EMA
+from t2x_core.training.precision import resolve_precision
+
+log = logging.getLogger("t2x")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What came of a run."""
+
+    folder: Path
+    steps: int
+    """Optimizer steps done, those before a resume included."""
+    seconds: float
+    """Spent on training, sampling included."""
+    scores: dict[str, dict[str, float]]
+    """Task → what its plugin measured on the last samples."""
+    signal: signal.Signals | None
+    """The signal that stopped it early, or None."""
+    example: str
+    """A prompt to try."""
+
+
+def fit(
+    assembly: Assembly, folder: Path, *, resume: bool = False, console: Console | None = None, extra: Sequence[Callback] = ()
+) -> FitResult:
+    """Trains a recipe in the run folder `folder`.
+
+    Args:
+        resume: go on from the folder's last checkpoint, if it has one.
+        console: where the progress bar is drawn.
+        extra: further Lightning callbacks.
+    """
+    recipe = assembly.recipe
+    if recipe.trainer.threads is not None:
+        torch.set_num_threads(recipe.trainer.threads)
+    torch.set_float32_matmul_precision(recipe.matmul_precision)
+    checkpoint = folder / run_folder.LAST
+    start = checkpoint if resume and checkpoint.is_file() else None
+
+    module = build_module(assembly)
+    data = build_data(assembly, module)
+    ema, metrics = EMA(recipe.ema), _metrics(recipe)
+    sampling = Sampling(assembly, data, ema, metrics, folder / run_folder.SAMPLES)
+    interruption = Interruption(checkpoint, recipe.trainer.accumulation)
+    watchers: list[Callback] = [
+        ema,
+        metrics,
+        sampling,
+        Progress(metrics, recipe.trainer.max_steps, console or Console()),
+        interruption,
+        *extra,
+    ]
+    with warnings.catch_warnings():
+        _silence_lightning()
+        trainer = build_trainer(recipe, folder, watchers, first_step=_steps_of(start))
+        _announce(trainer, module, recipe, folder)
+        began = time.perf_counter()
+        trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
+    stopped = None if interruption.signal is None else signal.Signals(interruption.signal)
+    example = next(iter(data.modules.values())).val_conditions(1).captions[0]
+    return FitResult(folder, trainer.global_step, time.perf_counter() - began, sampling.scores, stopped, example)
+
+
+def build_trainer(recipe: Recipe, folder: Path, callbacks: list[Callback], first_step: int) -> L.Trainer:
+    """The Trainer of a recipe; one Lightning epoch is the whole run."""
+    config, watch = recipe.trainer, recipe.watch
+    checkpoints: list[Callback] = [
+        _keep(folder / run_folder.LAST, every_n_train_steps=watch.checkpoint_every),
+        _keep(folder / run_folder.BEST, monitor="val/loss"),
+    ]
+    # Points that a killed run wrote after its last checkpoint are hidden when they are written again.
+    logger = TensorBoardLogger(folder, name=None, version=run_folder.TENSORBOARD, purge_step=first_step + 1)
+    return L.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy=config.strategy,
+        precision=resolve_precision(config.precision, config.accelerator),
+        max_steps=config.max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=config.accumulation,
+        val_check_interval=watch.validate_every * config.accumulation,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        deterministic=recipe.deterministic,
+        log_every_n_steps=1,
+        callbacks=[*callbacks, *checkpoints],
+        plugins=[AtomicCheckpointIO()],
+        logger=logger,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        gradient_clip_val=None,
+    )
+
+
+def _keep(path: Path, **when: Any) -> ModelCheckpoint:
+    """Lightning's checkpoint callback for one file that is replaced each time."""
+    return ModelCheckpoint(
+        path.parent, path.stem, save_top_k=1, auto_insert_metric_name=False, enable_version_counter=False, **when
+    )
+
+
+def _metrics(recipe: Recipe) -> Metrics:
+    return Metrics(recipe.watch.log_every, recipe.trainer.accumulation, recipe.trainer.global_batch)
+
+
+def _steps_of(checkpoint: Path | None) -> int:
+    return AtomicCheckpointIO().load_checkpoint(checkpoint)["global_step"] if checkpoint else 0
+
+
+def _announce(trainer: L.Trainer, module: T2XModule, recipe: Recipe, folder: Path) -> None:
+    trained, everything = count_parameters(module)
+    tasks, config = ", ".join(recipe.tasks), recipe.backbone
+    device = f"{trainer.accelerator.__class__.__name__.removesuffix('Accelerator')} × {trainer.world_size}"
+    log.info("run        %s", folder)
+    log.info("tasks      %s", tasks)
+    log.info(
+        "model      PT-DiT (%s attention), %.2f M parameters%s",
+        config.attention,
+        everything / 1e6,
+        "" if trained == everything else f", {trained / 1e6:.2f} M trained",
+    )
+    log.info(
+        "training   %d steps of %d samples on %s, %s",
+        recipe.trainer.max_steps,
+        recipe.trainer.global_batch,
+        device,
+        trainer.precision,
+    )
+
+
+def _silence_lightning() -> None:
+    """Its greetings, and advice that does not hold here: the sampler is exact on resume, small data needs no workers."""
+    for logger in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*resuming from a checkpoint that ended before.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*isinstance.treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,121 @@
+"""A run's folder: where it is, what it holds, and whether a recipe may go on in it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from t2x_core.errors import UserError
+from t2x_core.generation import RECIPE_FILE
+from t2x_core.recipe import dump_yaml
+
+LAST, BEST = Path("checkpoints/last.ckpt"), Path("checkpoints/best.ckpt")
+SAMPLES, TENSORBOARD, LOG, ENVIRONMENT = "samples", "tensorboard", "log.txt", "environment.json"
+PACKAGES = ("t2x", "torch", "torchvision", "lightning", "timm", "omegaconf", "numpy", "pillow")
+MAY_CHANGE = (
+    "trainer.max_steps",
+    "trainer.accumulation",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.workers",
+    "trainer.threads",
+    "watch",
+)
+"""Keys of a recipe that may differ when a run goes on; any other would make it another run."""
+
+
+def recipe_name(recipe: Path) -> str:
+    """The name under which a recipe's runs are kept; of a run's own recipe, that of the recipe it came from."""
+    return recipe.resolve().parent.parent.name if recipe.name == RECIPE_FILE else recipe.stem
+
+
+def new_run(root: Path, recipe_name: str) -> Path:
+    """A new folder `root/<recipe>/<date-time>`; never one that exists."""
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    parent = root / recipe_name
+    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
+        folder = parent / f"{stamp}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"cannot make {folder}: {error.strerror}", hint="set watch.runs_dir") from error
+        return folder
+    raise UserError(f"{parent} is full of runs of {stamp}")
+
+
+def find_run(name: str, root: Path = Path("runs")) -> Path:
+    """A run by its folder, by the folder of its recipe (the newest in it), or by the name of its recipe."""
+    for folder in (Path(name), root / name):
+        if (folder / RECIPE_FILE).is_file():
+            return folder
+        runs = sorted(path.parent for path in folder.glob(f"*/{RECIPE_FILE}"))
+        if runs:
+            return runs[-1]
+    raise UserError(f'there is no run "{name}"', hint=f"give the folder of a run, or a recipe that has one in {root}/")
+
+
+def write_run(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """What a run holds from the start: the resolved recipe, and what it runs on."""
+    (folder / SAMPLES).mkdir(exist_ok=True)
+    (folder / RECIPE_FILE).write_text(dump_yaml(recipe))
+    (folder / ENVIRONMENT).write_text(json.dumps(environment(), indent=1) + "\n")
+
+
+def check_resume(folder: Path, own: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
+    """UserError that names the keys in which `recipe` differs from the run's own and must not."""
+    old, new = _flat(own), _flat(recipe)
+    different = sorted(
+        key
+        for key in {*old, *new}
+        if old.get(key) != new.get(key) and not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
+    )
+    if different:
+        changes = ", ".join(f"{key} ({old.get(key)} → {new.get(key)})" for key in different[:5])
+        raise UserError(
+            f"{folder} cannot go on with another recipe: {changes}",
+            hint=f"start a new run, or change only {', '.join(MAY_CHANGE)}",
+        )
+
+
+def _flat(tree: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {path: tree}
+    return {k: v for key, sub in tree.items() for k, v in _flat(sub, f"{path}.{key}" if path else str(key)).items()}
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and git state, as plain values."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "machine": {
+            "system": platform.platform(),
+            "cpu_threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+        "git": {"commit": _git("rev-parse", "HEAD"), "changed": _git("status", "--porcelain", "--untracked-files=no")},
+    }
+
+
+def _git(*words: str) -> str | None:
+    try:
+        answer = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

@@ -1,0 +1,183 @@
+"""The values that travel between the parts of t2x.
+
+Axis letters, everywhere in the project:
+
+    B  batch            C  latent channels     F, H, W  frames (views), height, width of a latent or a picture
+    T  text tokens      D  width of the network
+    P  patch size       f, h, w  token grid (F, H/P, W/P)        N = f·h·w  tokens
+    (pf, ph, pw)  window       L = pf·ph·pw  tokens of a window      M  windows = proxy tokens
+
+Time t is in [0, 1]; t = 1 is pure noise. Pixels are float in [-1, 1], RGB. A picture has F = 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree
+
+
+class Bucket(NamedTuple):
+    """Samples of one shape; a batch comes from one bucket. Sizes are in pixels, `count` in samples."""
+
+    frames: int
+    height: int
+    width: int
+    count: int = 0
+
+
+class SampleKey(NamedTuple):
+    """Names one sample of one optimizer step, whatever the number of ranks.
+
+    `id` is the sample's place in its bucket, `slot` its place in the *global* batch of optimizer step `step`;
+    `attempt` counts roll-backs. All that is random about the sample follows from (seed, attempt, step, slot).
+    """
+
+    task: str
+    bucket: int
+    id: int
+    step: int
+    slot: int
+    attempt: int = 0
+
+
+class _TensorRecord:
+    """A frozen dataclass of tensors that Lightning can move (`.to`) and that FSDP2 can look into (a pytree)."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """The same record with each tensor moved or cast by `Tensor.to`; a dtype applies to floating-point ones."""
+
+        def move(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            moved = leaf.to(*args, **kwargs)
+            return moved if leaf.is_floating_point() else moved.to(leaf.dtype)
+
+        return _pytree.tree_map(move, self)
+
+
+@dataclass(frozen=True)
+class Batch(_TensorRecord):
+    """What a plugin's `collate` returns, and what its adapter, loss, score and render read.
+
+    A batch to sample from ("conditions") is the same thing without `pixels` and `keys`.
+    """
+
+    task: str
+    """Name of the task in the recipe."""
+    captions: tuple[str, ...]
+    """One caption for each sample."""
+    keys: tuple[SampleKey, ...] = ()
+    """One key for each sample."""
+    pixels: Tensor | None = None
+    """(B, 3, F, H, W) in [-1, 1]."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """What else the task needs (cameras, frame rate …), each (B, …)."""
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def select(self, indices: list[int]) -> Batch:
+        """The samples at `indices`, in that order."""
+        return Batch(
+            task=self.task,
+            captions=tuple(self.captions[i] for i in indices),
+            keys=tuple(self.keys[i] for i in indices) if self.keys else (),
+            pixels=None if self.pixels is None else self.pixels[indices],
+            extra={name: value[indices] for name, value in self.extra.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Conditioning(_TensorRecord):
+    """What the backbone is told besides the noised latents and the time. Each part may be absent."""
+
+    text: Tensor | None = None
+    """(B, T, Dt) text tokens, as the text encoder gives them."""
+    text_mask: Tensor | None = None
+    """(B, T) bool, True = valid. Every row has at least one valid token."""
+    vector: Tensor | None = None
+    """(B, Dv), added to the timestep embedding after a projection."""
+    frames: Tensor | None = None
+    """(B, F, Df), added to the tokens of each frame after a projection (cameras, frame rate)."""
+    concat: Tensor | None = None
+    """(B, Cc, F, H, W), joined to the latents on the channel axis (first frame, depth, mask)."""
+
+    def where(self, mask: Tensor, other: Conditioning) -> Conditioning:
+        """For each sample `other` where `mask` (B,) is true, else this one; both have the same parts and shapes."""
+        return self._combine(
+            other, lambda mine, theirs: torch.where(mask.view(-1, *[1] * (mine.ndim - 1)), theirs.to(mine.dtype), mine)
+        )
+
+    def cat(self, other: Conditioning) -> Conditioning:
+        """Both one behind the other on the batch axis."""
+        return self._combine(other, lambda mine, theirs: torch.cat([mine, theirs.to(mine.dtype)]))
+
+    def _combine(self, other: Conditioning, combine: Callable[[Tensor, Tensor], Tensor]) -> Conditioning:
+        def part(mine: Tensor | None, theirs: Tensor | None) -> Tensor | None:
+            return None if mine is None or theirs is None else combine(mine, theirs)
+
+        return Conditioning(**{f.name: part(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class ConditioningDims:
+    """Sizes of the parts of a `Conditioning`; 0 = the task does not use that part."""
+
+    text: int = 0
+    """Dt, width of a text token."""
+    vector: int = 0
+    """Dv, width of the vector."""
+    frames: int = 0
+    """Df, width of a per-frame embedding."""
+    concat: int = 0
+    """Cc, channels joined to the latents."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One item of a source. A source whose `collate` understands another type may hand out that instead."""
+
+    key: SampleKey
+    pixels: Tensor
+    """(3, F, H, W) in [-1, 1]."""
+    caption: str
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """What else the task needs, without the batch axis."""
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Latents on their way between data (t = 0) and noise (t = 1); all (B, C, F, H, W)."""
+
+    latents: Tensor
+    """x_t = (1 - t)·x₀ + t·ε."""
+    clean: Tensor
+    """x₀."""
+    noise: Tensor
+    """ε."""
+    t: Tensor
+    """(B,) in [0, 1]."""
+
+    @property
+    def velocity(self) -> Tensor:
+        """ε - x₀, the derivative of x_t by t."""
+        return self.noise - self.clean
+
+
+@dataclass(frozen=True)
+class RenderedSamples:
+    """Samples as a person looks at them: one still picture, or an animation."""
+
+    frames: Tensor
+    """(frames, height, width, 3) uint8; one frame is a still picture."""
+    fps: float = 8.0
+    """Frames per second of an animation."""
+
+
+for _record in (Batch, Conditioning):
+    _pytree.register_dataclass(_record)

@@ -1,0 +1,71 @@
+"""Captioned pictures of the shapes world."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from t2x_core.data import stack
+from t2x_core.errors import UserError
+from t2x_core.interfaces import DataContext, Source, TaskDataModule
+from t2x_core.types import Batch, Bucket, Sample, SampleKey
+from t2x_plugins.shapes import captions
+from t2x_plugins.shapes.render import render
+from t2x_plugins.shapes.scene import keyed_random, sample_scene
+from t2x_plugins.text_to_image.config import ShapesConfig
+
+
+class ShapesSource(Source):
+    """Pictures made from their number; the words of a caption come from the key, so a picture is told in many ways."""
+
+    def __init__(self, config: ShapesConfig, seed: int, split: Literal["train", "held_out"]) -> None:
+        self.config, self.seed, self.split = config, seed, split
+        self.count = config.count if split == "train" else config.val_count
+
+    def buckets(self) -> Sequence[Bucket]:
+        return [Bucket(1, self.config.size, self.config.size, self.count)]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        config = self.config
+        scene = sample_scene(self.seed, key.id, self.split, two_objects=config.two_objects)
+        words = keyed_random(self.seed, "caption", key.attempt, key.step, key.slot)
+        told = captions.describe(scene, words, omit=config.omit, background=config.background)
+        picture = torch.from_numpy(render(scene, config.size))  # (H, W, 3) uint8
+        pixels = picture.permute(2, 0, 1).unsqueeze(1).float() / 127.5 - 1  # (3, 1, H, W)
+        return Sample(key, pixels, captions.phrase(told, words))
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        return stack(samples)
+
+
+class ShapesData(TaskDataModule):
+    """The shapes world as training data; its validation set holds combinations that training never shows."""
+
+    def __init__(self, task: str, config: ShapesConfig, context: DataContext) -> None:
+        super().__init__()
+        if config.size % context.pixel_multiple:
+            raise UserError(
+                f"pictures of {config.size} pixels do not divide into patches: "
+                f"data.shapes.size must be a multiple of {context.pixel_multiple}"
+            )
+        self.task, self.config, self.context = task, config, context
+
+    def train_source(self) -> Source:
+        return ShapesSource(self.config, self.context.seed, "train")
+
+    def val_source(self) -> Source:
+        return ShapesSource(self.config, self.context.seed, "held_out")
+
+    def val_conditions(self, count: int) -> Batch:
+        """Held-out single objects with all attributes named, in paraphrases."""
+        texts = []
+        for i in range(count):
+            words = keyed_random(self.context.seed, "condition", i)
+            told = captions.describe(sample_scene(self.context.seed, i, "held_out"), words)
+            texts.append(captions.phrase(told, words))
+        return Batch(self.task, tuple(texts))

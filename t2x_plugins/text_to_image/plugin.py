@@ -1,0 +1,51 @@
+"""The task text-to-image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from t2x_core.interfaces import ConditioningAdapter, DataContext, Loss, TaskDataModule, TaskPlugin
+from t2x_core.plugins import hookimpl
+from t2x_core.rendering import caption_grid, to_uint8
+from t2x_core.types import Batch, Bucket, RenderedSamples
+from t2x_plugins.shapes.checker import score
+from t2x_plugins.text_to_image.conditioning import TextConditioning
+from t2x_plugins.text_to_image.config import TextToImageConfig
+from t2x_plugins.text_to_image.data import ShapesData
+from t2x_plugins.text_to_image.loss import LOSSES
+
+
+class TextToImage(TaskPlugin[TextToImageConfig]):
+    """Pictures from captions."""
+
+    name = "text-to-image"
+    config_class = TextToImageConfig
+
+    def data_module(self, config: TextToImageConfig, context: DataContext) -> TaskDataModule:
+        return ShapesData(self.name, config.data.shapes, context)
+
+    def adapter(self, config: TextToImageConfig, text_dim: int) -> ConditioningAdapter:
+        return TextConditioning(config.conditioning, text_dim)
+
+    def loss(self, config: TextToImageConfig) -> Loss:
+        return LOSSES[config.loss.weighting]
+
+    def bucket(self, config: TextToImageConfig) -> Bucket:
+        return Bucket(1, config.data.shapes.size, config.data.shapes.size)
+
+    def conditions(self, prompts: Sequence[str]) -> Batch:
+        return Batch(self.name, tuple(prompts))
+
+    def score(self, samples: Tensor, conditions: Batch) -> dict[str, float] | None:
+        """Share of pictures whose attributes the shapes checker finds as the caption says, by attribute."""
+        return score(to_uint8(samples)[:, 0].numpy(), conditions.captions) or None
+
+    def render(self, samples: Tensor, conditions: Batch) -> RenderedSamples:
+        return caption_grid(samples, conditions.captions)
+
+
+@hookimpl
+def t2x_register_tasks() -> Sequence[TextToImage]:
+    return [TextToImage()]

@@ -1,0 +1,87 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from t2x_core.data.order import MicroBatches, Permutation, SampleOrder, Turns
+from t2x_core.types import Bucket
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 64, 1000, 4097])
+def test_a_permutation_has_every_number_once(n):
+    assert sorted(Permutation(n, 0, "x")(np.arange(n)).tolist()) == list(range(n))
+
+
+def test_permutations_differ_by_seed_and_word_and_look_random():
+    first, second = (Permutation(1000, seed, "x")(np.arange(1000)) for seed in (0, 1))
+    assert (first == second).mean() < 0.01
+    assert abs(np.corrcoef(first, np.arange(1000))[0, 1]) < 0.1
+
+
+def test_a_permutation_of_a_huge_set_needs_no_memory():
+    ids = Permutation(10**12, 3, "x")(np.arange(5))
+    assert len(set(ids.tolist())) == 5
+    assert all(0 <= i < 10**12 for i in ids)
+
+
+def test_turns_follow_the_weights_and_count_the_earlier_ones():
+    turns = Turns([1, 2, 5], 0, "x")
+    choices = turns.choices(0, 8000).tolist()
+    assert all(abs(Counter(choices)[i] - 1000 * w) <= 3 for i, w in enumerate([1, 2, 5]))
+    for turn in (0, 1, 17, 500, 20, 7999):  # forward, and back again
+        assert turns(turn) == (choices[turn], choices[:turn].count(choices[turn]))
+
+
+def test_an_epoch_of_a_bucket_shows_each_sample_once_and_leaves_none_over():
+    order = SampleOrder(0, {"a": (1.0, [Bucket(1, 8, 8, 10)])}, global_batch=4)
+    ids = [key.id for step in range(5) for key in order.keys(step)]
+    assert sorted(ids[:10]) == sorted(ids[10:]) == list(range(10))
+    assert ids[:10] != ids[10:]
+
+
+def test_a_step_has_one_task_and_one_bucket_and_numbered_slots():
+    order = SampleOrder(
+        5, {"a": (1.0, [Bucket(1, 8, 8, 10), Bucket(1, 4, 16, 30)]), "b": (3.0, [Bucket(2, 8, 8, 7)])}, global_batch=6
+    )
+    steps = [order.keys(step) for step in range(400)]
+    for step, keys in enumerate(steps):
+        assert len({(key.task, key.bucket) for key in keys}) == 1
+        assert [key.slot for key in keys] == list(range(6))
+        assert {key.step for key in keys} == {step}
+    shares = Counter((keys[0].task, keys[0].bucket) for keys in steps)
+    assert abs(shares["b", 0] - 300) <= 3
+    assert abs(shares["a", 1] - 75) <= 4
+
+
+def test_the_order_at_a_late_step_does_not_depend_on_the_way_there():
+    tasks = {"a": (1.0, [Bucket(1, 8, 8, 100), Bucket(1, 8, 4, 50)]), "b": (2.0, [Bucket(1, 8, 8, 9)])}
+    walked = SampleOrder(1, tasks, 8)
+    for step in range(1000):
+        walked.keys(step)
+    assert walked.keys(1000) == SampleOrder(1, tasks, 8).keys(1000)
+
+
+@pytest.mark.parametrize(("ranks", "accumulation"), [(1, 1), (2, 1), (4, 1), (1, 4), (2, 2)])
+def test_ranks_and_micro_batches_share_out_the_same_global_batch(ranks, accumulation):
+    order = SampleOrder(0, {"a": (1.0, [Bucket(1, 8, 8, 100)])}, global_batch=8)
+    loaders = [
+        list(MicroBatches(order, steps=5, accumulation=accumulation, rank=r, ranks=ranks, first_step=lambda: 2))
+        for r in range(ranks)
+    ]
+    for i, step in enumerate(range(2, 5)):
+        micro = range(i * accumulation, (i + 1) * accumulation)
+        shared = [key for loader in loaders for m in micro for key in loader[m]]
+        assert sorted(shared) == sorted(order.keys(step))
+
+
+def test_the_order_is_the_same_as_ever():
+    """Golden: a change here makes every resumed run another run."""
+    order = SampleOrder(0, {"a": (1.0, [Bucket(1, 8, 8, 100), Bucket(1, 8, 4, 200)])}, global_batch=4)
+    assert [[(k.bucket, k.id) for k in order.keys(step)] for step in (0, 1, 123456)] == GOLDEN
+
+
+GOLDEN = [
+    [(1, 151), (1, 194), (1, 150), (1, 47)],
+    [(1, 104), (1, 19), (1, 61), (1, 98)],
+    [(1, 110), (1, 135), (1, 187), (1, 179)],
+]

@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from t2x_core.encoders.byte_words import ByteWords, ByteWordsConfig
+from t2x_core.encoders.identity import IdentityCodec, IdentityConfig
+from t2x_core.types import Bucket
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    return ByteWords(ByteWordsConfig(dim=16, depth=1, heads=2, max_words=5, word_bytes=4)).eval()
+
+
+def test_tokens_are_words_and_long_words_are_cut(encoder):
+    assert encoder.tokenize("a lémon") == [[0] * 4, [98, 0, 0, 0], [109, 196, 170, 110], [112, 111, 0, 0]]
+
+
+def test_every_text_has_a_valid_token_and_too_long_ones_are_cut(encoder):
+    tokens, mask = encoder(["", "a b", "1 2 3 4 5 6 7 8"])
+    assert tokens.shape == (3, 6, 16)
+    assert mask.sum(1).tolist() == [1, 3, 6]
+
+
+def test_a_text_does_not_depend_on_its_batch(encoder):
+    text = "a red circle"
+    alone, mask = encoder([text])
+    among = encoder(["", text, "1 2 3 4 5"])[0][1:2]
+    torch.testing.assert_close(alone[mask], among[mask])
+
+
+def test_different_words_orders_and_spellings_differ(encoder):
+    tokens, _ = encoder(["red circle", "circle red", "red circles"])
+    assert (tokens[0] - tokens[1]).abs().max() > 1e-3
+    assert (tokens[0] - tokens[2]).abs().max() > 1e-3
+
+
+def test_width_and_heads_must_fit():
+    with pytest.raises(ValueError, match="10 is no multiple of 4"):
+        ByteWordsConfig(dim=10, heads=4)
+
+
+def test_identity_codec():
+    codec = IdentityCodec(IdentityConfig())
+    pixels = torch.rand(2, 3, 1, 8, 8)
+    assert codec.decode(codec.encode(pixels)) is pixels
+    assert codec.latent_shape(Bucket(2, 8, 16)) == (3, 2, 8, 16)

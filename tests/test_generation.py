@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from t2x_core.assembly import build_module, load_assembly
+from t2x_core.errors import UserError
+from t2x_core.generation import T2XPipeline
+from tests.conftest import TINY
+
+
+@pytest.fixture
+def pipeline(tiny):
+    module = build_module(tiny)
+    torch.manual_seed(0)
+    for p in module.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    return T2XPipeline(tiny, module)
+
+
+def test_the_picture_of_a_seed_does_not_depend_on_the_batch_around_it(pipeline):
+    prompts = ["a red circle", "a big blue square at the top", "", "a green ring"]
+    together = pipeline(prompts, [7, 8, 9, 10]).pixels
+    for i, prompt in enumerate(prompts):
+        assert torch.equal(pipeline(prompt, 7 + i).pixels[0], together[i])
+    by_three = pipeline(prompts, [7, 8, 9, 10], batch_size=3).pixels
+    assert torch.equal(by_three[3], pipeline(prompts[3], 10, batch_size=3).pixels[0])
+    torch.testing.assert_close(by_three, together, atol=1e-4, rtol=1e-4)
+
+
+def test_seeds_prompts_and_guidance_make_a_difference(pipeline):
+    one = pipeline("a red circle", 1).pixels
+    assert torch.equal(one, pipeline(["a red circle"], [1]).pixels)
+    for other in (
+        pipeline("a red circle", 2),
+        pipeline("a blue circle", 1),
+        pipeline("a red circle", 1, guidance=1.0),
+        pipeline("a red circle", 1, steps=5),
+        pipeline("a red circle", 1, name="euler", steps=3),
+    ):
+        assert (one - other.pixels).abs().max() > 1e-3
+
+
+def test_an_integer_seed_counts_up(pipeline):
+    assert pipeline(["a", "b", "c"], 5).seeds == (5, 6, 7)
+    with pytest.raises(UserError, match="3 prompts but 2 seeds"):
+        pipeline(["a", "b", "c"], [1, 2])
+
+
+def test_images_are_what_the_pixels_say(pipeline):
+    samples = pipeline("a red circle", 1)
+    (image,) = samples.images()
+    assert image.size == (16, 16)
+    red = (samples.pixels[0, 0, 0, 3, 5].item() + 1) * 127.5
+    assert image.getpixel((5, 3))[0] == pytest.approx(red, abs=0.51)
+
+
+def test_save_pretrained_and_back(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "model")
+    again = T2XPipeline.from_pretrained(tmp_path / "model", device="cpu")
+    assert torch.equal(again("a red circle", 3).pixels, pipeline("a red circle", 3).pixels)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"is no run: it has no recipe\.yaml"):
+        T2XPipeline.from_pretrained(tmp_path)
+
+
+def test_weights_of_another_model_are_refused(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path)
+    wider = load_assembly("quickstart", [*TINY, "backbone.width=64"])
+    T2XPipeline(wider, build_module(wider)).save_pretrained(tmp_path / "wider")
+    (tmp_path / "wider" / "model.safetensors").replace(tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="another model"):
+        T2XPipeline.from_pretrained(tmp_path)

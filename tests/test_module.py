@@ -1,0 +1,134 @@
+import math
+
+import pytest
+import torch
+
+from t2x_core.assembly import build_data, build_module, load_assembly
+from t2x_core.errors import UserError
+from t2x_core.module import check_shapes
+from t2x_core.optim import build_optimizer, learning_rate_factor
+from t2x_core.recipe import OptimizerConfig
+from t2x_core.types import SampleKey
+from tests.conftest import TINY
+
+
+def batch_of(assembly, module, slots, step=0):
+    source = build_data(assembly, module).modules["text-to-image"].train_source()
+    return source.collate([source[SampleKey("text-to-image", 0, 10 + s, step, s)] for s in slots])
+
+
+def test_the_seed_gives_the_weights(tiny):
+    one, same = build_module(tiny).state_dict(), build_module(tiny).state_dict()
+    other = build_module(load_assembly("quickstart", [*TINY, "seed=1"])).state_dict()
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["backbone.patch_embedding.weight"], other["backbone.patch_embedding.weight"])
+
+
+def test_what_is_random_about_a_sample_depends_on_its_key_alone(tiny):
+    module = build_module(tiny)
+    batch = batch_of(tiny, module, range(4))
+    whole = module.draw(batch.keys, batch.pixels)
+    part = module.draw(batch.keys[2:3], batch.pixels[2:3])
+    assert torch.equal(whole.noise[2], part.noise[0])
+    assert whole.t[2] == part.t[0]
+    later = module.draw([key._replace(step=1) for key in batch.keys], batch.pixels)
+    again = module.draw([key._replace(attempt=1) for key in batch.keys], batch.pixels)
+    for other in (later, again):
+        assert not torch.isclose(other.t, whole.t).any()
+        assert (other.noise - whole.noise).abs().mean() > 0.5
+
+
+def test_times_and_dropout_follow_the_recipe():
+    assembly = load_assembly("quickstart", [*TINY, "diffusion.condition_dropout=0.25"])
+    module = build_module(assembly)
+    keys = [SampleKey("text-to-image", 0, 0, step, slot) for step in range(50) for slot in range(40)]
+    draws = module.draw(keys, torch.zeros(len(keys), 1, 1, 1, 1))
+    logits = torch.logit(draws.t.double())
+    config = assembly.recipe.diffusion.timesteps
+    assert logits.mean().item() == pytest.approx(config.mean, abs=0.1)
+    assert logits.std().item() == pytest.approx(config.std, abs=0.1)
+    assert draws.dropped.float().mean().item() == pytest.approx(0.25, abs=0.04)
+    assert draws.noise.std().item() == pytest.approx(1, abs=0.05)
+
+
+def test_the_loss_is_one_value_a_sample_and_does_not_depend_on_the_batch(tiny):
+    module = build_module(tiny)
+    torch.nn.init.normal_(module.backbone.head.linear.weight, std=0.1)
+    batch = batch_of(tiny, module, range(4))
+    whole = module.training_step(batch, 0)
+    assert whole["losses"].shape == (4,)
+    for i in range(4):
+        torch.testing.assert_close(module.training_step(batch.select([i]), 0)["losses"][0], whole["losses"][i])
+    torch.testing.assert_close(whole["loss"], whole["losses"].mean())
+
+
+def test_an_untrained_network_has_the_loss_of_predicting_zero():
+    """The head starts at zero: a velocity of 0 costs the mean square of ε - x₀, which is 1 + E[x₀²] for unit noise."""
+    assembly = load_assembly("quickstart", [*TINY, "diffusion.prediction=velocity"])
+    module = build_module(assembly)
+    batch = batch_of(assembly, module, range(64))
+    expected = 1 + batch.pixels.square().mean()
+    assert module.training_step(batch, 0)["loss"].item() == pytest.approx(expected.item(), rel=0.03)
+
+
+def test_dropped_conditions_do_not_reach_the_network(tiny):
+    module = build_module(tiny).eval()
+    for p in module.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    batch = batch_of(tiny, module, range(2))
+    other = type(batch)(batch.task, ("something else", "entirely"), batch.keys, batch.pixels)
+    t = torch.tensor([0.5, 0.5])
+
+    def velocity(batch, dropped):
+        return module.velocity(batch.pixels, t, module.condition(batch, torch.tensor(dropped)))
+
+    with torch.no_grad():
+        assert torch.equal(velocity(batch, [True, True]), velocity(other, [True, True]))
+        kept = (velocity(batch, [True, False]) - velocity(other, [True, False])).abs().amax((1, 2, 3, 4))
+    assert kept[0] == 0
+    assert kept[1] > 1e-4
+
+
+def test_everything_that_is_trained_gets_a_gradient(tiny):
+    module = build_module(tiny)
+    for _, p in module.trainable():
+        torch.nn.init.normal_(p, std=0.1)
+    module.training_step(batch_of(tiny, module, range(40)), 0)["loss"].backward()  # 40: some conditions are dropped
+    without = [name for name, p in module.trainable() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_weight_decay_leaves_biases_norms_and_tables_alone(tiny):
+    module = build_module(tiny)
+    optimizer = build_optimizer(module.trainable(), OptimizerConfig(weight_decay=0.3))
+    names = {id(p): name for name, p in module.trainable()}
+    decayed = {names[id(p)] for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    plain = {names[id(p)] for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]}
+    assert decayed | plain == set(names.values())
+    assert "backbone.blocks.0.mlp.0.weight" in decayed
+    assert all(name.endswith("weight") for name in decayed)
+    for name in ("backbone.blocks.0.table", "backbone.head.linear.bias", "text_encoder.norm.weight"):
+        assert name in plain
+
+
+def test_the_learning_rate_warms_up_and_falls_as_a_cosine():
+    config = OptimizerConfig(warmup_steps=10, schedule="cosine", final_lr_ratio=0.1)
+    factors = [learning_rate_factor(step, config, 110) for step in range(111)]
+    assert factors[0] == 0.1
+    assert factors[9] == factors[10] == 1
+    assert factors[60] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 2)) / 2)
+    assert factors[110] == pytest.approx(0.1)
+    assert learning_rate_factor(100, OptimizerConfig(warmup_steps=0, schedule="constant"), 100) == 1
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(tiny):
+    shapes = {name: p.shape for name, p in build_module(tiny).trainable()}
+    weights = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    check_shapes(shapes, weights)
+    del weights["backbone.head.linear.bias"]
+    weights["backbone.head.linear.weight"] = torch.zeros(1, 2)
+    weights["extra"] = torch.zeros(1)
+    with pytest.raises(UserError) as caught:
+        check_shapes(shapes, weights)
+    for part in ("backbone.head.linear.bias is missing", "extra is not of this model", "is (1, 2), not (48, 32)"):
+        assert part in str(caught.value)

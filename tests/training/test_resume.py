@@ -1,0 +1,108 @@
+"""Killing a real process, and going on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import TINY
+
+SCRIPT = Path(__file__).with_name("traced_fit.py")
+STEPS, EVERY, KILL_AFTER = 12, 4, 7
+SETTINGS = [
+    *TINY,
+    f"trainer.max_steps={STEPS}",
+    f"watch.checkpoint_every={EVERY}",
+    "watch.validate_every=3",
+    "watch.sample_every=5",
+]
+
+
+def start(folder: Path, pause: float, settings: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, SCRIPT, folder / "run", folder / "trace", str(pause), *settings])
+
+
+def lines(folder: Path) -> list[dict]:
+    """What has been traced so far; a last line may be cut short."""
+    file = folder / "trace"
+    return [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")] if file.exists() else []
+
+
+def run_through(folder: Path, settings: list[str]) -> list[dict]:
+    folder.mkdir(exist_ok=True)
+    process = start(folder, 0, settings)
+    assert process.wait(300) == 0
+    return lines(folder)
+
+
+def run_killed(folder: Path, settings: list[str], after: int) -> list[dict]:
+    """Kills the process once it has traced `after` lines, then starts it again."""
+    folder.mkdir(exist_ok=True)
+    process = start(folder, 0.3, settings)
+    deadline = time.monotonic() + 300
+    while len(lines(folder)) < after and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return run_through(folder, settings)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    run_through(folder, SETTINGS)
+    return folder
+
+
+def test_a_killed_run_goes_on_bit_for_bit(whole, tmp_path):
+    expected = lines(whole)
+    assert [line["step"] for line in expected] == list(range(STEPS))
+
+    found = run_killed(tmp_path, SETTINGS, KILL_AFTER)
+    killed_at = [line["step"] for line in found].index(EVERY, EVERY + 1)  # the resume starts at the checkpoint
+    assert killed_at >= KILL_AFTER
+    for line in found:
+        assert line == expected[line["step"]]
+    assert [line["step"] for line in found[killed_at:]] == list(range(EVERY, STEPS))
+
+    one, other = (torch.load(f / "run/checkpoints/last.ckpt", weights_only=True) for f in (whole, tmp_path))
+    for name, weight in one["ema"]["weights"].items():
+        assert torch.equal(weight, other["ema"]["weights"][name])
+
+
+def test_tensorboard_shows_each_step_once_after_a_kill(whole, tmp_path):
+    run_killed(tmp_path, SETTINGS, KILL_AFTER)
+
+    def points(folder: Path, tag: str) -> list[tuple[int, float]]:
+        events = EventAccumulator(str(folder / "run" / "tensorboard")).Reload()
+        return [(point.step, point.value) for point in events.Scalars(tag)]
+
+    for tag in ("loss/total", "val/loss", "optimizer/learning_rate", "optimizer/gradient_norm"):
+        assert points(tmp_path, tag) == points(whole, tag)
+    assert [step for step, _ in points(whole, "loss/total")] == list(range(1, STEPS + 1))
+    assert [step for step, _ in points(whole, "val/loss")] == [3, 6, 9, 12]
+
+
+def test_accumulation_takes_the_same_samples_and_resumes_exactly(whole, tmp_path):
+    settings = [*SETTINGS, "trainer.accumulation=2"]
+    expected = run_through(tmp_path / "through", settings)
+    for step, line in enumerate(lines(whole)):
+        halves = expected[2 * step : 2 * step + 2]
+        assert [key for half in halves for key in half["keys"]] == line["keys"]
+        losses = [float.fromhex(loss) for half in halves for loss in half["losses"]]
+        assert losses == pytest.approx([float.fromhex(loss) for loss in line["losses"]], abs=1e-5)
+
+    found = run_killed(tmp_path / "killed", settings, 2 * KILL_AFTER + 1)
+    for line in found:
+        step = line["step"]
+        assert line in expected[2 * step : 2 * step + 2]
+    assert found[-2 * (STEPS - EVERY) :] == expected[2 * EVERY :]
