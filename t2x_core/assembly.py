@@ -76,7 +76,7 @@ def build_module(assembly: Assembly) -> T2XModule:
 
 
 def backbone_config(recipe: Recipe, channels: int, dims: Sequence[ConditioningDims]) -> PTDiTConfig:
-    """The backbone's configuration: the preset, what the recipe says instead, and room for every task's conditioning."""
+    """The backbone's configuration: preset, what the recipe says instead, room for every task's conditioning."""
     block = recipe.backbone
     sizes = {"width": block.width, "depth": block.depth, "heads": block.heads}
     chosen = {**(PRESETS[block.preset] if block.preset else {}), **{k: v for k, v in sizes.items() if v is not None}}
@@ -114,5 +114,3 @@ def build_data(assembly: Assembly, module: T2XModule) -> MixedData:
         max_steps=recipe.trainer.max_steps,
         workers=recipe.trainer.workers,
     )
-
-

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from t2x_core import keyed
 from t2x_core.assembly import Assembly, build_module, load_assembly
+from t2x_core.checkpoint import read_checkpoint
 from t2x_core.diffusion import SAMPLERS, grid, guided
 from t2x_core.errors import UserError
 from t2x_core.module import T2XModule, check_shapes
@@ -36,8 +37,8 @@ def sample(
 ) -> Tensor:
     """Pixels (B, 3, F, H, W) in [-1, 1] for B conditions, each from its own seed.
 
-    The last batch is filled up to `batch_size`, so that a sample is computed by the same operations whatever stands around
-    it: the picture of a seed depends on the prompt, the seed and `batch_size`, to the last bit.
+    The last batch is filled up to `batch_size`, so that a sample is computed by the same operations whatever stands
+    around it: the picture of a seed depends on the prompt, the seed and `batch_size` alone, to the last bit.
     """
     was_training = module.training
     module.eval()
@@ -58,7 +59,7 @@ def _sample_batch(
     device = next(module.backbone.parameters()).device
     shape = module.codec.latent_shape(bucket)
     noise = torch.stack([torch.randn(shape, generator=keyed.generator(seed, "sample")) for seed in seeds]).to(device)
-    adapter = module.adapters[conditions.task]
+    adapter: Any = module.adapters[conditions.task]
     conditioning = adapter(conditions.to(device), module.text_encoder)
     velocity = guided(module.velocity, conditioning, adapter.null(conditioning), config.guidance)
     factor = module.diffusion.timesteps.shift if config.shift is None else config.shift
@@ -111,7 +112,7 @@ class T2XPipeline:
         if (folder / MODEL_FILE).is_file():
             weights = load_file(folder / MODEL_FILE)
         else:
-            weights = _averaged_weights(folder / "checkpoints" / f"{checkpoint}.ckpt")
+            weights = read_checkpoint(folder / "checkpoints" / f"{checkpoint}.ckpt")["ema"]["weights"]
         assembly = load_assembly(str(folder / RECIPE_FILE), [])
         module = build_module(assembly)
         check_shapes({name: p.shape for name, p in module.trainable()}, weights)
@@ -161,7 +162,3 @@ class T2XPipeline:
         return plugin.render(samples.pixels, samples.conditions)
 
 
-def _averaged_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist", hint="the run has not saved a checkpoint yet")
-    return torch.load(path, map_location="cpu", weights_only=True)["ema"]["weights"]

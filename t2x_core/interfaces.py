@@ -122,7 +122,7 @@ class TaskDataModule(L.LightningDataModule, ABC):
 
     @abstractmethod
     def val_conditions(self, count: int) -> Batch:
-        """`count` held-out conditions to sample from while training; always the same, and fit for `TaskPlugin.score`."""
+        """`count` held-out conditions to sample from while training, always the same; `TaskPlugin.score` reads them."""
 
 
 class TaskPlugin(ABC, Generic[ConfigT]):

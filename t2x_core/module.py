@@ -78,7 +78,7 @@ class T2XModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         loss = self.training_step(batch, batch_idx)["loss"]
-        self.log("val/loss", loss, on_epoch=True, batch_size=len(batch), sync_dist=True)
+        self.log("val/loss", loss, on_epoch=True, batch_size=len(batch), sync_dist=True, logger=False)
 
     def encode(self, batch: Batch) -> Tensor:
         """The batch's pixels as latents (B, C, F, H, W)."""
@@ -103,13 +103,14 @@ class T2XModule(L.LightningModule):
     def times(self, u: Tensor) -> Tensor:
         """Uniform numbers (B,) in [0, 1) → the times that are trained on, (B,)."""
         config = self.diffusion.timesteps
-        if config.distribution == "logit-normal":
-            u = logit_normal(u.clamp(min=1e-9), config.mean, config.std)
-        return shift(u, config.shift)
+        pure = u >= 1 - config.pure_noise
+        u = (u / max(1 - config.pure_noise, 1e-9)).clamp(1e-9, 1 - 1e-9)
+        t = logit_normal(u, config.mean, config.std) if config.distribution == "logit-normal" else u
+        return torch.where(pure, 1.0, shift(t, config.shift))
 
     def condition(self, batch: Batch, dropped: Tensor) -> Conditioning:
         """The batch's conditioning, the unconditional one where `dropped` (B,) is true."""
-        adapter = self.adapters[batch.task]
+        adapter: Any = self.adapters[batch.task]
         conditioning = adapter(batch, self.text_encoder)
         return conditioning.where(dropped, adapter.null(conditioning))
 

@@ -13,11 +13,13 @@ from t2x_core.recipe import OptimizerConfig
 
 
 def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101); weight decay acts on matrices, not on biases, norms or tables.
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101); weight decay acts on matrices alone.
 
-    A table is a parameter that stands by itself (adaLN tables, positions, null tokens): its name does not end in "weight".
+    Not on biases, norms, and tables: parameters that stand by themselves (adaLN tables, positions, null tokens), whose
+    names do not end in "weight".
     """
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in named:
         (decayed if name.endswith("weight") and parameter.ndim > 1 else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -25,7 +27,7 @@ def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: Optimizer
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, max_steps: int) -> float:
-    """Share of the full learning rate at optimizer step `step` (from 0): linear warm-up, then constant or half a cosine."""
+    """Share of the full learning rate at step `step` (from 0): linear warm-up, then constant or half a cosine."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
@@ -43,5 +45,3 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
     """(trained, all) parameters of a module."""
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
-
-

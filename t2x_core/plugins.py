@@ -1,7 +1,7 @@
 """What a plugin may register (hooks, for pluggy), and the registry that finds it.
 
-A plugin is an entry point of the group `t2x`; its name is the name of the task (or codec, or text encoder) that a recipe
-uses. Only entry points that a recipe names are imported.
+A plugin is an entry point of the group `t2x`; its name is the name of the task (or codec, or text encoder) that a
+recipe uses. Only entry points that a recipe names are imported.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from t2x_core.errors import UserError
 from t2x_core.types import RenderedSamples
 
 MARGIN, LINE = 6, 15  # pixels
@@ -26,7 +27,7 @@ def to_uint8(pixels: Tensor) -> Tensor:
 def caption_grid(pixels: Tensor, captions: Sequence[str], columns: int | None = None) -> RenderedSamples:
     """A grid of samples (B, 3, F, H, W) in [-1, 1], each with its caption below; F > 1 becomes an animation.
 
-    Small pictures are enlarged to at least 128 pixels, by whole factors and without smoothing, so that every pixel shows.
+    Small pictures are enlarged to at least 128 pixels, by whole factors, without smoothing.
     """
     levels = to_uint8(pixels).numpy()
     count, frames, height, width = levels.shape[:4]
@@ -65,9 +66,10 @@ def _wrapped(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTy
 def save(rendered: RenderedSamples, path: Path) -> Path:
     """Writes a still picture in the format of the path's ending, an animation as GIF; returns the path written."""
     sheets = [Image.fromarray(frame.numpy()) for frame in rendered.frames]
-    if len(sheets) == 1:
-        sheets[0].save(path)
-        return path
-    path = path.with_suffix(".gif")
-    sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=round(1000 / rendered.fps), loop=0)
+    path = path.with_suffix(".gif") if len(sheets) > 1 else path
+    animated = {"save_all": True, "append_images": sheets[1:], "duration": round(1000 / rendered.fps), "loop": 0}
+    try:
+        sheets[0].save(path, **(animated if len(sheets) > 1 else {}))
+    except (OSError, ValueError) as error:  # ValueError: no format has this ending
+        raise UserError(f"cannot write {path}: {error}") from error
     return path

@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.utils import _pytree
 
 
-class Bucket(NamedTuple):
+@dataclass(frozen=True)
+class Bucket:
     """Samples of one shape; a batch comes from one bucket. Sizes are in pixels, `count` in samples."""
 
     frames: int

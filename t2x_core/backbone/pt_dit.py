@@ -82,9 +82,11 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, norm(x), 1 + scale)  # one pass less than x * (1 + scale) + shift
 
 
-def table(rows: int, width: int) -> nn.Parameter:
-    """A block's own part of the modulation (rows, D), to which that of the time is added."""
-    return nn.Parameter(torch.randn(rows, width) / width**0.5)
+def table(rows: int, width: int, gates: tuple[int, ...] = ()) -> nn.Parameter:
+    """A block's own part of the modulation (rows, D), to which that of the time is added; its gates begin at one."""
+    values = torch.randn(rows, width) / width**0.5
+    values[list(gates)] = 1
+    return nn.Parameter(values)
 
 
 def mlp(config: PTDiTConfig) -> nn.Sequential:
@@ -101,7 +103,7 @@ class PTDiTBlock(nn.Module):
         self.released = config.released
         branch_init: Init = "xavier" if self.released else "zero"
         self.table = table(6, D)
-        self.shifted_table = table(3, D)
+        self.shifted_table = table(3, D, gates=(2,))
         self.proxy_attention = DenseAttention(D, heads, qk_norm)
         self.visual_attention = CrossAttention(D, heads, qk_norm, branch_init)
         self.window_attention = WindowAttention(D, heads, qk_norm)
@@ -110,9 +112,7 @@ class PTDiTBlock(nn.Module):
             self.visual_linear0 = linear(D, D, "zero")
             self.shifted_linear0 = linear(D, D, "zero")
         else:
-            # The out projections already let these two branches begin at zero: their gates begin at one.
-            self.visual_table = nn.Parameter(torch.ones(1, D))
-            nn.init.ones_(self.shifted_table[2])
+            self.visual_table = table(1, D, gates=(0,))
         self.text_attention = CrossAttention(D, heads, qk_norm, "zero") if config.dims.text else None
         self.mlp = mlp(config)
 

@@ -107,15 +107,16 @@ def cut_windows(
         counts.append(count)
         inside.append((token >= 0) & (token < n))  # (count, p)
     f, h, w = inside
-    valid = torch.einsum("au,bv,cw->abcuvw", f.float(), h.float(), w.float()).reshape(prod(counts), prod(window))
-    sizes = valid.sum(1)
+    valid = f[:, None, None, :, None, None] & h[:, None, None, :, None] & w[:, None, None, :]  # nf nh nw pf ph pw
+    valid = valid.reshape(prod(counts), prod(window))
+    sizes = valid.sum(1).float()
     own = torch.eye(len(sizes), dtype=torch.bool, device="cpu")
     return Windows(
         grid=grid,
         window=window,
         before=(before[0], before[1], before[2]),
         counts=(counts[0], counts[1], counts[2]),
-        valid=None if valid.all() else valid.bool().to(device),
+        valid=None if valid.all() else valid.to(device),
         sizes=sizes.to(device),
         proxy_bias=sizes.log().expand(len(sizes), -1).masked_fill(own, -torch.inf).unsqueeze(1).to(device),
     )

@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     check_early(arguments)
 
-    from t2x_core.assembly import load_assembly
+    from t2x_core.assembly import build_data, build_module, load_assembly
     from t2x_core.errors import UserError
     from t2x_core.recipe import find_recipe, to_plain
     from t2x_core.training import fit, run_folder
@@ -33,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     from t2x_core.training.log import start_log
 
     assembly = load_assembly(arguments.recipe, arguments.overrides)
+    module = build_module(assembly)  # before there is a folder: what cannot be built leaves none behind
+    data = build_data(assembly, module)
     plain = to_plain(assembly.recipe)
     root = assembly.recipe.watch.runs_dir
     name = run_folder.recipe_name(find_recipe(arguments.recipe))
@@ -45,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         run_folder.check_resume(folder, to_plain(own.recipe), plain)
     console = start_log(folder / run_folder.LOG)
     try:
-        result = fit(assembly, folder, resume=arguments.resume is not None, console=console)
+        result = fit(assembly, module, data, folder, resume=arguments.resume is not None, console=console)
     except UserError:
         raise
     except Exception as error:

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     prompts = [*arguments.prompts, *(_read(arguments.file) if arguments.file else [])]
     if not prompts:
-        raise UserError("nothing to sample", hint='give a prompt, or --prompts FILE')
+        raise UserError("nothing to sample", hint="give a prompt, or --prompts FILE")
     for name in ("num", "batch_size"):
         if getattr(arguments, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(arguments, name)}")
@@ -36,9 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from t2x_core.rendering import save
     from t2x_core.training.run_folder import find_run
 
-    pipeline = T2XPipeline.from_pretrained(
-        find_run(arguments.run_folder), arguments.checkpoint, arguments.device
-    )
+    pipeline = T2XPipeline.from_pretrained(find_run(arguments.run_folder), arguments.checkpoint, arguments.device)
     told = {"steps": arguments.steps, "guidance": arguments.guidance}
     samples = pipeline(
         [prompt for prompt in prompts for _ in range(arguments.num)],

@@ -1,4 +1,4 @@
-"""The data module that the Trainer sees: all tasks' sources behind one keyed batch sampler, for one task as for several."""
+"""The data module that the Trainer sees: one keyed batch sampler over the sources of all tasks, one or several."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class KeyedDataset(Dataset[Sample]):
 
 
 class FixedBatches:
-    """The batch sampler of the validation set: every sample once, one task and bucket a batch, shared out over the ranks."""
+    """Batch sampler of the validation set: every sample once, a batch from one bucket, shared out over the ranks."""
 
     def __init__(self, sources: Mapping[str, Source], size: int, rank: int, ranks: int) -> None:
         keys: list[list[SampleKey]] = []

@@ -1,7 +1,7 @@
 """The order of samples: a pure function of (seed, step), the same for any number of ranks and at any step at once.
 
-Each bucket is an endless stream: its samples in a random order, then again in another one, and so on. Each optimizer step
-takes the next `global_batch` samples of one bucket's stream, so nothing is left over at the end of an epoch.
+Each bucket is an endless stream: its samples in a random order, then again in another one, and so on. Each optimizer
+step takes the next `global_batch` samples of one bucket's stream, so nothing is left over at the end of an epoch.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class SampleOrder:
 
 
 class MicroBatches:
-    """The batch sampler that every loader of a rank uses: its share of each optimizer step, one list of keys a micro-batch.
+    """Batch sampler of one rank: its share of each optimizer step, one list of keys a micro-batch.
 
     It starts at the optimizer step that `first_step` returns when iteration begins, so a resumed run goes on exactly.
     """

@@ -6,6 +6,7 @@ All have one signature: `sampler(velocity, x, times)`, x (B, C, F, H, W), times 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -16,14 +17,14 @@ Sampler = Callable[[Velocity, Tensor, Tensor], Tensor]
 
 def euler(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
     """Euler's method: one evaluation a step."""
-    for t, t_next in zip(times[:-1], times[1:], strict=True):
+    for t, t_next in pairwise(times):
         x = x + (t_next - t) * velocity(x, t.expand(len(x)))
     return x
 
 
 def heun(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
-    """Heun's second-order method (Karras et al. 2022, arXiv 2206.00364, algorithm 1): two evaluations, the last step one."""
-    for t, t_next in zip(times[:-1], times[1:], strict=True):
+    """Heun's second-order method: two evaluations a step, one in the last (Karras et al. 2022, arXiv 2206.00364)."""
+    for t, t_next in pairwise(times):
         slope = velocity(x, t.expand(len(x)))
         guess = x + (t_next - t) * slope
         if t_next > 0:

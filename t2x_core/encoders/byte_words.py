@@ -55,10 +55,10 @@ class ByteWords(TextEncoder):
             config.dim, config.heads, 4 * config.dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False) if config.depth else None
-        self.norm = nn.LayerNorm(config.dim)
+        self.norm = nn.LayerNorm(config.dim, elementwise_affine=False)  # nothing may shrink the tokens before they are of use
 
     def tokenize(self, text: str) -> list[list[int]]:
-        """The text's words as rows of `word_bytes` numbers, 0 = no byte, else byte + 1; row 0 is the empty start token."""
+        """Words as rows of `word_bytes` numbers, 0 = no byte, else byte + 1; row 0 is the empty start token."""
         n = self.word_bytes
         pieces = [w[i : i + n] for w in (word.encode() for word in text.split()) for i in range(0, len(w), n)]
         rows = [[b + 1 for b in piece] for piece in pieces[: self.max_words]]

@@ -63,10 +63,10 @@ class BackboneConfig:
         unset = [name for name, value in sizes.items() if value is None]
         if self.preset is None and unset:
             raise ValueError(f"set a preset (S, B, L, XL, H), or width, depth and heads; not set: {', '.join(unset)}")
-        if self.width is not None and self.width % 8:
-            raise ValueError(f"width {self.width} is not divisible by 8; {_multiples(self.width, 8)} are")
+        if self.width is not None and self.width % 16:
+            raise ValueError(f"width {self.width} is not divisible by 16; {_multiples(self.width, 16)} are")
         if self.width is not None and self.heads is not None and self.width % self.heads:
-            near = _multiples(self.width, math.lcm(8, self.heads))
+            near = _multiples(self.width, math.lcm(16, self.heads))
             raise ValueError(f"width {self.width} is not divisible by {self.heads} heads; {near} are")
 
 
@@ -82,6 +82,8 @@ class TimestepConfig:
     """Standard deviation of the Gaussian, in logits (logit-normal only)."""
     shift: Positive = 1.0
     """s in t → s·t / (1 + (s − 1)·t); above 1 gives more noise, as large pictures need; 1 is none."""
+    pure_noise: Fraction = 0.0
+    """Share of samples trained at t = 1 exactly, where the condition alone says anything about the sample."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,9 +39,7 @@ class EMA(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step > self.updates:
-            torch._foreach_lerp_(
-                list(self.weights.values()), list(self._current(pl_module).values()), 1 - self.decay()
-            )
+            torch._foreach_lerp_(list(self.weights.values()), list(self._current(pl_module).values()), 1 - self.decay())
             self.updates += 1
 
     @contextmanager

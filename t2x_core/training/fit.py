@@ -17,13 +17,14 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
-from t2x_core.assembly import Assembly, build_data, build_module
+from t2x_core.assembly import Assembly
+from t2x_core.checkpoint import AtomicCheckpointIO, read_checkpoint
+from t2x_core.data.mixture import MixedData
 from t2x_core.module import T2XModule
 from t2x_core.optim import count_parameters
 from t2x_core.recipe import Recipe
 from t2x_core.training import run_folder
 from t2x_core.training.callbacks import Interruption, Metrics, Progress, Sampling
-from t2x_core.training.checkpoint import AtomicCheckpointIO
 from t2x_core.training.ema import EMA
 from t2x_core.training.precision import resolve_precision
 
@@ -48,11 +49,19 @@ class FitResult:
 
 
 def fit(
-    assembly: Assembly, folder: Path, *, resume: bool = False, console: Console | None = None, extra: Sequence[Callback] = ()
+    assembly: Assembly,
+    module: T2XModule,
+    data: MixedData,
+    folder: Path,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    extra: Sequence[Callback] = (),
 ) -> FitResult:
     """Trains a recipe in the run folder `folder`.
 
     Args:
+        module, data: what `build_module` and `build_data` made of the assembly.
         resume: go on from the folder's last checkpoint, if it has one.
         console: where the progress bar is drawn.
         extra: further Lightning callbacks.
@@ -64,8 +73,6 @@ def fit(
     checkpoint = folder / run_folder.LAST
     start = checkpoint if resume and checkpoint.is_file() else None
 
-    module = build_module(assembly)
-    data = build_data(assembly, module)
     ema, metrics = EMA(recipe.ema), _metrics(recipe)
     sampling = Sampling(assembly, data, ema, metrics, folder / run_folder.SAMPLES)
     interruption = Interruption(checkpoint, recipe.trainer.accumulation)
@@ -133,7 +140,7 @@ def _metrics(recipe: Recipe) -> Metrics:
 
 
 def _steps_of(checkpoint: Path | None) -> int:
-    return AtomicCheckpointIO().load_checkpoint(checkpoint)["global_step"] if checkpoint else 0
+    return read_checkpoint(checkpoint)["global_step"] if checkpoint else 0
 
 
 def _announce(trainer: L.Trainer, module: T2XModule, recipe: Recipe, folder: Path) -> None:
@@ -158,7 +165,7 @@ def _announce(trainer: L.Trainer, module: T2XModule, recipe: Recipe, folder: Pat
 
 
 def _silence_lightning() -> None:
-    """Its greetings, and advice that does not hold here: the sampler is exact on resume, small data needs no workers."""
+    """Its greetings, and advice that does not hold: the sampler is exact on resume, small data needs no workers."""
     for logger in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(logger).setLevel(logging.WARNING)
     for message in (

@@ -17,7 +17,7 @@ class TextConditioning(ConditioningAdapter):
     def __init__(self, config: ConditioningConfig, text_dim: int) -> None:
         super().__init__()
         if not text_dim:
-            raise UserError("text-to-image needs a text_encoder", hint='for a small one: text_encoder: {name: bytes}')
+            raise UserError("text-to-image needs a text_encoder", hint="for a small one: text_encoder: {name: bytes}")
         self.pooled = config.pooled
         self.dims = ConditioningDims(text=text_dim, vector=text_dim if config.pooled else 0)
         self.no_caption = nn.Parameter(0.02 * torch.randn(text_dim))

@@ -234,3 +234,10 @@ def test_layouts_are_made_once_and_can_be_trained_with_after_inference() -> None
 )
 def test_window_for_a_grid(grid: Triple, window: Triple, expected: Triple) -> None:
     assert resolve_window(window, grid) == expected
+
+
+def test_cached_layouts_do_not_depend_on_where_they_were_first_asked_for() -> None:
+    with torch.device("meta"), torch.autocast("cpu", torch.bfloat16):
+        windows = cut_windows((3, 19, 17), (3, 19, 17), CPU)
+    assert windows.sizes.dtype == windows.proxy_bias.dtype == torch.float32
+    assert windows.sizes.tolist() == [3 * 19 * 17]

@@ -50,6 +50,7 @@ def test_euler_is_of_first_order_and_heun_of_second():
         return abs(x.item() - math.exp(-1))
 
     assert error(euler, 20) / error(euler, 40) == pytest.approx(2, rel=0.1)
+
     # Heun's last step is Euler's, so its error is asked for without it.
     def heun_error(steps):
         times = torch.linspace(1, 0.5, steps + 1, dtype=torch.float64)

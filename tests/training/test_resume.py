@@ -33,7 +33,11 @@ def start(folder: Path, pause: float, settings: list[str]) -> subprocess.Popen[b
 def lines(folder: Path) -> list[dict]:
     """What has been traced so far; a last line may be cut short."""
     file = folder / "trace"
-    return [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")] if file.exists() else []
+    return (
+        [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        if file.exists()
+        else []
+    )
 
 
 def run_through(folder: Path, settings: list[str]) -> list[dict]:

@@ -1,4 +1,4 @@
-"""Trains in a process of its own and writes down each optimizer step: its samples, its losses to the last bit, its weights.
+"""Trains in a process of its own and writes down each micro-batch: samples, losses to the last bit, weights.
 
 Usage: python traced_fit.py RUN TRACE SECONDS_PER_STEP [key=value …]; goes on if RUN has a checkpoint.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 
-from t2x_core.assembly import load_assembly
+from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.recipe import to_plain
 from t2x_core.training import fit, run_folder
 
@@ -46,4 +46,5 @@ if __name__ == "__main__":
     folder = Path(run)
     folder.mkdir(parents=True, exist_ok=True)
     run_folder.write_run(folder, to_plain(assembly.recipe))
-    fit(assembly, folder, resume=True, extra=[Trace(Path(trace), float(pause))])
+    module = build_module(assembly)
+    fit(assembly, module, build_data(assembly, module), folder, resume=True, extra=[Trace(Path(trace), float(pause))])

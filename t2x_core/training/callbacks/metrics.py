@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -10,6 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from t2x_core.module import T2XModule
+
+log = logging.getLogger("t2x")
 
 RANGES = 4
 """The loss is also reported for this many equal ranges of t."""
@@ -31,8 +34,11 @@ class Metrics(Callback):
         self._restart_clock(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit":
-            self._seconds_off += time.perf_counter() - self._paused
+        self.skip(time.perf_counter() - self._paused)
+        loss = trainer.callback_metrics["val/loss"].item()
+        for logger in trainer.loggers:
+            logger.log_metrics({"val/loss": loss}, trainer.global_step)  # Lightning itself is one step behind
+        log.info("step %d  validation loss %.4f", trainer.global_step, loss)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._paused = time.perf_counter()

@@ -8,8 +8,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as RichProgress, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 
 from t2x_core.training.callbacks.metrics import Metrics
 
@@ -52,7 +52,12 @@ class Progress(Callback):
             shown = f"loss {figures['loss/total']:.4f}  {figures['speed/samples_per_second']:.0f}/s" if figures else ""
             self._bar.update(self._task, completed=step, figures=shown)
         due = max(1, self.max_steps // self.LINES // self.metrics.every) * self.metrics.every
-        if figures and step % due == 0 and step != self._first_step and (batch_idx + 1) % self.metrics.accumulation == 0:
+        if (
+            figures
+            and step % due == 0
+            and step != self._first_step
+            and (batch_idx + 1) % self.metrics.accumulation == 0
+        ):
             left = (time.perf_counter() - self._started) / (step - self._first_step) * (self.max_steps - step)
             log.info(
                 "step %d/%d  loss %.4f  %.0f samples/s  %s left",

@@ -24,11 +24,11 @@ from t2x_core.types import Batch
 log = logging.getLogger("t2x")
 
 SCORE_BATCH = 32
-"""Samples computed at once; on a smaller device than that takes, `watch.score_samples` says how many there are at all."""
+"""Samples computed at once."""
 
 
 class Sampling(Callback):
-    """Every `watch.sample_every` steps, and at the end with more samples: a grid to file and TensorBoard, and the scores."""
+    """Every `watch.sample_every` steps, and at the end: a grid to a file and to TensorBoard, and the scores."""
 
     def __init__(self, assembly: Assembly, data: MixedData, ema: EMA, metrics: Metrics, folder: Path) -> None:
         self.assembly, self.data, self.ema, self.metrics, self.folder = assembly, data, ema, metrics, folder

@@ -12,6 +12,16 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from t2x_core.errors import UserError
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content on the CPU; UserError if it is missing, damaged, or holds more than tensors and numbers."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist", hint="the run has not saved it yet")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load has no exception of its own
+        raise UserError(f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+
+
 class AtomicCheckpointIO(CheckpointIO):
     """Writes beside, syncs, renames: whenever the power goes, the old file or the new one is there, whole."""
 
@@ -40,10 +50,7 @@ class AtomicCheckpointIO(CheckpointIO):
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Always with `weights_only=True`, whatever is asked for."""
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise UserError(f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+        return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)

@@ -1,0 +1,180 @@
+"""The commands, as a person uses and misuses them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from t2x_core.cli.main import main
+from t2x_core.training.run_folder import find_run
+from tests.conftest import TINY
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the tiny recipe was trained."""
+    folder = tmp_path_factory.mktemp("trained")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert main(["fit", "quickstart", *TINY]) == 0
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    return find_run("quickstart")
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a mistake gives."""
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("t2x: ")
+    return captured.err.removeprefix("t2x: ").rstrip("\n")
+
+
+def test_sample_writes_one_picture_for_each_seed_and_prompt(run, tmp_path, capsys):
+    out = tmp_path / "x.png"
+    assert main(["sample", "quickstart", "a red circle", "a blue ring", "--num", "2", "--out", str(out)]) == 0
+    assert "4 samples" in capsys.readouterr().out
+    width, height = Image.open(out).size
+    assert width > 2 * 128
+    assert height > 2 * 128
+
+
+def test_sample_reads_prompts_from_a_file_and_is_reproducible(run, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a red circle\n\na green square\n")
+    for out in ("one.png", "two.png"):
+        assert main(["sample", str(run), "--prompts", str(tmp_path / "prompts.txt"), "--seed", "3", "--out", str(tmp_path / out)]) == 0
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    alone = ["sample", str(run), "a red circle", "a green square", "--seed", "3", "--out", str(tmp_path / "three.png")]
+    assert main(alone) == 0
+    assert (tmp_path / "three.png").read_bytes() == (tmp_path / "one.png").read_bytes()
+
+
+def test_show_prints_a_recipe_that_can_be_used_again(run, tmp_path, capsys):
+    assert main(["show", "quickstart", "seed=7"]) == 0
+    (tmp_path / "shown.yaml").write_text(capsys.readouterr().out)
+    assert main(["show", str(tmp_path / "shown.yaml")]) == 0
+    assert capsys.readouterr().out == (tmp_path / "shown.yaml").read_text()
+    assert "seed: 7\n" in (tmp_path / "shown.yaml").read_text()
+
+
+def test_recipes_and_plugins_are_listed(capsys):
+    assert main(["recipes"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("quickstart")
+    assert main(["plugins"]) == 0
+    name, package, version, module = capsys.readouterr().out.split()[:4]
+    assert (name, package, module) == ("text-to-image", "t2x", "t2x_plugins.text_to_image.plugin")
+    assert version
+
+
+def test_listing_plugins_imports_none():
+    code = "import sys; from t2x_core.cli.main import main; main(['plugins']); print([m for m in sys.modules if 't2x_plugins' in m])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "quikstart"], 'did you mean "quickstart"?'),
+        (["fit", "quickstart", "optimizer.lrr=1"], 'command line: unknown key "optimizer.lrr"; did you mean "lr"?'),
+        (
+            ["fit", "quickstart", "tasks.text-to-imag.weight=1"],
+            'command line: no installed plugin brings the task "text-to-imag"; did you mean "text-to-image"?',
+        ),
+        (["fit", "quickstart", "codec.name=identty"], 'the codec "identty"; did you mean "identity"?'),
+        (
+            ["fit", "quickstart", "tasks.text-to-image.data.shapes.sise=3"],
+            'unknown key "tasks.text-to-image.data.shapes.sise"; did you mean "size"?',
+        ),
+        (["fit", "quickstart", "trainer.max_steps=0"], "trainer.max_steps must be at least 1, not 0"),
+        (["fit", "quickstart", "backbone.preset=S", "backbone.width=100"], "width 100 is not divisible by 16"),
+        (["fit", "quickstart", "tasks.text-to-image.data.shapes.size=30"], "must be a multiple of 4"),
+        (["fit", "quickstart", "text_encoder=null"], "text-to-image needs a text_encoder"),
+        (["fit", "quickstart", "--resume", "nowhere"], 'there is no run "nowhere"'),
+        (["sample", "nowhere", "a red circle"], 'there is no run "nowhere"'),
+        (["sample", "quickstart"], "nothing to sample; give a prompt, or --prompts FILE"),
+        (["sample", "quickstart", "x", "--num", "0"], "--num must be at least 1, not 0"),
+        (["sample", "quickstart", "x", "--task", "text-to-video"], 'not trained on "text-to-video"'),
+        (["sample", "quickstart", "--prompts", "absent.txt"], "cannot read the prompts in absent.txt"),
+        (["sample", "quickstart", "x", "--out", "x.xyz"], "cannot write x.xyz"),
+        (["sample", "quickstart", "x", "--out", "no/such/folder/x.png"], "cannot write no/such/folder/x.png"),
+    ],
+)
+def test_a_mistake_gets_one_line_that_says_what_and_what_to_do(arguments, message, run, capsys):
+    assert message in refused(arguments, capsys)
+
+
+def test_the_line_of_a_recipe_file_is_named(run, tmp_path, capsys):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("base: quickstart\ntrainer:\n  max_stepps: 3\n")
+    assert refused(["fit", str(recipe)], capsys).startswith(f"{recipe}:3: unknown key")
+
+
+def test_a_failed_start_leaves_no_run_behind(run, capsys):
+    before = set(run.parent.iterdir())
+    refused(["fit", "quickstart", "tasks.text-to-image.data.shapes.size=30"], capsys)
+    assert set(run.parent.iterdir()) == before
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    monkeypatch.setenv("T2X_DEBUG", "1")
+    with pytest.raises(ValueError, match="quikstart"):
+        main(["fit", "quikstart"])
+
+
+def test_resume_refuses_another_recipe_and_names_the_keys(run, capsys):
+    line = refused(["fit", "quickstart", *TINY, "optimizer.lr=0.5", "seed=3", "--resume", str(run)], capsys)
+    assert "optimizer.lr (0.002 → 0.5)" in line
+    assert "seed (0 → 3)" in line
+
+
+def test_resume_may_train_longer(run, capsys):
+    assert main(["fit", "quickstart", *TINY, "trainer.max_steps=4", "watch.log_every=2", "--resume", str(run)]) == 0
+    assert "trained 4 steps" in capsys.readouterr().out
+
+
+def test_a_damaged_checkpoint_is_named(run, tmp_path, capsys):
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: len(whole) // 2])
+    try:
+        line = refused(["sample", str(run), "x", "--checkpoint", "best", "--out", str(tmp_path / "x.png")], capsys)
+    finally:
+        checkpoint.write_bytes(whole)
+    assert "best.ckpt is damaged or no checkpoint" in line
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_saves_says_how_to_go_on_and_does(sent, code, tmp_path):
+    settings = [*TINY, "trainer.max_steps=100000", "watch.checkpoint_every=100000", "watch.sample_every=0"]
+    command = [sys.executable, "-m", "t2x_core.cli.main", "fit", "quickstart"]
+    process = subprocess.Popen([*command, *settings], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/*/checkpoints/best.ckpt")):  # the first validation has been: it trains
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(sent)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    (run,) = (tmp_path / "runs" / "quickstart").iterdir()
+    assert f"--resume {run.relative_to(tmp_path)}" in out
+    steps = int(out.split("saved at step ")[1].split(";")[0])
+    settings[settings.index("trainer.max_steps=100000")] = f"trainer.max_steps={steps + 2}"
+    again = subprocess.run([*command, *settings, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert f"trained {steps + 2} steps" in again.stdout

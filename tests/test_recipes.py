@@ -1,0 +1,52 @@
+"""Every recipe that ships: resolved, and fitted for two steps through the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from t2x_core.assembly import build_module, load_assembly
+from t2x_core.cli.main import main
+from t2x_core.generation import T2XPipeline
+from t2x_core.recipe import dump_yaml, list_recipes, to_plain
+from t2x_core.training.run_folder import find_run
+from tests.conftest import TINY
+
+NAMES = [name for name, _ in list_recipes()]
+
+
+def test_the_quickstart_ships():
+    assert "quickstart" in NAMES
+    assert all(description for _, description in list_recipes())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resolved_recipe_resolves_to_itself(name, tmp_path):
+    plain = to_plain(load_assembly(name, []).recipe)
+    (tmp_path / "again.yaml").write_text(dump_yaml(plain))
+    assert to_plain(load_assembly(str(tmp_path / "again.yaml"), []).recipe) == plain
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_trains(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", name, *TINY]) == 0
+    printed = capsys.readouterr().out
+    run = find_run(name.split("/")[-1])
+    assert f"trained 2 steps in 0:0" in printed
+    assert f"t2x sample {run}" in printed
+    for file in ("recipe.yaml", "environment.json", "log.txt", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
+        assert (run / file).is_file(), file
+    assert list((run / "samples").glob("*_0000002.png"))
+    assert list((run / "tensorboard").glob("events*"))
+    assert json.loads((run / "environment.json").read_text())["versions"]["torch"]
+    assert to_plain(load_assembly(str(run / "recipe.yaml"), []).recipe) == to_plain(load_assembly(name, TINY).recipe)
+    pipeline = T2XPipeline.from_pretrained(run, "best", device="cpu")
+    assert pipeline("a red circle").pixels.shape[:2] == (1, 3)
+
+
+def test_the_quickstart_is_of_the_paper_and_not_the_baseline():
+    recipe = load_assembly("quickstart", []).recipe
+    assert recipe.backbone.attention in ("proxy", "fused")
+    assert sum(p.numel() for p in build_module(load_assembly("quickstart", [])).parameters()) < 10e6

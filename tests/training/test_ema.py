@@ -1,0 +1,67 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from t2x_core.assembly import build_module
+from t2x_core.recipe import EMAConfig
+from t2x_core.training.ema import EMA
+
+
+@pytest.fixture
+def module(tiny):
+    return build_module(tiny)
+
+
+def step(ema, module, number):
+    """An optimizer step that adds one to every weight."""
+    with torch.no_grad():
+        for _, p in module.trainable():
+            p += 1
+    ema.on_train_batch_end(SimpleNamespace(global_step=number), module, None, None, 0)
+
+
+def test_the_average_follows_its_definition(module):
+    ema = EMA(EMAConfig(decay=0.5, warmup=False))
+    ema.on_train_start(None, module)
+    first = {name: p.detach().clone() for name, p in module.trainable()}
+    for number in (1, 2, 3):
+        step(ema, module, number)
+    name = "backbone.patch_embedding.weight"
+    torch.testing.assert_close(ema.weights[name] - first[name], torch.full_like(first[name], 3 - (1 - 0.5**3) / 0.5 * 0.5))
+    assert set(ema.weights) == set(first)
+
+
+def test_micro_batches_are_no_updates(module):
+    ema = EMA(EMAConfig(decay=0.5, warmup=False))
+    ema.on_train_start(None, module)
+    for number in (0, 1, 1):
+        step(ema, module, number)
+    assert ema.updates == 1
+
+
+def test_warm_up_forgets_the_first_weights(module):
+    ema = EMA(EMAConfig(decay=0.999, warmup=True))
+    ema.on_train_start(None, module)
+    decays = []
+    for number in (1, 2, 3):
+        decays.append(ema.decay())
+        step(ema, module, number)
+    assert decays == [1 / 10, 2 / 11, 3 / 12]
+    ema.updates = 10**6
+    assert ema.decay() == 0.999
+
+
+def test_the_module_has_its_own_weights_back_to_the_last_bit(module):
+    ema = EMA(EMAConfig())
+    ema.on_train_start(None, module)
+    step(ema, module, 1)
+    before = {name: p.detach().clone() for name, p in module.trainable()}
+    average = {name: w.clone() for name, w in ema.weights.items()}
+    with pytest.raises(RuntimeError, match="on the way"), ema.applied(module):
+        for name, p in module.trainable():
+            assert torch.equal(p, average[name])
+        raise RuntimeError("on the way")
+    for name, p in module.trainable():
+        assert torch.equal(p, before[name])
+        assert torch.equal(ema.weights[name], average[name])
