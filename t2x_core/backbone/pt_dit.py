@@ -113,7 +113,7 @@ class PTDiTBlock(nn.Module):
             self.shifted_linear0 = linear(D, D, "zero")
         else:
             self.visual_table = table(1, D, gates=(0,))
-        self.text_attention = CrossAttention(D, heads, qk_norm, "zero") if config.dims.text else None
+        self.text_attention = CrossAttention(D, heads, qk_norm) if config.dims.text else None
         self.mlp = mlp(config)
 
     def forward(
@@ -153,7 +153,7 @@ class SingleAttentionBlock(nn.Module):
         self.shifted = index % 2
         self.table = table(6, D)
         self.attention = attention(D, heads, qk_norm)
-        self.text_attention = CrossAttention(D, heads, qk_norm, "zero") if config.dims.text else None
+        self.text_attention = CrossAttention(D, heads, qk_norm) if config.dims.text else None
         self.mlp = mlp(config)
 
     def forward(
@@ -192,7 +192,7 @@ class PTDiT(nn.Module):
         self.time_embedding = TimeEmbedding(D)
         self.time_modulation = linear(D, 6 * D, "time")  # one for all blocks: adaLN-single (PixArt-α, section 2.3)
         self.text_projection = TextProjection(dims.text, D) if dims.text else None
-        self.vector_projection = linear(dims.vector, D, "zero") if dims.vector else None
+        self.vector_projection = linear(dims.vector, D) if dims.vector else None
         self.frame_projection = linear(dims.frames, D, "zero") if dims.frames else None
         block = PTDiTBlock if config.attention == "proxy" else SingleAttentionBlock
         self.blocks = nn.ModuleList(block(config, index) for index in range(config.depth))

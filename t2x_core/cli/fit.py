@@ -6,8 +6,13 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from t2x_core.cli.recipe_arguments import add_recipe, check_early
+from t2x_core.errors import UserError
+
+RUN_FOLDER = "T2X_RUN_FOLDER"
+"""Environment variable in which the first process tells those that it starts as other ranks where the run is."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +31,6 @@ def run(arguments: argparse.Namespace) -> int:
     check_early(arguments)
 
     from t2x_core.assembly import build_data, build_module, load_assembly
-    from t2x_core.errors import UserError
-    from t2x_core.recipe import find_recipe, to_plain
     from t2x_core.training import fit, run_folder
     from t2x_core.training.callbacks.progress import minutes
     from t2x_core.training.log import start_log
@@ -35,17 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     assembly = load_assembly(arguments.recipe, arguments.overrides)
     module = build_module(assembly)  # before there is a folder: what cannot be built leaves none behind
     data = build_data(assembly, module)
-    plain = to_plain(assembly.recipe)
-    root = assembly.recipe.watch.runs_dir
-    name = run_folder.recipe_name(find_recipe(arguments.recipe))
-    if arguments.resume is None:
-        folder = run_folder.new_run(root, name)
-        run_folder.write_run(folder, plain)
-    else:
-        folder = run_folder.find_run(arguments.resume or name, root)
-        own = load_assembly(str(folder / run_folder.RECIPE_FILE), [])
-        run_folder.check_resume(folder, to_plain(own.recipe), plain)
-    console = start_log(folder / run_folder.LOG)
+    folder = _folder(arguments, assembly)
+    console = start_log(folder / run_folder.LOG, quiet=_is_other_rank())
     try:
         result = fit(assembly, module, data, folder, resume=arguments.resume is not None, console=console)
     except UserError:
@@ -58,11 +52,33 @@ def run(arguments: argparse.Namespace) -> int:
     if result.signal is not None:
         console.print(f"saved at step {result.steps}; go on with: t2x fit {arguments.recipe} --resume {folder}")
         return 128 + result.signal
-    console.print(f"trained {result.steps} steps in {minutes(result.seconds)}: {_where(folder)}")
+    console.print(f"trained {result.steps} steps in {minutes(result.seconds)}: pictures in {folder}/samples")
     console.print(f'next: t2x sample {folder} "{result.example}" --num 4 --out x.png')
     console.print(f"      tensorboard --logdir {folder}")
     return 0
 
 
-def _where(folder: Path) -> str:
-    return f"pictures in {folder}/samples, weights in {folder}/checkpoints"
+def _is_other_rank() -> bool:
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0
+
+
+def _folder(arguments: argparse.Namespace, assembly: Any) -> Path:
+    """The run's folder, made or found; one for all ranks."""
+    from t2x_core.assembly import load_assembly
+    from t2x_core.recipe import find_recipe, to_plain
+    from t2x_core.training import run_folder
+
+    if _is_other_rank() and RUN_FOLDER in os.environ:
+        return Path(os.environ[RUN_FOLDER])
+    plain = to_plain(assembly.recipe)
+    root = assembly.recipe.watch.runs_dir
+    name = run_folder.recipe_name(find_recipe(arguments.recipe))
+    if arguments.resume is None:
+        folder = run_folder.new_run(root, name)
+        run_folder.write_run(folder, plain)
+    else:
+        folder = run_folder.find_run(arguments.resume or name, root)
+        own = load_assembly(str(folder / run_folder.RECIPE_FILE), [])
+        run_folder.check_resume(folder, to_plain(own.recipe), plain)
+    os.environ[RUN_FOLDER] = str(folder)
+    return folder

@@ -9,14 +9,20 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 
-def start_log(file: Path) -> Console:
-    """Sends the messages of the logger "t2x" to the terminal and to the end of `file`; returns the terminal."""
-    console = Console(highlight=False, soft_wrap=True)
+def start_log(file: Path, quiet: bool = False) -> Console:
+    """Sends the messages of the logger "t2x" to the terminal and to the end of `file`; returns the terminal.
+
+    `quiet` sends them nowhere, and makes the terminal one that shows nothing: for all ranks but the first.
+    """
+    console = Console(highlight=False, soft_wrap=True, quiet=quiet)
     log = logging.getLogger("t2x")
     log.setLevel(logging.INFO)
     log.propagate = False
     for old in list(log.handlers):
         log.removeHandler(old)
+    if quiet:
+        log.addHandler(logging.NullHandler())
+        return console
     terminal = RichHandler(console=console, show_time=False, show_level=False, show_path=False, highlighter=None)
     to_file = logging.FileHandler(file)
     to_file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))

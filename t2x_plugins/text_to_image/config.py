@@ -20,6 +20,8 @@ class ShapesConfig:
     """Share of pictures with two objects that stand in a relation."""
     omit: Annotated[float, Range(min=0, max=1)] = 0.1
     """Chance that a training caption leaves out a size or a place, each by itself."""
+    backgrounds: tuple[Literal["black", "white", "grey", "navy"], ...] = ("black", "white", "grey", "navy")
+    """Colours of the background, each equally likely."""
     background: Annotated[float, Range(min=0, max=1)] = 0.3
     """Chance that a caption names the background."""
     val_count: Annotated[int, Range(min=1)] = 256

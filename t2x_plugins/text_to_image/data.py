@@ -32,7 +32,7 @@ class ShapesSource(Source):
 
     def __getitem__(self, key: SampleKey) -> Sample:
         config = self.config
-        scene = sample_scene(self.seed, key.id, self.split, two_objects=config.two_objects)
+        scene = sample_scene(self.seed, key.id, self.split, config.two_objects, config.backgrounds)
         words = keyed_random(self.seed, "caption", key.attempt, key.step, key.slot)
         told = captions.describe(scene, words, omit=config.omit, background=config.background)
         picture = torch.from_numpy(render(scene, config.size))  # (H, W, 3) uint8

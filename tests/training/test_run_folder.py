@@ -1,0 +1,47 @@
+import re
+
+import pytest
+
+from t2x_core.errors import UserError
+from t2x_core.training import run_folder
+
+
+def test_runs_never_share_a_folder(tmp_path):
+    folders = [run_folder.new_run(tmp_path, "mine") for _ in range(3)]
+    assert len(set(folders)) == 3
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folders[0].name)
+    assert sorted(folders) == folders
+
+
+def test_a_run_is_found_by_folder_by_recipe_and_newest_first(tmp_path):
+    for stamp in ("2026-01-01_00-00-00", "2026-01-02_00-00-00"):
+        (tmp_path / "mine" / stamp).mkdir(parents=True)
+        (tmp_path / "mine" / stamp / "recipe.yaml").write_text("{}")
+    (tmp_path / "mine" / "2026-01-03_00-00-00").mkdir()  # no recipe: not a run
+    newest = tmp_path / "mine" / "2026-01-02_00-00-00"
+    assert run_folder.find_run("mine", tmp_path) == newest
+    assert run_folder.find_run(str(tmp_path / "mine")) == newest
+    assert run_folder.find_run(str(newest)) == newest
+    with pytest.raises(UserError, match='there is no run "other"'):
+        run_folder.find_run("other", tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot make .*file.*set watch\.runs_dir"):
+        run_folder.new_run(tmp_path / "file", "mine")
+
+
+def test_which_keys_may_change_on_resume():
+    own = {"seed": 0, "trainer": {"max_steps": 5, "global_batch": 8}, "watch": {"samples": 3}}
+    free = {"seed": 0, "trainer": {"max_steps": 9, "global_batch": 8}, "watch": {"samples": 4}}
+    run_folder.check_resume("run", own, free)
+    with pytest.raises(UserError, match=r"seed \(0 → 1\), trainer\.global_batch \(8 → 4\)"):
+        run_folder.check_resume("run", own, {"seed": 1, "trainer": {"max_steps": 5, "global_batch": 4}, "watch": {}})
+
+
+def test_the_environment_names_versions_machine_and_commit():
+    found = run_folder.environment()
+    assert found["versions"]["torch"]
+    assert found["machine"]["cpu_threads"] >= 1
+    assert set(found["git"]) == {"commit", "changed"}
