@@ -71,7 +71,6 @@ def build_module(assembly: Assembly) -> T2XModule:
             diffusion=recipe.diffusion,
             optimizer=recipe.optimizer,
             max_steps=recipe.trainer.max_steps,
-            global_batch=recipe.trainer.global_batch,
             seed=recipe.seed,
         )
 

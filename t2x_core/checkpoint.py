@@ -13,7 +13,7 @@ from t2x_core.errors import UserError
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content on the CPU; UserError if it is missing, damaged, or holds more than tensors and numbers."""
+    """A checkpoint's content on the CPU; UserError if it is missing, damaged, or holds more than plain values."""
     if not path.is_file():
         raise UserError(f"{path} does not exist", hint="the run has not saved it yet")
     try:

@@ -160,5 +160,3 @@ class T2XPipeline:
         """Samples as the task shows them: a grid with captions, an animation …"""
         plugin, _ = self.assembly.task(samples.conditions.task)
         return plugin.render(samples.pixels, samples.conditions)
-
-

@@ -40,7 +40,6 @@ class T2XModule(L.LightningModule):
         adapters, losses: task name → its own.
         diffusion, optimizer: blocks of the recipe.
         max_steps: optimizer steps of the whole run (for the learning rate).
-        global_batch: samples of one optimizer step (over which its times are spread).
         seed: of the recipe.
     """
 
@@ -57,7 +56,6 @@ class T2XModule(L.LightningModule):
         diffusion: DiffusionConfig,
         optimizer: OptimizerConfig,
         max_steps: int,
-        global_batch: int,
         seed: int,
     ) -> None:
         super().__init__()
@@ -66,7 +64,7 @@ class T2XModule(L.LightningModule):
         self.losses = dict(losses)
         self.path = RectifiedFlow(diffusion.prediction)
         self.diffusion, self.optimizer_config = diffusion, optimizer
-        self.max_steps, self.global_batch, self.seed = max_steps, global_batch, seed
+        self.max_steps, self.seed = max_steps, seed
         self.gradient_norm: Tensor | None = None
         """Of the last optimizer step, before clipping."""
 
@@ -90,22 +88,17 @@ class T2XModule(L.LightningModule):
             return self.codec.encode(batch.pixels)
 
     def draw(self, keys: Sequence[SampleKey], latents: Tensor) -> Draws:
-        """Time, noise and condition dropout of each sample, from its key alone, whatever the device.
-
-        The times of one optimizer step are spread evenly over their distribution, which makes the gradient less noisy
-        (Kingma et al. 2021, arXiv 2107.00630, appendix I.1).
-        """
-        u, drop, noise = [], [], []
+        """Time, noise and condition dropout of each sample, from its key alone, whatever the device."""
+        u, noise = [], []
         for key in keys:
-            offset = keyed.digest(self.seed, "time", key.attempt, key.step) / 2**64
-            u.append((offset + key.slot / self.global_batch) % 1)
-            own = keyed.generator(self.seed, "sample", key.attempt, key.step, key.slot)
-            drop.append(torch.rand((), generator=own))
+            own = keyed.generator(self.seed, "diffusion", key.attempt, key.step, key.slot)
+            u.append(torch.rand(2, generator=own, dtype=torch.float64))
             noise.append(torch.randn(latents.shape[1:], generator=own))
+        time, drop = torch.stack(u).unbind(1)
         return Draws(
-            t=self.times(torch.tensor(u, dtype=torch.float64)).to(latents),
+            t=self.times(time).to(latents),
             noise=torch.stack(noise).to(latents),
-            dropped=(torch.stack(drop) < self.diffusion.condition_dropout).to(latents.device),
+            dropped=(drop < self.diffusion.condition_dropout).to(latents.device),
         )
 
     def times(self, u: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,12 @@ def save(rendered: RenderedSamples, path: Path) -> Path:
     """Writes a still picture in the format of the path's ending, an animation as GIF; returns the path written."""
     sheets = [Image.fromarray(frame.numpy()) for frame in rendered.frames]
     path = path.with_suffix(".gif") if len(sheets) > 1 else path
-    animated = {"save_all": True, "append_images": sheets[1:], "duration": round(1000 / rendered.fps), "loop": 0}
+    animated: dict[str, Any] = {
+        "save_all": True,
+        "append_images": sheets[1:],
+        "duration": round(1000 / rendered.fps),
+        "loop": 0,
+    }
     try:
         sheets[0].save(path, **(animated if len(sheets) > 1 else {}))
     except (OSError, ValueError) as error:  # ValueError: no format has this ending

@@ -39,14 +39,18 @@ def test_what_is_random_about_a_sample_depends_on_its_key_alone(tiny):
 
 
 def test_times_and_dropout_follow_the_recipe():
-    assembly = load_assembly("quickstart", [*TINY, "diffusion.condition_dropout=0.25"])
+    assembly = load_assembly(
+        "quickstart", [*TINY, "diffusion.condition_dropout=0.25", "diffusion.timesteps.pure_noise=0.2"]
+    )
     module = build_module(assembly)
     keys = [SampleKey("text-to-image", 0, 0, step, slot) for step in range(50) for slot in range(40)]
     draws = module.draw(keys, torch.zeros(len(keys), 1, 1, 1, 1))
     logits = torch.logit(draws.t.double())
     config = assembly.recipe.diffusion.timesteps
-    assert logits.mean().item() == pytest.approx(config.mean, abs=0.1)
-    assert logits.std().item() == pytest.approx(config.std, abs=0.1)
+    pure = draws.t == 1
+    assert pure.float().mean().item() == pytest.approx(0.2, abs=0.03)
+    assert logits[~pure].mean().item() == pytest.approx(config.mean, abs=0.1)
+    assert logits[~pure].std().item() == pytest.approx(config.std, abs=0.1)
     assert draws.dropped.float().mean().item() == pytest.approx(0.25, abs=0.04)
     assert draws.noise.std().item() == pytest.approx(1, abs=0.05)
 
@@ -64,7 +68,8 @@ def test_the_loss_is_one_value_a_sample_and_does_not_depend_on_the_batch(tiny):
 
 def test_an_untrained_network_has_the_loss_of_predicting_zero():
     """The head starts at zero: a velocity of 0 costs the mean square of ε - x₀, which is 1 + E[x₀²] for unit noise."""
-    assembly = load_assembly("quickstart", [*TINY, "diffusion.prediction=velocity"])
+    velocity = ("diffusion.prediction=velocity", "tasks.text-to-image.loss.weighting=velocity")
+    assembly = load_assembly("quickstart", [*TINY, *velocity])
     module = build_module(assembly)
     batch = batch_of(assembly, module, range(64))
     expected = 1 + batch.pixels.square().mean()
@@ -107,7 +112,7 @@ def test_weight_decay_leaves_biases_norms_and_tables_alone(tiny):
     assert decayed | plain == set(names.values())
     assert "backbone.blocks.0.mlp.0.weight" in decayed
     assert all(name.endswith("weight") for name in decayed)
-    for name in ("backbone.blocks.0.table", "backbone.head.linear.bias", "text_encoder.norm.weight"):
+    for name in ("backbone.blocks.0.table", "backbone.head.linear.bias", "backbone.blocks.0.attention.q_norm.weight"):
         assert name in plain
 
 

@@ -34,7 +34,7 @@ def test_a_recipe_trains(name, tmp_path, monkeypatch, capsys):
     assert main(["fit", name, *TINY]) == 0
     printed = capsys.readouterr().out
     run = find_run(name.split("/")[-1])
-    assert f"trained 2 steps in 0:0" in printed
+    assert "trained 2 steps in 0:" in printed
     assert f"t2x sample {run}" in printed
     for file in ("recipe.yaml", "environment.json", "log.txt", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
         assert (run / file).is_file(), file

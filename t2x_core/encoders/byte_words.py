@@ -55,7 +55,9 @@ class ByteWords(TextEncoder):
             config.dim, config.heads, 4 * config.dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False) if config.depth else None
-        self.norm = nn.LayerNorm(config.dim, elementwise_affine=False)  # nothing may shrink the tokens before they are of use
+        self.norm = nn.LayerNorm(
+            config.dim, elementwise_affine=False
+        )  # nothing may shrink the tokens before they are of use
 
     def tokenize(self, text: str) -> list[list[int]]:
         """Words as rows of `word_bytes` numbers, 0 = no byte, else byte + 1; row 0 is the empty start token."""

@@ -57,7 +57,21 @@ def test_sample_writes_one_picture_for_each_seed_and_prompt(run, tmp_path, capsy
 def test_sample_reads_prompts_from_a_file_and_is_reproducible(run, tmp_path):
     (tmp_path / "prompts.txt").write_text("a red circle\n\na green square\n")
     for out in ("one.png", "two.png"):
-        assert main(["sample", str(run), "--prompts", str(tmp_path / "prompts.txt"), "--seed", "3", "--out", str(tmp_path / out)]) == 0
+        assert (
+            main(
+                [
+                    "sample",
+                    str(run),
+                    "--prompts",
+                    str(tmp_path / "prompts.txt"),
+                    "--seed",
+                    "3",
+                    "--out",
+                    str(tmp_path / out),
+                ]
+            )
+            == 0
+        )
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     alone = ["sample", str(run), "a red circle", "a green square", "--seed", "3", "--out", str(tmp_path / "three.png")]
     assert main(alone) == 0
@@ -82,7 +96,10 @@ def test_recipes_and_plugins_are_listed(capsys):
 
 
 def test_listing_plugins_imports_none():
-    code = "import sys; from t2x_core.cli.main import main; main(['plugins']); print([m for m in sys.modules if 't2x_plugins' in m])"
+    code = (
+        "import sys; from t2x_core.cli.main import main; main(['plugins'])\n"
+        "print([m for m in sys.modules if 't2x_plugins' in m])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 

@@ -106,7 +106,7 @@ def test_where(here: Path) -> None:
 
 
 def test_where_is_absolute_outside_the_current_folder(here: Path, shipped: Path) -> None:
-    assert compose("quickstart").where("codec") == f"{shipped}/quickstart.yaml:11"
+    assert compose("quickstart").where("codec") == f"{shipped}/quickstart.yaml:5"
 
 
 def test_interpolation(here: Path) -> None:

@@ -52,10 +52,10 @@ def test_the_total_is_the_mean_over_the_samples_of_the_ranges(tmp_path):
     assert "loss_by_t/0.00-0.25" not in events.Tags()["scalars"]
 
 
-def test_the_learning_rate_that_is_shown_is_that_of_the_next_step(tmp_path):
+def test_the_learning_rate_that_is_shown_is_that_of_the_step(tmp_path):
     settings = ("trainer.max_steps=4", "optimizer.warmup_steps=4", "optimizer.lr=0.1", "optimizer.schedule=constant")
     events = trained(tmp_path, *settings)
-    assert values(events, "optimizer/learning_rate") == pytest.approx({1: 0.05, 2: 0.075, 3: 0.1, 4: 0.1})
+    assert values(events, "optimizer/learning_rate") == pytest.approx({1: 0.025, 2: 0.05, 3: 0.075, 4: 0.1})
 
 
 def test_a_seeded_run_has_the_losses_it_always_had(tmp_path):
@@ -65,7 +65,7 @@ def test_a_seeded_run_has_the_losses_it_always_had(tmp_path):
     assert values(events, "val/loss")[2] == pytest.approx(GOLDEN["val/loss"], rel=2e-4)
 
 
-GOLDEN = {"loss/total": [0.0, 0.0, 0.0], "val/loss": 0.0}
+GOLDEN = {"loss/total": [0.938415, 0.901568, 0.748625], "val/loss": 0.801719}
 
 
 def test_without_a_terminal_there_are_plain_lines(tmp_path, caplog):

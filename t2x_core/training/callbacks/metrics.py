@@ -47,6 +47,9 @@ class Metrics(Callback):
         """Time that was not spent on training (sampling)."""
         self._seconds_off += seconds
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]  # the schedule moves on before the step's end
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -75,7 +78,7 @@ class Metrics(Callback):
                 for i in range(RANGES)
                 if counts[i]
             },
-            "optimizer/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "optimizer/learning_rate": self._learning_rate,
             "optimizer/gradient_norm": self._norm.item() / steps,
             "speed/samples_per_second": steps * self.global_batch / seconds,
         }
