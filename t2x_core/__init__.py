@@ -1,0 +1,1 @@
+"""The core of t2x: everything but the tasks."""

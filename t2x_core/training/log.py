@@ -6,7 +6,17 @@ import logging
 from pathlib import Path
 
 from rich.console import Console
-from rich.logging import RichHandler
+
+
+class TerminalHandler(logging.Handler):
+    """Prints messages above the progress bar that is drawn on the same console."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.print(self.format(record), markup=False, soft_wrap=True)
 
 
 def start_log(file: Path, quiet: bool = False) -> Console:
@@ -20,12 +30,12 @@ def start_log(file: Path, quiet: bool = False) -> Console:
     log.propagate = False
     for old in list(log.handlers):
         log.removeHandler(old)
+        old.close()
     if quiet:
         log.addHandler(logging.NullHandler())
         return console
-    terminal = RichHandler(console=console, show_time=False, show_level=False, show_path=False, highlighter=None)
     to_file = logging.FileHandler(file)
     to_file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
-    log.addHandler(terminal)
+    log.addHandler(TerminalHandler(console))
     log.addHandler(to_file)
     return console
