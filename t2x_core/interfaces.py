@@ -16,9 +16,6 @@ from torch import Tensor, nn
 from t2x_core.recipe import ComponentConfig, TaskConfig
 from t2x_core.types import Batch, Bucket, Conditioning, ConditioningDims, Noised, RenderedSamples, Sample, SampleKey
 
-API_VERSION = 1
-"""Version of the interfaces in this file; it changes when an existing plugin would break."""
-
 ConfigT = TypeVar("ConfigT", bound=TaskConfig)
 
 
