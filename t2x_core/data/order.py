@@ -1,7 +1,8 @@
 """The order of samples: a pure function of (seed, step), the same for any number of ranks and at any step at once.
 
 Each bucket is an endless stream: its samples in a random order, then again in another one, and so on. Each optimizer
-step takes the next `global_batch` samples of one bucket's stream, so nothing is left over at the end of an epoch.
+step takes the next `global_batch` samples of one bucket's stream, so nothing is left over at the end of an epoch. If the
+batch divides every bucket, an epoch shows each sample exactly once; if not, what is left of a bucket comes in the next.
 """
 
 from __future__ import annotations
@@ -71,11 +72,67 @@ class Turns:
         return choice, int(self._counts[choice])
 
 
+class BucketTurns:
+    """Which bucket has a turn, so that every epoch reads of each bucket what it holds, to less than one batch.
+
+    Systematic sampling: the buckets lie side by side on a line, one unit a sample; the turns of an epoch fall on every
+    `batch`-th unit of it, from an offset of the epoch's own, in a random order. A turn takes `batch` samples.
+    """
+
+    EPOCHS_AT_ONCE = 4096
+
+    def __init__(self, counts: Sequence[int], batch: int, seed: int, *words: keyed.Word) -> None:
+        self.ends = np.cumsum(np.asarray(counts, dtype=np.int64))
+        self.batch, self.seed, self.words = batch, seed, words
+        self.offset = np.uint64(keyed.digest(seed, *words))
+        self._first = -1
+
+    def offsets(self, epochs: np.ndarray) -> np.ndarray:
+        """Where the first turn of each epoch falls, 0 … batch - 1: a Weyl sequence, so that no bucket is favoured."""
+        share = (epochs.astype(np.uint64) * Turns.GOLDEN + self.offset) >> np.uint64(11)
+        return (share.astype(np.float64) * 2.0**-53 * self.batch).astype(np.int64)
+
+    def per_epoch(self, epochs: np.ndarray) -> np.ndarray:
+        """Turns of each bucket in each epoch, (epochs, buckets)."""
+        before = np.insert(self.ends, 0, 0) - self.offsets(epochs)[:, None]  # of each border of the line
+        return np.diff(-(-before // self.batch), axis=1)
+
+    def __call__(self, turn: int) -> tuple[int, int]:
+        """Which bucket has this turn, and how many it had before."""
+        if len(self.ends) == 1:
+            return 0, turn
+        if self._first < 0 or turn < self._first:
+            self._first, self._counts = 0, np.zeros_like(self.ends)  # turns before the epoch, of all and of each bucket
+            self._enter(0)
+        while turn >= self._first + len(self._choices):
+            self._advance(turn)
+        choice = int(self._choices[turn - self._first])
+        earlier = np.count_nonzero(self._choices[: turn - self._first] == choice)
+        return choice, int(self._counts[choice] + earlier)
+
+    def _advance(self, turn: int) -> None:
+        """To the epoch of `turn`, or as far towards it as is looked at in one go."""
+        away = (turn - self._first) * self.batch // int(self.ends[-1]) + 2
+        turns = self.per_epoch(np.arange(self._epoch, self._epoch + min(away, self.EPOCHS_AT_ONCE)))
+        ends = self._first + np.cumsum(turns.sum(1))
+        passed = int(np.searchsorted(ends, turn, side="right"))
+        self._first = int(ends[passed - 1])
+        self._counts = self._counts + turns[:passed].sum(0)
+        self._enter(self._epoch + passed)
+
+    def _enter(self, epoch: int) -> None:
+        self._epoch = epoch
+        count = int(self.per_epoch(np.asarray([epoch])).sum())
+        places = Permutation(count, self.seed, "turns", *self.words, epoch)(np.arange(count))
+        units = places * self.batch + self.offsets(np.asarray([epoch]))
+        self._choices = np.searchsorted(self.ends, units, side="right")
+
+
 @dataclass(frozen=True)
 class _TaskStream:
     name: str
     buckets: Sequence[Bucket]
-    turns: Turns
+    turns: BucketTurns
 
 
 class SampleOrder:
@@ -91,7 +148,7 @@ class SampleOrder:
         self.seed, self.global_batch = seed, global_batch
         self.turns = Turns([weight for weight, _ in tasks.values()], seed, "task")
         self.streams = [
-            _TaskStream(name, buckets, Turns([b.count for b in buckets], seed, "bucket", name))
+            _TaskStream(name, buckets, BucketTurns([b.count for b in buckets], global_batch, seed, "bucket", name))
             for name, (_, buckets) in tasks.items()
         ]
 

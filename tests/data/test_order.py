@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from t2x_core.data.order import MicroBatches, Permutation, SampleOrder, Turns
+from t2x_core.data.order import BucketTurns, MicroBatches, Permutation, SampleOrder, Turns
 from t2x_core.types import Bucket
 
 
@@ -37,6 +37,33 @@ def test_an_epoch_of_a_bucket_shows_each_sample_once_and_leaves_none_over():
     ids = [key.id for step in range(5) for key in order.keys(step)]
     assert sorted(ids[:10]) == sorted(ids[10:]) == list(range(10))
     assert ids[:10] != ids[10:]
+
+
+def test_an_epoch_of_several_buckets_shows_each_sample_once_if_the_batch_divides_them():
+    counts = [120, 12, 340, 4]
+    order = SampleOrder(3, {"a": (1.0, [Bucket(1, 8, 8 + i, n) for i, n in enumerate(counts)])}, global_batch=4)
+    steps = sum(counts) // 4
+    everything = sorted((bucket, id) for bucket, n in enumerate(counts) for id in range(n))
+    sequences = set()
+    for epoch in range(5):
+        keys = [order.keys(step) for step in range(epoch * steps, (epoch + 1) * steps)]
+        assert sorted((key.bucket, key.id) for batch in keys for key in batch) == everything
+        sequences.add(tuple(batch[0].bucket for batch in keys))
+    assert len(sequences) == 5
+
+
+@pytest.mark.parametrize(("counts", "batch"), [([7, 100, 33, 1], 16), ([3, 2, 1], 64), ([5, 8, 0, 13], 13)])
+def test_no_bucket_is_favoured_when_the_batch_does_not_divide_them(counts, batch):
+    turns = BucketTurns(counts, batch, 0, "x")
+    seen: Counter[int] = Counter()
+    for turn in range(20_000):
+        bucket, earlier = turns(turn)
+        assert earlier == seen[bucket]
+        seen[bucket] += 1
+    for bucket, count in enumerate(counts):
+        assert abs(seen[bucket] - 20_000 * count / sum(counts)) < 8
+    assert turns(11) == BucketTurns(counts, batch, 0, "x")(11)  # backward
+    assert turns(1_000_000) == BucketTurns(counts, batch, 0, "x")(1_000_000)
 
 
 def test_a_step_has_one_task_and_one_bucket_and_numbered_slots():
@@ -83,5 +110,5 @@ def test_the_order_is_the_same_as_ever():
 GOLDEN = [
     [(1, 151), (1, 194), (1, 150), (1, 47)],
     [(1, 104), (1, 19), (1, 61), (1, 98)],
-    [(1, 110), (1, 135), (1, 187), (1, 179)],
+    [(1, 14), (1, 157), (1, 195), (1, 159)],
 ]
