@@ -1,8 +1,8 @@
 """The order of samples: a pure function of (seed, step), the same for any number of ranks and at any step at once.
 
 Each bucket is an endless stream: its samples in a random order, then again in another one, and so on. Each optimizer
-step takes the next `global_batch` samples of one bucket's stream, so nothing is left over at the end of an epoch. If the
-batch divides every bucket, an epoch shows each sample exactly once; if not, what is left of a bucket comes in the next.
+step takes the next `global_batch` samples of one bucket's stream, so nothing is left over at the end of an epoch. If
+the batch divides every bucket, an epoch shows each sample exactly once; if not, what is left comes in the next.
 """
 
 from __future__ import annotations
