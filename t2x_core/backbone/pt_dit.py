@@ -235,6 +235,12 @@ class PTDiT(nn.Module):
             x = block(x, t6, text, conditioning.text_mask, cuts)  # (B, N, D)
         return self._unpatchify(self.head(x, emb), grid)  # (B, out_channels, F, H, W)
 
+    def prepare(self, latents: Tensor) -> None:
+        """Makes the tables for latents of this shape, which later calls of `forward` find in a cache."""
+        grid = self._grid(latents)
+        self._positions(grid, latents)
+        self._cuts(grid, latents.device)
+
     def _positions(self, grid: Triple, x: Tensor) -> Tensor:
         """(N, D), like x."""
         config = self.config

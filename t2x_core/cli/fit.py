@@ -5,25 +5,31 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from t2x_core.cli.recipe_arguments import add_recipe, check_early
 from t2x_core.errors import UserError
 
+STARTED = time.perf_counter()
+"""When the command began, to tell how long it took to the first step."""
 RUN_FOLDER = "T2X_RUN_FOLDER"
 """Environment variable in which the first process tells those that it starts as other ranks where the run is."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--resume",
         nargs="?",
         const="",
         metavar="RUN",
         help="go on with RUN, by default with the newest run of the recipe",
     )
+    where.add_argument("--folder", type=Path, help="folder of the run (default: runs/<recipe>/<date-time>)")
+    where.add_argument("--dry-run", action="store_true", help="do all up to the first step, and say what would run")
     parser.set_defaults(run=run)
 
 
@@ -31,17 +37,25 @@ def run(arguments: argparse.Namespace) -> int:
     check_early(arguments)
 
     from t2x_core.assembly import build_data, build_module, load_assembly
-    from t2x_core.training import fit, run_folder
+    from t2x_core.training import fit, preflight, run_folder
     from t2x_core.training.callbacks.progress import minutes
     from t2x_core.training.log import start_log
 
     assembly = load_assembly(arguments.recipe, arguments.overrides)
-    module = build_module(assembly)  # before there is a folder: what cannot be built leaves none behind
+    preflight.check_devices(assembly.recipe)
+    module = build_module(assembly)  # all this before there is a folder: what cannot be built leaves none behind
     data = build_data(assembly, module)
+    data.check()
+    if arguments.dry_run:
+        run_folder.check_root(assembly.recipe.watch.runs_dir)
+        print("\n".join(preflight.rehearse(assembly, module, data)))
+        return 0
     folder = _folder(arguments, assembly)
     console = start_log(folder / run_folder.LOG, quiet=_is_other_rank())
     try:
-        result = fit(assembly, module, data, folder, resume=arguments.resume is not None, console=console)
+        result = fit(
+            assembly, module, data, folder, resume=arguments.resume is not None, console=console, started=STARTED
+        )
     except UserError:
         raise
     except Exception as error:
@@ -74,7 +88,7 @@ def _folder(arguments: argparse.Namespace, assembly: Any) -> Path:
     root = assembly.recipe.watch.runs_dir
     name = run_folder.recipe_name(find_recipe(arguments.recipe))
     if arguments.resume is None:
-        folder = run_folder.new_run(root, name)
+        folder = run_folder.new_run(root, name, arguments.folder)
         run_folder.write_run(folder, plain)
     else:
         folder = run_folder.find_run(arguments.resume or name, root)

@@ -13,6 +13,7 @@ from t2x_core.errors import UserError
 COMMANDS = {
     "fit": "train a recipe",
     "sample": "make samples with a trained run",
+    "bench": "measure t2x against a baseline on this machine",
     "show": "print what a recipe resolves to",
     "recipes": "list the recipes that ship with t2x",
     "plugins": "list the plugins that are installed",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -82,6 +82,15 @@ class MixedData(L.LightningDataModule):
         self.seed, self.global_batch, self.accumulation = seed, global_batch, accumulation
         self.max_steps, self.workers = max_steps, workers
 
+    def check(self) -> None:
+        """Prepares the data as training would, so that a mistake in it shows before there is a run: as a UserError."""
+        self.prepare_data()
+        self.setup("fit")
+
+    def describe(self) -> list[str]:
+        """Lines on the data."""
+        return []
+
     def prepare_data(self) -> None:
         for module in self.modules.values():
             module.prepare_data()
@@ -95,7 +104,12 @@ class MixedData(L.LightningDataModule):
             module.teardown(stage)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        assert self.trainer is not None
+        trainer = self.trainer
+        assert trainer is not None
+        return self.train_loader(trainer.global_rank, trainer.world_size, lambda: trainer.global_step)
+
+    def train_loader(self, rank: int, ranks: int, first_step: Callable[[], int]) -> DataLoader[Sample]:
+        """The training batches of one rank, from the optimizer step that `first_step` returns when it is iterated."""
         sources = {name: module.train_source() for name, module in self.modules.items()}
         for name, source in sources.items():
             if not len(source):
@@ -103,14 +117,13 @@ class MixedData(L.LightningDataModule):
         order = SampleOrder(
             self.seed, {name: (self.weights[name], s.buckets()) for name, s in sources.items()}, self.global_batch
         )
-        trainer = self.trainer
         batches = MicroBatches(
             order,
             steps=self.max_steps,
             accumulation=self.accumulation,
-            rank=trainer.global_rank,
-            ranks=trainer.world_size,
-            first_step=lambda: trainer.global_step,
+            rank=rank,
+            ranks=ranks,
+            first_step=first_step,
         )
         return self._loader(sources, batches)
 

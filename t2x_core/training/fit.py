@@ -21,9 +21,8 @@ from t2x_core.assembly import Assembly
 from t2x_core.checkpoint import AtomicCheckpointIO, read_checkpoint
 from t2x_core.data.mixture import MixedData
 from t2x_core.module import T2XModule
-from t2x_core.optim import count_parameters
 from t2x_core.recipe import Recipe
-from t2x_core.training import run_folder
+from t2x_core.training import preflight, run_folder
 from t2x_core.training.callbacks import Interruption, Metrics, Progress, Sampling
 from t2x_core.training.ema import EMA
 from t2x_core.training.precision import resolve_precision
@@ -57,6 +56,7 @@ def fit(
     resume: bool = False,
     console: Console | None = None,
     extra: Sequence[Callback] = (),
+    started: float | None = None,
 ) -> FitResult:
     """Trains a recipe in the run folder `folder`.
 
@@ -65,7 +65,9 @@ def fit(
         resume: go on from the folder's last checkpoint, if it has one.
         console: where the progress bar is drawn.
         extra: further Lightning callbacks.
+        started: `time.perf_counter()` when all began, to say how long the first step took to come; default: now.
     """
+    started = time.perf_counter() if started is None else started
     recipe = assembly.recipe
     if recipe.trainer.threads is not None:
         torch.set_num_threads(recipe.trainer.threads)
@@ -87,7 +89,7 @@ def fit(
     with warnings.catch_warnings():
         _silence_lightning()
         trainer = build_trainer(recipe, folder, watchers, first_step=_steps_of(start))
-        _announce(trainer, module, recipe, folder)
+        _announce(trainer, assembly, module, data, folder)
         began = time.perf_counter()
         trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
     stopped = None if interruption.signal is None else signal.Signals(interruption.signal)
@@ -143,25 +145,12 @@ def _steps_of(checkpoint: Path | None) -> int:
     return read_checkpoint(checkpoint)["global_step"] if checkpoint else 0
 
 
-def _announce(trainer: L.Trainer, module: T2XModule, recipe: Recipe, folder: Path) -> None:
-    trained, everything = count_parameters(module)
-    tasks, config = ", ".join(recipe.tasks), recipe.backbone
-    device = f"{trainer.accelerator.__class__.__name__.removesuffix('Accelerator')} × {trainer.world_size}"
+def _announce(trainer: L.Trainer, assembly: Assembly, module: T2XModule, data: MixedData, folder: Path) -> None:
+    device = trainer.accelerator.__class__.__name__.removesuffix("Accelerator")
     log.info("run        %s", folder)
-    log.info("tasks      %s", tasks)
-    log.info(
-        "model      PT-DiT (%s attention), %.2f M parameters%s",
-        config.attention,
-        everything / 1e6,
-        "" if trained == everything else f", {trained / 1e6:.2f} M trained",
-    )
-    log.info(
-        "training   %d steps of %d samples on %s, %s",
-        recipe.trainer.max_steps,
-        recipe.trainer.global_batch,
-        device,
-        trainer.precision,
-    )
+    for line in (*preflight.describe(assembly, module), *data.describe()):
+        log.info(line)
+    log.info("on         %s × %d, %s", device, trainer.world_size, trainer.precision)
 
 
 def _silence_lightning() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -38,8 +39,10 @@ def recipe_name(recipe: Path) -> str:
     return recipe.resolve().parent.parent.name if recipe.name == RECIPE_FILE else recipe.stem
 
 
-def new_run(root: Path, recipe_name: str) -> Path:
-    """A new folder `root/<recipe>/<date-time>`; never one that exists."""
+def new_run(root: Path, recipe_name: str, folder: Path | None = None) -> Path:
+    """A new folder: `folder`, or else `root/<recipe>/<date-time>`; never one that holds something."""
+    if folder is not None:
+        return _chosen(folder)
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     parent = root / recipe_name
     for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
@@ -52,6 +55,27 @@ def new_run(root: Path, recipe_name: str) -> Path:
             raise UserError(f"cannot make {folder}: {error.strerror}", hint="set watch.runs_dir") from error
         return folder
     raise UserError(f"{parent} is full of runs of {stamp}")
+
+
+def _chosen(folder: Path) -> Path:
+    if (folder / RECIPE_FILE).is_file():
+        raise UserError(f"{folder} holds a run", hint=f"go on with it by --resume {folder}, or choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty", hint="choose another folder")
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror}", hint="choose another folder") from error
+    return folder
+
+
+def check_root(root: Path) -> None:
+    """UserError if no run could be written below `root`."""
+    there = next(parent for parent in (root.absolute(), *root.absolute().parents) if parent.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise UserError(f"cannot write into {there}: {error.strerror}", hint="set watch.runs_dir") from error
 
 
 def find_run(name: str, root: Path = Path("runs")) -> Path:

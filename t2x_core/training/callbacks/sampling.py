@@ -86,6 +86,7 @@ class Sampling(Callback):
     def _show(self, trainer: Trainer, name: str, pixels: torch.Tensor, conditions: Batch, step: int) -> None:
         if not trainer.is_global_zero:
             return
+        self.folder.mkdir(exist_ok=True)
         rendered = self.assembly.task(name)[0].render(pixels, conditions)
         save(rendered, self.folder / f"{name}_{step:07d}.png")
         for logger in trainer.loggers:
