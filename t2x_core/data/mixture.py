@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning as L
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from t2x_core.data.order import MicroBatches, SampleOrder
 from t2x_core.errors import UserError
 from t2x_core.interfaces import Source, TaskDataModule
+from t2x_core.quarantine import Quarantine
 from t2x_core.types import Batch, Sample, SampleKey
 
 VAL_STEP = -1
@@ -19,7 +22,7 @@ VAL_STEP = -1
 
 
 class KeyedDataset(Dataset[Sample]):
-    """The sources of all tasks, read by key."""
+    """The sources of all tasks, read by key, a batch at a time."""
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
         self.sources = dict(sources)
@@ -27,9 +30,48 @@ class KeyedDataset(Dataset[Sample]):
     def __getitem__(self, key: SampleKey) -> Sample:
         return self.sources[key.task][key]
 
-    def collate(self, samples: list[Sample]) -> Batch:
-        """Samples of one task → its batch."""
-        return self.sources[samples[0].key.task].collate(samples)
+    def __getitems__(self, keys: Sequence[SampleKey]) -> Batch | UserError:
+        """The batch of these keys, all of one task.
+
+        A UserError is handed over: if a worker process raised it, torch would raise another in the main process, with
+        a traceback for a message.
+        """
+        try:
+            return self.sources[keys[0].task].collate([self[key] for key in keys])
+        except UserError as error:
+            return error
+
+
+class KeyedLoader(DataLoader[Sample]):
+    """Batches of a `KeyedDataset`, in the order of a batch sampler."""
+
+    def __init__(self, dataset: KeyedDataset, batches: Any, workers: int) -> None:
+        super().__init__(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=_as_it_is,  # `__getitems__` has made the batch
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=_leave_signals_to_the_main_process,
+        )
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    """Ctrl-C and a cluster's SIGTERM reach every process: workers must outlive the last step and its checkpoint."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class FixedBatches:
@@ -64,6 +106,8 @@ class MixedData(L.LightningDataModule):
         accumulation: micro-batches of one optimizer step.
         max_steps: optimizer steps of the whole run.
         workers: loader processes of each rank; 0 = load in the training process.
+        quarantine: what the modules tell of files that cannot be read.
+        blame: gives a UserError of the block at a path of the recipe its place there (`Composed.blame`).
     """
 
     def __init__(
@@ -76,44 +120,57 @@ class MixedData(L.LightningDataModule):
         accumulation: int,
         max_steps: int,
         workers: int,
+        quarantine: Quarantine | None = None,
+        blame: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         super().__init__()
+        self.quarantine, self.blame = quarantine or Quarantine(), blame
         self.modules, self.weights = dict(modules), dict(weights)
         self.seed, self.global_batch, self.accumulation = seed, global_batch, accumulation
         self.max_steps, self.workers = max_steps, workers
 
+    def prepare_data(self) -> None:
+        for name, module in self.modules.items():
+            with self.blame(f"tasks.{name}"):
+                module.prepare_data()
+
+    def setup(self, stage: str) -> None:
+        for name, module in self.modules.items():
+            with self.blame(f"tasks.{name}"):
+                module.setup(stage)
+                if not len(module.train_source()):
+                    raise UserError("there are no training samples")
+
     def check(self) -> None:
-        """Prepares the data as training would, so that a mistake in it shows before there is a run: as a UserError."""
+        """Finds what is wrong with the data before anything is trained or written; UserError says it.
+
+        The Trainer calls `prepare_data` and `setup` again, when all is known.
+        """
         self.prepare_data()
         self.setup("fit")
 
     def describe(self) -> list[str]:
-        """Lines on the data."""
-        return []
-
-    def prepare_data(self) -> None:
-        for module in self.modules.values():
-            module.prepare_data()
-
-    def setup(self, stage: str) -> None:
-        for module in self.modules.values():
-            module.setup(stage)
+        """Lines for the log on what there is to train on; after `check`."""
+        several = len(self.modules) > 1
+        lines = [
+            f"{name}: {line}" if several else line
+            for name, module in self.modules.items()
+            for line in module.describe()
+        ]
+        return [f"{'' if i else 'data':11}{line}" for i, line in enumerate(lines)]
 
     def teardown(self, stage: str) -> None:
         for module in self.modules.values():
             module.teardown(stage)
 
-    def train_dataloader(self) -> DataLoader[Sample]:
+    def train_dataloader(self) -> KeyedLoader:
         trainer = self.trainer
         assert trainer is not None
         return self.train_loader(trainer.global_rank, trainer.world_size, lambda: trainer.global_step)
 
-    def train_loader(self, rank: int, ranks: int, first_step: Callable[[], int]) -> DataLoader[Sample]:
+    def train_loader(self, rank: int, ranks: int, first_step: Callable[[], int]) -> KeyedLoader:
         """The training batches of one rank, from the optimizer step that `first_step` returns when it is iterated."""
         sources = {name: module.train_source() for name, module in self.modules.items()}
-        for name, source in sources.items():
-            if not len(source):
-                raise UserError(f'task "{name}" has no training samples')
         order = SampleOrder(
             self.seed, {name: (self.weights[name], s.buckets()) for name, s in sources.items()}, self.global_batch
         )
@@ -125,20 +182,11 @@ class MixedData(L.LightningDataModule):
             ranks=ranks,
             first_step=first_step,
         )
-        return self._loader(sources, batches)
+        return KeyedLoader(KeyedDataset(sources), batches, self.workers)
 
-    def val_dataloader(self) -> DataLoader[Sample]:
+    def val_dataloader(self) -> KeyedLoader:
         assert self.trainer is not None
         sources = {name: module.val_source() for name, module in self.modules.items()}
         size = self.global_batch // (self.accumulation * self.trainer.world_size)
-        return self._loader(sources, FixedBatches(sources, size, self.trainer.global_rank, self.trainer.world_size))
-
-    def _loader(self, sources: Mapping[str, Source], batches: Any) -> DataLoader[Sample]:
-        dataset = KeyedDataset(sources)
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=dataset.collate,
-            num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
-        )
+        batches = FixedBatches(sources, size, self.trainer.global_rank, self.trainer.world_size)
+        return KeyedLoader(KeyedDataset(sources), batches, self.workers)

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
-from t2x_core.recipe import Range, TaskConfig
+from t2x_core.errors import UserError
+from t2x_core.recipe import Constraint, Range, TaskConfig
+
+
+class Colour(Constraint):
+    """A text that is a colour, "#rrggbb"."""
+
+    def requirement(self, value: str) -> str | None:
+        return None if re.fullmatch("#[0-9a-fA-F]{6}", value) else str(self)
+
+    def __str__(self) -> str:
+        return 'a colour such as "#ffffff"'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +43,94 @@ class ShapesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where captioned pictures come from."""
+class ColumnsConfig:
+    """Which columns of a manifest hold what."""
 
-    shapes: ShapesConfig = field(default_factory=ShapesConfig)
+    path: str = "path"
+    """Path of the picture."""
+    captions: str | tuple[str, ...] = "caption"
+    """A column, or several; a cell is a text or a list of texts, and all of them are captions of the picture."""
+    height: str | None = None
+    """Height of the upright picture in pixels, so that `check: headers` need not open the file; with `width` only."""
+    width: str | None = None
+    """Width of the upright picture in pixels; with `height` only."""
+
+    def __post_init__(self) -> None:
+        if (self.height is None) != (self.width is None):
+            raise ValueError("height and width go together: name both columns, or none")
+        if not self.captions:
+            raise UserError("name at least one column", key="captions")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturesConfig:
+    """Pictures of one's own, from a folder or a manifest."""
+
+    folder: Path | None = None
+    """Folder of the pictures, each with its captions in a `.txt` of the same name; with a manifest, what its paths are
+    relative to."""
+    manifest: Path | None = None
+    """Table with one picture a row (`.jsonl`, `.csv`, `.tsv`, `.parquet`); its paths are relative to it."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    """Which columns of the manifest hold what."""
+    missing_captions: Literal["error", "empty", "skip"] = "error"
+    """Pictures without a caption: `error` stops and names them, `empty` gives them an empty one, `skip` drops them."""
+    size: Annotated[int, Range(min=1)] = 256
+    """Height and width of the square bucket, in pixels; the other buckets have about as many pixels."""
+    max_aspect_ratio: Annotated[float, Range(min=1)] = 2.0
+    """Longer side over shorter side of the longest bucket; 1: squares only. Longer pictures are cropped."""
+    bucket_step: Annotated[int, Range(min=1)] | None = None
+    """Pixels by which the short sides of neighbouring buckets differ; `null`: about an eighth of the size."""
+    small_buckets: Literal["merge", "error"] = "merge"
+    """Buckets with fewer pictures than a batch: `merge` moves these to the next one, `error` stops and names them."""
+    crop: Literal["center", "random"] = "center"
+    """Which part is kept of a picture that is longer than its bucket (training only)."""
+    flip: Annotated[float, Range(min=0, max=1)] = 0.0
+    """Chance that a picture is mirrored; then "left" in a caption is no longer true (training only)."""
+    background: Annotated[str, Colour()] = "#ffffff"
+    """Colour behind transparent pixels, as "#rrggbb"."""
+    held_out: Annotated[float, Range(above=0, max=0.5)] = 0.05
+    """Share of the pictures that is never trained on, at least one; chosen by the path, so that it stays the same."""
+    val_count: Annotated[int, Range(min=1)] = 512
+    """Most pictures of the validation set; of those held out, always the same."""
+    check: Literal["full", "headers"] = "full"
+    """Before training, decode every picture once (and remember the good ones), or look at headers only."""
+    max_bad_fraction: Annotated[float, Range(min=0, max=1)] = 0.05
+    """Share of damaged or missing files above which training stops."""
+
+    def __post_init__(self) -> None:
+        if self.folder is None and self.manifest is None:
+            raise ValueError(
+                "folder is missing (the folder of your pictures, each with its caption in a .txt beside it), "
+                "or else manifest (a .jsonl, .csv, .tsv or .parquet with a row for each)"
+            )
+
+    @property
+    def background_rgb(self) -> tuple[int, int, int]:
+        """Red, green and blue of `background`, 0 to 255."""
+        red, green, blue = bytes.fromhex(self.background.removeprefix("#"))
+        return red, green, blue
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where captioned pictures come from: one of these."""
+
+    shapes: ShapesConfig | None = None
     """The shapes world."""
+    pictures: PicturesConfig | None = None
+    """Pictures of one's own."""
+
+    def __post_init__(self) -> None:
+        if self.shapes is None and self.pictures is None:
+            raise UserError("set shapes (made on the fly; {} for its defaults) or pictures (your own)")
+        if self.shapes is not None and self.pictures is not None:
+            raise UserError("there are both shapes and pictures", hint="write shapes: null, or pictures: null")
+
+    @property
+    def size(self) -> int:
+        """Height and width of the square pictures, in pixels."""
+        return (self.shapes or self.pictures).size  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +153,16 @@ class LossConfig:
 class TextToImageConfig(TaskConfig):
     """The task's block of a recipe."""
 
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig
     """Where captioned pictures come from."""
     conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
     """How the caption reaches the backbone."""
     loss: LossConfig = field(default_factory=LossConfig)
     """The training loss."""
+
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        pictures = self.data.pictures
+        if pictures is None:
+            return {"data.shapes.size": (self.data.size, self.data.size)}
+        step = {} if pictures.bucket_step is None else {"data.pictures.bucket_step": (pictures.bucket_step,) * 2}
+        return {"data.pictures.size": (pictures.size, pictures.size), **step}

@@ -55,6 +55,10 @@ class ShapesData(TaskDataModule):
             )
         self.task, self.config, self.context = task, config, context
 
+    def describe(self) -> Sequence[str]:
+        size = self.config.size
+        return [f"shapes world, {self.config.count} pictures of {size}×{size}, {self.config.val_count} held out"]
+
     def train_source(self) -> Source:
         return ShapesSource(self.config, self.context.seed, "train")
 

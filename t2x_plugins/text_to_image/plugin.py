@@ -15,6 +15,7 @@ from t2x_plugins.text_to_image.conditioning import TextConditioning
 from t2x_plugins.text_to_image.config import TextToImageConfig
 from t2x_plugins.text_to_image.data import ShapesData
 from t2x_plugins.text_to_image.loss import LOSSES
+from t2x_plugins.text_to_image.pictures import UNSCORED, PicturesData
 
 
 class TextToImage(TaskPlugin[TextToImageConfig]):
@@ -24,7 +25,11 @@ class TextToImage(TaskPlugin[TextToImageConfig]):
     config_class = TextToImageConfig
 
     def data_module(self, config: TextToImageConfig, context: DataContext) -> TaskDataModule:
-        return ShapesData(self.name, config.data.shapes, context)
+        data = config.data
+        if data.pictures is not None:
+            return PicturesData(self.name, data.pictures, context)
+        assert data.shapes is not None  # DataConfig sees to it
+        return ShapesData(self.name, data.shapes, context)
 
     def adapter(self, config: TextToImageConfig, text_dim: int) -> ConditioningAdapter:
         return TextConditioning(config.conditioning, text_dim)
@@ -33,13 +38,18 @@ class TextToImage(TaskPlugin[TextToImageConfig]):
         return LOSSES[config.loss.weighting]
 
     def bucket(self, config: TextToImageConfig) -> Bucket:
-        return Bucket(1, config.data.shapes.size, config.data.shapes.size)
+        return Bucket(1, config.data.size, config.data.size)
 
     def conditions(self, prompts: Sequence[str]) -> Batch:
         return Batch(self.name, tuple(prompts))
 
     def score(self, samples: Tensor, conditions: Batch) -> dict[str, float] | None:
-        """Share of pictures whose attributes the shapes checker finds as the caption says, by attribute."""
+        """Share of pictures whose attributes the shapes checker finds as the caption says, by attribute.
+
+        It knows nothing of other pictures: None for what was sampled from the captions of one's own.
+        """
+        if UNSCORED in conditions.extra:
+            return None
         return score(to_uint8(samples)[:, 0].numpy(), conditions.captions) or None
 
     def render(self, samples: Tensor, conditions: Batch) -> RenderedSamples:

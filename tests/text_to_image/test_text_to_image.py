@@ -11,7 +11,7 @@ from t2x_plugins.shapes.captions import parse
 from t2x_plugins.shapes.checker import check
 from t2x_plugins.shapes.scene import combinations
 from t2x_plugins.text_to_image.conditioning import TextConditioning
-from t2x_plugins.text_to_image.config import ConditioningConfig, ShapesConfig, TextToImageConfig
+from t2x_plugins.text_to_image.config import ConditioningConfig, DataConfig, ShapesConfig, TextToImageConfig
 from t2x_plugins.text_to_image.data import ShapesData
 from t2x_plugins.text_to_image.loss import LOSSES
 from t2x_plugins.text_to_image.plugin import TextToImage
@@ -118,4 +118,4 @@ def test_the_null_condition_has_the_same_shapes_and_one_token(pooled):
 
 def test_the_default_settings_are_valid():
     plugin = TextToImage()
-    assert plugin.bucket(TextToImageConfig()).height == 32
+    assert plugin.bucket(TextToImageConfig(data=DataConfig(shapes=ShapesConfig()))).height == 32

@@ -1,0 +1,168 @@
+"""A picture file → pixels: decoded, turned upright, laid on a background, resized and cropped.
+
+Pillow decodes; torchvision resizes and crops. `torchvision.io.decode_image` takes a quarter to a third less time where
+a JPEG cannot be decoded at a smaller size. But (0.29) a PNG with damaged data ends the process by a segmentation fault,
+the orientation of WebP is ignored, animated WebP, BMP, TIFF and AVIF are not read, and it is deprecated.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+Image.init()
+FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF") if name in Image.OPEN)
+"""What is read, by content; of an animation the first frame."""
+SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
+"""Endings of picture files, in lower case, with the dot."""
+
+# Odd EXIF, odd palettes: what matters of it becomes an error, and a warning for each of a million files helps nobody.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings a picture of this EXIF orientation upright."""
+
+
+class DamagedPictureError(Exception):
+    """A file from which no picture can be had; `str()` says why, as in "is cut short"."""
+
+
+def picture_size(path: str | Path, whole: bool) -> tuple[int, int]:
+    """(height, width) of the upright picture, in pixels.
+
+    `whole` decodes all of it, so that damage shows, where else only the header is read. Raises DamagedPictureError.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        if whole:
+            image.draft(None, (1, 1))  # JPEG: reads all data, but computes few pixels
+            image.load()
+            orientation = _orientation(image.getexif)
+        else:
+            # The getexif of PNG decodes the whole picture, in search of a late EXIF chunk.
+            orientation = _orientation(lambda: Image.Image.getexif(image))
+    return (width, height) if orientation > 4 else (height, width)
+
+
+def decode(path: str | Path, background: tuple[int, int, int], covering: tuple[int, int] | None = None) -> Tensor:
+    """The upright picture, (3, H, W) uint8, RGB. Raises DamagedPictureError.
+
+    Args:
+        background: RGB, 0 to 255, what stands behind transparent pixels.
+        covering: (height, width) that it will be resized to cover. A large JPEG is then decoded at a half, a quarter or
+            an eighth of its size, as long as it stays twice as large as that.
+    """
+    with _opened(path) as image:
+        if covering is not None and image.format in ("JPEG", "MPO"):
+            height, width = covering if _orientation(image.getexif) <= 4 else covering[::-1]
+            image.draft(None, (2 * width, 2 * height))
+        image.load()
+        turn = TURNS.get(_orientation(image.getexif))
+        flat = _flat(image, background)
+        upright = np.array(flat if turn is None else flat.transpose(turn))
+    return torch.from_numpy(upright).permute(2, 0, 1)
+
+
+def fit_to(
+    picture: Tensor, height: int, width: int, place: tuple[float, float] = (0.5, 0.5), flip: bool = False
+) -> Tensor:
+    """The picture (3, h, w) uint8 resized to cover height × width and cropped, (3, 1, height, width) in [-1, 1].
+
+    Args:
+        place: where the crop lies, from 0 (top, left) to 1 (bottom, right).
+        flip: whether left and right are exchanged.
+    """
+    h, w = picture.shape[1:]
+    scale = max(height / h, width / w)
+    h, w = max(height, round(h * scale)), max(width, round(w * scale))
+    # uint8 all the way: a tenth of the time of float, to within one step of 255.
+    picture = transforms.resize(picture, [h, w], interpolation=transforms.InterpolationMode.BICUBIC, antialias=True)
+    top, left = round(place[0] * (h - height)), round(place[1] * (w - width))
+    picture = transforms.crop(picture, top, left, height, width)
+    if flip:
+        picture = transforms.horizontal_flip(picture)
+    return picture.unsqueeze(1).float() / 127.5 - 1
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.mode in ("F", "LAB"):
+                raise DamagedPictureError(f"has colours of the kind {image.mode}, which cannot be read: make it RGB")
+            yield image
+    except (DamagedPictureError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise what comes: OSError, ValueError, SyntaxError, struct.error …
+        raise DamagedPictureError(_reason(Path(path), error)) from error
+
+
+def _orientation(read: Callable[[], Image.Exif]) -> int:
+    """EXIF orientation, 1 to 8; damaged EXIF is no reason to give up the picture."""
+    with suppress(Exception):
+        return int(read().get(ExifTags.Base.Orientation, 1))
+    return 1
+
+
+def _flat(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """As 8 bit RGB without transparency."""
+    if image.mode.startswith("I"):  # grey of 16 bit; Pillow's own conversion clips it at 255
+        image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).round().astype(np.uint8))
+    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+        behind = Image.new("RGBA", image.size, (*background, 255))
+        image = Image.alpha_composite(behind, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """What is wrong with a file, as in "is empty"."""
+    match error:
+        case FileNotFoundError():
+            return "is a link to a file that is not there" if path.is_symlink() else "is not there"
+        case PermissionError():
+            return "may not be read: permission denied"
+        case IsADirectoryError():
+            return "is a folder"
+        case Image.DecompressionBombError():
+            return f"says that it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels"
+        case OSError(errno=int(), strerror=str(why)):
+            return f"cannot be read: {why}"
+    with suppress(OSError):
+        with path.open("rb") as stream:
+            head = stream.read(1024)
+        size = path.stat().st_size
+        if isinstance(error, UnidentifiedImageError):
+            return _what_it_is(head)
+        if head[:4] == b"RIFF" and int.from_bytes(head[4:8], "little") + 8 > size:
+            return "is cut short"
+    return "is cut short" if "runcated" in str(error) else f"is damaged ({error})"
+
+
+def _what_it_is(head: bytes) -> str:
+    """What a file is that is no picture, by its first bytes."""
+    if not head:
+        return "is empty"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "is a web page, not a picture"
+    if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif"):
+        return "is a HEIC picture, which cannot be read: make it JPEG or PNG"
+    if all(byte >= 32 or byte in b"\t\n\r\f" for byte in head) and b"\x7f" not in head:
+        return "is text, not a picture"
+    return "is no picture of a known kind"

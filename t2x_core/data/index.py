@@ -1,0 +1,136 @@
+"""What picture files hold: their sizes, and which are damaged; looked at in parallel, and remembered between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import PIL
+
+from t2x_core.data.decode import DamagedPictureError, picture_size
+from t2x_core.data.picture_files import PictureFile
+from t2x_core.quarantine import locked
+
+log = logging.getLogger("t2x")
+
+CHUNK = 512
+"""Files that are handed to the threads at once."""
+FIRST_NEWS, NEWS = 5.0, 15.0
+"""Seconds until the first line on progress, and between two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a file turned out to be."""
+
+    height: int = 0
+    width: int = 0
+    """Size of the upright picture, in pixels."""
+    damage: str | None = None
+    """Why it cannot be read, or None."""
+
+
+def examine(files: Sequence[PictureFile], origin: str, whole: bool) -> list[Finding]:
+    """A finding for each file.
+
+    Args:
+        origin: the folder or the manifest; what is remembered is kept by it.
+        whole: decode every picture, so that the damaged ones are known; else only headers are read, and of files whose
+            size a manifest tells not even these.
+
+    Good files are remembered in the user's cache folder, and looked at again when their size or time of change differs.
+    Damaged ones are looked at each time. Processes that examine the same at once wait for the first.
+    """
+    with ExitStack() as stack:
+        memory = _memory(origin, whole)
+        if memory is not None:
+            try:
+                memory.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(memory.with_suffix(".lock")))
+            except OSError as error:
+                log.info("nothing is remembered of the pictures: cannot write %s (%s)", memory, error.strerror)
+                memory = None
+        known = _recall(memory)
+        stamps, findings = _look(files, known, whole)
+        remembered = {
+            file.name: [*stamp, finding.height, finding.width]
+            for file, stamp, finding in zip(files, stamps, findings, strict=True)
+            if finding.damage is None and stamp is not None
+        }
+        if memory is not None and remembered != known:
+            _remember(memory, remembered)
+    return findings
+
+
+Stamp = tuple[int, int]
+"""Size of a file in bytes, and its time of change in ns."""
+
+
+def _look(files: Sequence[PictureFile], known: dict[str, Any], whole: bool) -> tuple[list[Stamp | None], list[Finding]]:
+    def look(file: PictureFile) -> tuple[Stamp | None, Finding]:
+        if file.size is not None and not whole:
+            return None, Finding(*file.size)
+        stamp = None
+        with suppress(OSError):
+            status = os.stat(file.path)
+            stamp = status.st_size, status.st_mtime_ns
+        entry = known.get(file.name)
+        if entry is not None and stamp is not None and entry[:2] == [*stamp]:
+            return stamp, Finding(*entry[2:])
+        try:
+            return stamp, Finding(*picture_size(file.path, whole))
+        except DamagedPictureError as error:
+            return stamp, Finding(damage=str(error))
+
+    stamps, findings = [], []
+    began = told = time.monotonic()
+    with ThreadPoolExecutor(min(32, 2 * _cpus())) as pool:
+        for start in range(0, len(files), CHUNK):
+            for stamp, finding in pool.map(look, files[start : start + CHUNK]):
+                stamps.append(stamp)
+                findings.append(finding)
+            now = time.monotonic()
+            if now - told > (FIRST_NEWS if told == began else NEWS):
+                log.info("looking at the pictures: %d of %d", len(findings), len(files))
+                told = now
+    return stamps, findings
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory(origin: str, whole: bool) -> Path | None:
+    """The file that remembers; None if the user has no home."""
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    digest = hashlib.blake2b(repr((1, PIL.__version__, whole, origin)).encode(), digest_size=12).hexdigest()
+    return root / "t2x" / "pictures" / f"{digest}.json"
+
+
+def _recall(memory: Path | None) -> dict[str, Any]:
+    if memory is not None:
+        with suppress(OSError, ValueError):
+            return dict(json.loads(memory.read_text(encoding="utf-8")))
+    return {}
+
+
+def _remember(memory: Path, entries: dict[str, Any]) -> None:
+    beside = memory.with_suffix(f".{os.getpid()}")
+    try:
+        beside.write_text(json.dumps(entries, ensure_ascii=False), encoding="utf-8")
+        beside.replace(memory)
+    except OSError as error:
+        log.info("nothing is remembered of the pictures: cannot write %s (%s)", memory, error.strerror)
+        beside.unlink(missing_ok=True)

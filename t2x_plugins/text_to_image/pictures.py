@@ -1,0 +1,253 @@
+"""Captioned pictures of one's own: from a folder or a manifest, in aspect-ratio buckets, with a held-out share."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from t2x_core import keyed
+from t2x_core.data import stack
+from t2x_core.data.buckets import Move, Shape, bucket_shapes, fill_buckets, nearest_bucket
+from t2x_core.data.decode import DamagedPictureError, decode, fit_to
+from t2x_core.data.index import Finding, examine
+from t2x_core.data.manifest import read_manifest
+from t2x_core.data.order import Permutation
+from t2x_core.data.picture_files import PictureFile, PictureList, hold_out, list_folder, settle_captions
+from t2x_core.errors import UserError
+from t2x_core.interfaces import DataContext, Source, TaskDataModule
+from t2x_core.quarantine import FILE_NAME
+from t2x_core.types import Batch, Bucket, Sample, SampleKey
+from t2x_plugins.text_to_image.config import PicturesConfig
+
+UNSCORED = "unscored"
+"""Name in `Batch.extra` that marks conditions whose samples the shapes checker cannot judge."""
+LISTED = 8
+"""Buckets that the log names."""
+SMALL = "data.pictures.small_buckets"
+MORE = "to keep it: more such pictures, a larger bucket_step, or a smaller trainer.global_batch"
+
+
+class Damage:
+    """Keeps account of the files of a source that cannot be read, and stops the run when there are too many."""
+
+    def __init__(self, task: str, total: int, config: PicturesConfig, context: DataContext) -> None:
+        self.task, self.total, self.limit, self.quarantine = task, total, config.max_bad_fraction, context.quarantine
+
+    def note(self, files: Sequence[tuple[PictureFile, str]]) -> None:
+        """Names files with what is wrong with each. Raises UserError if, with all before, they are too many."""
+        for file, reason in files:
+            self.quarantine.note(self.task, file.name, reason)
+        named = self.quarantine.named(self.task)
+        if len(named) <= self.limit * self.total:
+            return
+        if self.quarantine.file is None:  # no run folder yet
+            self.quarantine.write_to(Path(tempfile.mkdtemp(prefix="t2x_")) / FILE_NAME)
+        first = "; ".join(f"{file} {reason}" for file, reason in list(named.items())[:5])
+        more = f"; … (all in {self.quarantine.file})" if len(named) > 5 else ""
+        raise UserError(
+            f"{len(named)} of {self.total} pictures cannot be read, more than a share of {self.limit:g}: {first}{more}",
+            hint="mend or remove them, or raise data.pictures.max_bad_fraction",
+        )
+
+
+class PictureSource(Source):
+    """Pictures in buckets; a file that turns out to be damaged is replaced by another of its bucket.
+
+    Args:
+        buckets: each shape with its files; none is empty.
+        config: crop, flip and background; `train` tells whether crop and flip are random, and captions are drawn.
+        damage: is told of files that cannot be read.
+    """
+
+    def __init__(
+        self,
+        buckets: Sequence[tuple[Shape, Sequence[PictureFile]]],
+        config: PicturesConfig,
+        seed: int,
+        damage: Damage,
+        train: bool,
+    ) -> None:
+        self._buckets, self.config, self.seed, self.damage, self.train = list(buckets), config, seed, damage, train
+
+    def buckets(self) -> Sequence[Bucket]:
+        return [Bucket(1, height, width, len(files)) for (height, width), files in self._buckets]
+
+    def __len__(self) -> int:
+        return sum(len(files) for _, files in self._buckets)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        shape, files = self._buckets[key.bucket]
+        for id in self._choices(key, len(files)):
+            file = files[id]
+            try:
+                picture = decode(file.path, self.config.background_rgb, covering=shape)  # (3, h, w) uint8
+            except DamagedPictureError as error:
+                self.damage.note([(file, str(error))])
+                continue
+            own = keyed.generator(self.seed, "picture", key.attempt, key.step, key.slot)
+            x, y, mirror, word = torch.rand(4, generator=own, dtype=torch.float64).tolist()
+            place = (y, x) if self.train and self.config.crop == "random" else (0.5, 0.5)
+            pixels = fit_to(picture, *shape, place, flip=self.train and mirror < self.config.flip)  # (3, 1, H, W)
+            return Sample(key, pixels, file.captions[int(word * len(file.captions)) if self.train else 0])
+        raise UserError(f"none of the {len(files)} pictures of the bucket {_name(shape)} can be read any more")
+
+    def _choices(self, key: SampleKey, count: int) -> Iterator[int]:
+        """The sample that the key names, then all of its bucket in an order that follows from the key."""
+        yield key.id
+        order = Permutation(count, self.seed, "replacement", key.attempt, key.step, key.slot)
+        for place in range(count):
+            yield int(order(np.asarray([place]))[0])
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        return stack(samples)
+
+
+class PicturesData(TaskDataModule):
+    """One's own pictures as training data."""
+
+    def __init__(self, task: str, config: PicturesConfig, context: DataContext) -> None:
+        super().__init__()
+        multiple = context.pixel_multiple
+        for key, value in (("size", config.size), ("bucket_step", config.bucket_step)):
+            if value is not None and value % multiple:
+                raise UserError(f"{value} pixels must be a multiple of {multiple}", key=f"data.pictures.{key}")
+        self.task, self.config, self.context = task, config, context
+        self.shapes = bucket_shapes(
+            config.size,
+            config.max_aspect_ratio,
+            config.bucket_step or max(1, round(config.size / 8 / multiple)) * multiple,
+            multiple,
+        )
+        self._sources: tuple[PictureSource, PictureSource] | None = None
+
+    def prepare_data(self) -> None:
+        self._load()
+
+    def setup(self, stage: str) -> None:
+        self._load()
+
+    def train_source(self) -> Source:
+        return self._load()[0]
+
+    def val_source(self) -> Source:
+        return self._load()[1]
+
+    def describe(self) -> Sequence[str]:
+        self._load()
+        return self._lines
+
+    def val_conditions(self, count: int) -> Batch:
+        """First captions of the pictures held out, over again if there are fewer."""
+        self._load()
+        captions = tuple(self._held_out[i % len(self._held_out)].captions[0] for i in range(count))
+        return Batch(self.task, captions, extra={UNSCORED: torch.ones(count)})
+
+    def _load(self) -> tuple[PictureSource, PictureSource]:
+        """The sources for training and validation, once. Every process finds the same, and all but the first of a
+        machine find it in the index that the first has written."""
+        if self._sources is not None:
+            return self._sources
+        found = settle_captions(self._list(), self.config.missing_captions, "data.pictures.missing_captions")
+        if not found.files:
+            where = self.config.manifest or self.config.folder
+            raise UserError(f"there are no captioned pictures in {where}", key=f"data.pictures.{self._setting}")
+        findings = examine(found.files, str(self.config.manifest or self.config.folder), self.config.check == "full")
+        pairs = list(zip(found.files, findings, strict=True))
+        damaged = [(file, finding.damage) for file, finding in pairs if finding.damage is not None]
+        damage = Damage(self.task, len(pairs), self.config, self.context)
+        damage.note(damaged)
+        good = [(file, finding) for file, finding in pairs if finding.damage is None]
+        self._sources = self._split(good, damage)
+        if damaged:
+            first = ", ".join(f"{file.name} {reason}" for file, reason in damaged[:2]) + (", …" if damaged[2:] else "")
+            self._lines.append(f"{len(damaged)} files cannot be read and are left out: {first} (all in {FILE_NAME})")
+        self._lines += found.remarks
+        return self._sources
+
+    @property
+    def _setting(self) -> str:
+        return "folder" if self.config.manifest is None else "manifest"
+
+    def _list(self) -> PictureList:
+        config, columns = self.config, self.config.columns
+        try:
+            if config.manifest is None:
+                assert config.folder is not None  # PicturesConfig sees to it
+                return list_folder(config.folder)
+            return read_manifest(
+                config.manifest,
+                config.folder or config.manifest.parent,
+                columns.path,
+                [columns.captions] if isinstance(columns.captions, str) else columns.captions,
+                (columns.height, columns.width) if columns.height and columns.width else None,
+            )
+        except UserError as error:
+            if error.where is None and error.key is None:
+                error.key = f"data.pictures.{self._setting}"
+            raise
+
+    def _split(
+        self, good: Sequence[tuple[PictureFile, Finding]], damage: Damage
+    ) -> tuple[PictureSource, PictureSource]:
+        held_out = hold_out([file.name for file, _ in good], self.config.held_out) if good else []
+        apart = set(held_out)
+        train = [i for i in range(len(good)) if i not in apart]
+        need = self.context.global_batch
+        if len(train) < need:
+            raise UserError(
+                f"{len(train)} pictures for training (of {len(good)} good ones {len(held_out)} are held out) are fewer "
+                f"than a batch of {need}",
+                hint=f"set trainer.global_batch to at most {max(1, len(train))}, or add pictures",
+            )
+        sizes = np.asarray([(finding.height, finding.width) for _, finding in good])
+        shapes, bucket, moves = fill_buckets(sizes[train], self.shapes, need)
+        if moves and self.config.small_buckets == "error":
+            small = ", ".join(f"{_name(move.shape)} {move.count}" for move in moves)
+            raise UserError(f"buckets with fewer pictures than a batch of {need}: {small}", key=SMALL, hint=MORE)
+        held = held_out[: self.config.val_count]
+        val_bucket = nearest_bucket(sizes[held], shapes)
+        self._held_out = [good[i][0] for i in held]
+        self._lines = self._report(shapes, bucket, sizes[train], moves, held_out)
+
+        def filled(members: Sequence[int], of: np.ndarray) -> list[tuple[Shape, list[PictureFile]]]:
+            files = [[good[i][0] for i, b in zip(members, of, strict=True) if b == j] for j in range(len(shapes))]
+            return [(shape, there) for shape, there in zip(shapes, files, strict=True) if there]
+
+        seed = self.context.seed
+        return (
+            PictureSource(filled(train, bucket), self.config, seed, damage, train=True),
+            PictureSource(filled(held, val_bucket), self.config, seed, damage, train=False),
+        )
+
+    def _report(
+        self,
+        shapes: Sequence[Shape],
+        bucket: np.ndarray,
+        sizes: np.ndarray,
+        moves: Sequence[Move],
+        held_out: Sequence[int],
+    ) -> list[str]:
+        counts = np.bincount(bucket, minlength=len(shapes))
+        most = np.argsort(-counts, kind="stable")
+        listed = ", ".join(f"{_name(shapes[j])}: {counts[j]}" for j in most[:LISTED])
+        listed += f" and {len(shapes) - LISTED} more" if len(shapes) > LISTED else ""
+        buckets = f"{len(shapes)} buckets" if len(shapes) > 1 else "1 bucket"
+        lines = [f"{len(sizes)} pictures for training in {buckets} ({listed}), {len(held_out)} held out"]
+        enlarged = int((sizes < np.asarray(shapes)[bucket]).any(1).sum())
+        if enlarged:
+            lines.append(f"{enlarged} are smaller than their bucket and are enlarged")
+        need = self.context.global_batch
+        return lines + [
+            f"bucket {_name(move.shape)} has {move.count} pictures and a batch needs {need}: they go to "
+            f"{' and '.join(map(_name, move.to))} ({MORE})"
+            for move in moves
+        ]
+
+
+def _name(shape: Shape) -> str:
+    """As people write it, width first."""
+    return f"{shape[1]}×{shape[0]}"

@@ -1,0 +1,100 @@
+"""What is found out about the files, and remembered."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+
+import pytest
+
+from t2x_core.data import index
+from t2x_core.data.index import Finding, examine
+from t2x_core.data.picture_files import PictureFile, list_folder
+from tests.data.picture_set import picture, write_damaged, write_good
+
+
+@pytest.fixture
+def files(tmp_path):
+    write_good(tmp_path, 30)
+    return list_folder(tmp_path).files
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Names of the files that are looked into."""
+    names, real = [], index.picture_size
+    monkeypatch.setattr(index, "picture_size", lambda path, whole: names.append(path) or real(path, whole))
+    return names
+
+
+def test_good_files_are_remembered_until_they_change(files, opened):
+    first = examine(files, "x", whole=True)
+    assert len(opened) == 30
+    assert examine(files, "x", whole=True) == first
+    assert len(opened) == 30
+    picture(20, 10).save(files[3].path)
+    second = examine(files, "x", whole=True)
+    assert opened[30:] == [files[3].path]
+    assert second[3] == Finding(10, 20)
+    assert [finding for i, finding in enumerate(second) if i != 3] == [f for i, f in enumerate(first) if i != 3]
+
+
+def test_damaged_files_are_looked_at_each_time(tmp_path, opened):
+    reasons = write_damaged(tmp_path)
+    files = list_folder(tmp_path).files
+    for _ in range(2):
+        found = {file.name: finding.damage for file, finding in zip(files, examine(files, "x", True), strict=True)}
+        assert found.keys() == reasons.keys()
+        assert all(found[name].startswith(reason) for name, reason in reasons.items())
+    assert len(opened) == 24
+
+
+def test_headers_are_enough_or_not_even_these(files, tmp_path, opened):
+    (tmp_path / "short.png").write_bytes((tmp_path / files[0].name).read_bytes())
+    told = PictureFile(str(tmp_path / "absent.jpg"), "absent.jpg", ("x",), size=(3, 4))
+    assert examine([told], "x", whole=False) == [Finding(3, 4)]
+    assert not opened
+    assert examine([told], "x", whole=True)[0].damage == "is not there"
+    assert examine(files, "x", whole=False) == examine(files, "x", whole=True)
+
+
+def test_nothing_is_written_beside_the_pictures_and_no_cache_is_no_harm(files, tmp_path, monkeypatch):
+    before = sorted(tmp_path.rglob("*"))
+    blocked = tmp_path.parent / f"{tmp_path.name}_file"
+    blocked.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    assert len(examine(files, "x", whole=True)) == 30
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_memory_is_forgotten(files, opened):
+    examine(files, "x", whole=True)
+    (memory,) = (index._memory("x", True).parent).glob("*.json")
+    memory.write_text("{")
+    examine(files, "x", whole=True)
+    assert len(opened) == 60
+
+
+def _examine_in_a_process(files, looked):
+    real = index.picture_size
+
+    def counting(path, whole):
+        with looked.get_lock():
+            looked.value += 1
+        return real(path, whole)
+
+    index.picture_size = counting
+    examine(files, "x", whole=True)
+    os._exit(0)
+
+
+def test_processes_that_start_together_look_at_each_file_once(files):
+    context = multiprocessing.get_context("fork")
+    looked = context.Value("i", 0)
+    processes = [context.Process(target=_examine_in_a_process, args=(files, looked)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert looked.value == 30
