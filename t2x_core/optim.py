@@ -1,11 +1,12 @@
-"""Optimizers and learning-rate schedules from a recipe."""
+"""Optimizers, learning-rate schedules and clipping from a recipe."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -39,6 +40,38 @@ def learning_rate_factor(step: int, config: OptimizerConfig, max_steps: int) -> 
 def build_schedule(optimizer: Optimizer, config: OptimizerConfig, max_steps: int) -> LambdaLR:
     """The learning rate by optimizer step."""
     return LambdaLR(optimizer, lambda step: learning_rate_factor(step, config, max_steps))
+
+
+class GradientClipping:
+    """Scales the whole gradient down to a norm of at most `limit` (None: leaves it), and measures it by part.
+
+    One pass over the gradients serves both, and nothing waits for the device. Parts are named as in the code, blocks
+    taken together: `backbone.mlp`, `backbone.head`, `adapters.<task>`, `text_encoder` …
+    """
+
+    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], limit: float | None) -> None:
+        self.limit = float("inf") if limit is None else limit
+        names, self.parameters = zip(*named, strict=True)
+        places = [_part(name) for name in names]
+        self.parts = tuple(dict.fromkeys(places))
+        device = self.parameters[0].device
+        self._index = torch.tensor([self.parts.index(place) for place in places], device=device)
+        self._zero = torch.zeros((), device=device)
+
+    @torch.no_grad()
+    def __call__(self) -> Tensor:
+        """Clips; returns the squared norm of each part's gradient before that, (parts,); 0 where there is none."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        found = iter(torch._foreach_norm(gradients))
+        norms = torch.stack([self._zero if p.grad is None else next(found) for p in self.parameters])
+        nn.utils.clip_grads_with_norm_(self.parameters, self.limit, torch.linalg.vector_norm(norms))
+        return norms.new_zeros(len(self.parts)).index_add_(0, self._index, norms.square())
+
+
+def _part(name: str) -> str:
+    """Of a parameter's name: "backbone.blocks.3.mlp.0.weight" → "backbone.mlp"."""
+    root, *rest = (word for word in name.split(".") if not word.isdigit() and word != "blocks")
+    return root if root == "text_encoder" else f"{root}.{rest[0]}"
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:

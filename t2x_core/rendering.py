@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
+import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,15 @@ from torch import Tensor
 from t2x_core.errors import UserError
 from t2x_core.types import RenderedSamples
 
-MARGIN, LINE = 6, 15  # pixels
+MARGIN = 6
+"""Between pictures, in pixels."""
+LINES = 6
+"""Of a caption, at most."""
 INK, PAPER = (30, 30, 30), (250, 250, 250)
+FALLBACKS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arialuni.ttf", "msyh.ttc")
+"""Fonts that know more scripts than Pillow's own; looked for where the system keeps its fonts."""
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
@@ -28,54 +38,92 @@ def to_uint8(pixels: Tensor) -> Tensor:
 def caption_grid(pixels: Tensor, captions: Sequence[str], columns: int | None = None) -> RenderedSamples:
     """A grid of samples (B, 3, F, H, W) in [-1, 1], each with its caption below; F > 1 becomes an animation.
 
-    Small pictures are enlarged to at least 128 pixels, by whole factors, without smoothing.
+    Small pictures are enlarged to at least 128 pixels, by whole factors, without smoothing. A long caption is cut.
     """
     levels = to_uint8(pixels).numpy()
     count, frames, height, width = levels.shape[:4]
     columns = columns or math.ceil(math.sqrt(count))
     scale = max(1, math.ceil(128 / max(height, width)))
     height, width = height * scale, width * scale
-    font = ImageFont.load_default(12)
+    size = max(12, width // 18)  # of the letters
+    line, font = size * 5 // 4, _font("".join(captions), size)
     texts = [_wrapped(caption, width, font) for caption in captions]
-    lines = max(map(len, texts))
-    cell_w, cell_h = width + MARGIN, height + lines * LINE + MARGIN
-    size = (columns * cell_w + MARGIN, math.ceil(count / columns) * cell_h + MARGIN)
+    rows = [texts[start : start + columns] for start in range(0, count, columns)]
+    heights = [height + line * max(map(len, row)) + line // 2 + MARGIN for row in rows]
     sheets = []
     for frame in range(frames):
-        sheet = Image.new("RGB", size, PAPER)
+        sheet = Image.new("RGB", (columns * (width + MARGIN) + MARGIN, sum(heights) + MARGIN), PAPER)
         draw = ImageDraw.Draw(sheet)
         for i in range(count):
-            x, y = MARGIN + (i % columns) * cell_w, MARGIN + (i // columns) * cell_h
+            row, column = divmod(i, columns)
+            x, y = MARGIN + column * (width + MARGIN), MARGIN + sum(heights[:row])
             sheet.paste(Image.fromarray(levels[i, frame]).resize((width, height), Image.Resampling.NEAREST), (x, y))
             for k, text in enumerate(texts[i]):
-                draw.text((x, y + height + k * LINE), text, INK, font)
+                draw.text((x, y + height + k * line + 2), text, INK, font)
         sheets.append(torch.from_numpy(np.array(sheet)))
     return RenderedSamples(torch.stack(sheets))
 
 
-def _wrapped(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> list[str]:
+def _font(text: str, size: int) -> Font:
+    """The font that has the most of the letters of `text`; Pillow's own, unless it lacks some."""
+    letters = sorted(set(text) - set(string.printable))
+    own: Font = ImageFont.load_default(size)
+    if not letters:
+        return own
+    fonts = [own]
+    for name in FALLBACKS:
+        with contextlib.suppress(OSError):  # not on this system
+            fonts.append(ImageFont.truetype(name, size))
+    return min(fonts, key=lambda font: _missing(letters, font))
+
+
+def _missing(letters: Sequence[str], font: Font) -> int:
+    """How many of the letters a font shows as an empty box."""
+    box = bytes(font.getmask("\U0010ffff"))
+    return sum(bytes(font.getmask(letter)) == box for letter in letters)
+
+
+def _wrapped(text: str, width: int, font: Font) -> list[str]:
+    """Lines of at most `width` pixels, at most LINES of them; words that are too long are broken."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
+        if font.getlength(longer) <= width:
             lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
+            continue
+        if lines[-1]:
+            lines.append("")
+        for letter in word:
+            if lines[-1] and font.getlength(lines[-1] + letter) > width:
+                lines.append("")
+            lines[-1] += letter
+    if len(lines) <= LINES:
+        return lines
+    last = lines[LINES - 1]
+    while last and font.getlength(last + "…") > width:
+        last = last[:-1]
+    return [*lines[: LINES - 1], last + "…"]
 
 
 def save(rendered: RenderedSamples, path: Path) -> Path:
     """Writes a still picture in the format of the path's ending, an animation as GIF; returns the path written."""
-    sheets = [Image.fromarray(frame.numpy()) for frame in rendered.frames]
-    path = path.with_suffix(".gif") if len(sheets) > 1 else path
-    animated: dict[str, Any] = {
-        "save_all": True,
-        "append_images": sheets[1:],
-        "duration": round(1000 / rendered.fps),
-        "loop": 0,
-    }
+    path = path.with_suffix(".gif") if len(rendered.frames) > 1 else path
     try:
-        sheets[0].save(path, **(animated if len(sheets) > 1 else {}))
+        _write(rendered, path)
     except (OSError, ValueError) as error:  # ValueError: no format has this ending
         raise UserError(f"cannot write {path}: {error}") from error
     return path
+
+
+def encode(rendered: RenderedSamples) -> bytes:
+    """A still picture as PNG, an animation as GIF."""
+    file = io.BytesIO()
+    _write(rendered, file, format="GIF" if len(rendered.frames) > 1 else "PNG")
+    return file.getvalue()
+
+
+def _write(rendered: RenderedSamples, file: Path | io.BytesIO, **options: Any) -> None:
+    first, *others = (Image.fromarray(frame.numpy()) for frame in rendered.frames)
+    if others:
+        options |= {"save_all": True, "append_images": others, "duration": round(1000 / rendered.fps), "loop": 0}
+    first.save(file, **options)

@@ -3,6 +3,7 @@ import re
 import pytest
 
 from t2x_core.errors import UserError
+from t2x_core.runs import find_run
 from t2x_core.training import run_folder
 
 
@@ -19,11 +20,11 @@ def test_a_run_is_found_by_folder_by_recipe_and_newest_first(tmp_path):
         (tmp_path / "mine" / stamp / "recipe.yaml").write_text("{}")
     (tmp_path / "mine" / "2026-01-03_00-00-00").mkdir()  # no recipe: not a run
     newest = tmp_path / "mine" / "2026-01-02_00-00-00"
-    assert run_folder.find_run("mine", tmp_path) == newest
-    assert run_folder.find_run(str(tmp_path / "mine")) == newest
-    assert run_folder.find_run(str(newest)) == newest
+    assert find_run("mine", tmp_path) == newest
+    assert find_run(str(tmp_path / "mine")) == newest
+    assert find_run(str(newest)) == newest
     with pytest.raises(UserError, match='there is no run "other"'):
-        run_folder.find_run("other", tmp_path)
+        find_run("other", tmp_path)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

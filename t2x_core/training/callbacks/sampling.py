@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from t2x_core.assembly import Assembly
 from t2x_core.data.mixture import MixedData
 from t2x_core.generation import sample
 from t2x_core.module import T2XModule
 from t2x_core.rendering import save
+from t2x_core.training import tensorboard
 from t2x_core.training.callbacks.metrics import Metrics
 from t2x_core.training.ema import EMA
 from t2x_core.types import Batch
@@ -89,9 +89,8 @@ class Sampling(Callback):
         self.folder.mkdir(exist_ok=True)
         rendered = self.assembly.task(name)[0].render(pixels, conditions)
         save(rendered, self.folder / f"{name}_{step:07d}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(f"samples/{name}", rendered.frames[0], step, dataformats="HWC")
+        for writer in tensorboard.writers(trainer):
+            tensorboard.write_picture(writer, f"samples/{name}", rendered, step)
 
     @staticmethod
     def _log(trainer: Trainer, figures: Mapping[str, float], step: int) -> None:
