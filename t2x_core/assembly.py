@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from t2x_core.backbone import PRESETS, PTDiT, PTDiTConfig
 from t2x_core.data.mixture import MixedData
 from t2x_core.errors import UserError
-from t2x_core.interfaces import DataContext, TaskPlugin
+from t2x_core.interfaces import (
+    Component,
+    ConditioningAdapter,
+    DataContext,
+    LatentCodec,
+    TaskDataModule,
+    TaskPlugin,
+    TextEncoder,
+)
 from t2x_core.module import T2XModule
 from t2x_core.plugins import Registry
-from t2x_core.recipe import Recipe, TaskConfig, load_recipe
+from t2x_core.quarantine import Quarantine
+from t2x_core.recipe import Composed, Recipe, TaskConfig, check_recipe, compose
 from t2x_core.types import ConditioningDims
 
 
@@ -24,6 +33,8 @@ class Assembly:
 
     recipe: Recipe
     registry: Registry
+    composed: Composed
+    """Knows where each setting was written."""
 
     def task(self, name: str | None = None) -> tuple[TaskPlugin[Any], TaskConfig]:
         """A task's plugin and its block of the recipe; without a name, the only one there is."""
@@ -36,38 +47,47 @@ class Assembly:
             raise UserError(f'the model was not trained on "{name}"', hint=f"its tasks: {', '.join(names)}")
         return self.registry.task(name), self.recipe.tasks[name]
 
+    def component(self, kind: Literal["codec", "text_encoder"]) -> Component:
+        """The codec or the text encoder that the recipe names."""
+        block = self.recipe.codec if kind == "codec" else self.recipe.text_encoder
+        assert block is not None
+        return self.registry.component(kind, block.name)
+
 
 def load_assembly(recipe: str, overrides: Sequence[str]) -> Assembly:
     """A recipe, by name or path, read and checked; UserError with file and line if something is wrong with it."""
-    registry = Registry()
-    loaded = load_recipe(
-        recipe,
-        overrides,
-        task_schema=lambda name: registry.task(name).config_class,
-        component_schema=lambda kind, name: registry.component(kind, name).config_class,  # type: ignore[arg-type]
-    )
-    return Assembly(loaded, registry)
+    registry, composed = Registry(), compose(recipe, overrides)
+    checked = check_recipe(composed, registry.schema)
+    assert checked is not None  # the registry knows every schema
+    return Assembly(checked, registry, composed)
 
 
 def build_module(assembly: Assembly) -> T2XModule:
     """The module of a recipe, with the weights that its seed gives."""
-    recipe, registry = assembly.recipe, assembly.registry
+    recipe, blame = assembly.recipe, assembly.composed.blame
+    adapters, losses = {}, {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        codec: Any = registry.component("codec", recipe.codec.name).build(recipe.codec)
-        text_encoder: Any = None
+        with blame("codec"):
+            codec = _must_be(LatentCodec, assembly.component("codec").build(recipe.codec))
+        text_encoder = None
         if recipe.text_encoder is not None:
-            text_encoder = registry.component("text_encoder", recipe.text_encoder.name).build(recipe.text_encoder)
+            with blame("text_encoder"):
+                text_encoder = _must_be(TextEncoder, assembly.component("text_encoder").build(recipe.text_encoder))
         text_dim = 0 if text_encoder is None else text_encoder.dim
-        plugins = {name: registry.task(name) for name in recipe.tasks}
-        adapters = {name: p.adapter(recipe.tasks[name], text_dim) for name, p in plugins.items()}
-        backbone = PTDiT(backbone_config(recipe, codec.channels, [a.dims for a in adapters.values()]))
+        for name in recipe.tasks:
+            plugin, config = assembly.task(name)
+            with blame(f"tasks.{name}"):
+                adapters[name] = _must_be(ConditioningAdapter, plugin.adapter(config, text_dim))
+                losses[name] = plugin.loss(config)
+        with blame("backbone"):
+            backbone = PTDiT(backbone_config(recipe, codec.channels, [a.dims for a in adapters.values()]))
         return T2XModule(
             backbone,
             codec,
             text_encoder,
             adapters,
-            {name: plugin.loss(recipe.tasks[name]) for name, plugin in plugins.items()},
+            losses,
             diffusion=recipe.diffusion,
             optimizer=recipe.optimizer,
             max_steps=recipe.trainer.max_steps,
@@ -97,20 +117,39 @@ def backbone_config(recipe: Recipe, channels: int, dims: Sequence[ConditioningDi
             ),
         )
     except ValueError as error:
-        raise UserError(f"backbone: {error}") from error
+        raise UserError(str(error)) from error
+
+
+def _must_be(wanted: type, made: Any) -> Any:
+    """What a plugin made, if it is of the class `wanted`."""
+    if not isinstance(made, wanted):
+        raise UserError(f"its plugin must make a {wanted.__name__} of this, but returns {made!r}")
+    return made
 
 
 def build_data(assembly: Assembly, module: T2XModule) -> MixedData:
     """The data module of a recipe: every task's own, mixed."""
     recipe = assembly.recipe
-    context = DataContext(recipe.seed, module.codec.spatial_factor * recipe.backbone.patch_size)
-    tasks = {name: assembly.registry.task(name).data_module(config, context) for name, config in recipe.tasks.items()}
+    quarantine = Quarantine()
+    context = DataContext(
+        seed=recipe.seed,
+        pixel_multiple=module.codec.spatial_factor * recipe.backbone.patch_size,
+        global_batch=recipe.trainer.global_batch,
+        quarantine=quarantine,
+    )
+    modules = {}
+    for name in recipe.tasks:
+        plugin, config = assembly.task(name)
+        with assembly.composed.blame(f"tasks.{name}"):
+            modules[name] = _must_be(TaskDataModule, plugin.data_module(config, context))
     return MixedData(
-        tasks,
+        modules,
         {name: config.weight for name, config in recipe.tasks.items()},
         seed=recipe.seed,
         global_batch=recipe.trainer.global_batch,
         accumulation=recipe.trainer.accumulation,
         max_steps=recipe.trainer.max_steps,
         workers=recipe.trainer.workers,
+        quarantine=quarantine,
+        blame=assembly.composed.blame,
     )

@@ -18,8 +18,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} does not exist", hint="the run has not saved it yet")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no exception of its own
-        raise UserError(f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # torch.load has no exception of its own; its advice is to run what the file says
+        raise UserError(f"{path} is damaged or no checkpoint of t2x", hint="T2X_DEBUG=1 shows what it is") from error
 
 
 class AtomicCheckpointIO(CheckpointIO):

@@ -10,13 +10,18 @@ class UserError(ValueError):
     """A mistake in a recipe, on the command line or in the user's data: what, where and what to do.
 
     `str()` is one line, "where: message; hint". `where` is "file:line", "command line" or None (no place to point at).
+    `key` is for who knows a setting and not where it was written, such as a plugin: "data.size" of the block that it
+    was given. Who knows the recipe turns it into a place (`Composed.blame`).
     """
 
-    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, where: str | None = None, hint: str | None = None, key: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.where = where
         self.hint = hint
+        self.key = key
 
     def __str__(self) -> str:
         text = f"{self.message}; {self.hint}" if self.hint else self.message

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -21,9 +22,10 @@ from t2x_core.errors import UserError
 from t2x_core.module import T2XModule, check_shapes
 from t2x_core.recipe import SamplerConfig, dump_yaml, to_plain
 from t2x_core.rendering import to_uint8
+from t2x_core.runs import RECIPE_FILE
 from t2x_core.types import Batch, Bucket, RenderedSamples
 
-RECIPE_FILE, MODEL_FILE = "recipe.yaml", "model.safetensors"
+MODEL_FILE = "model.safetensors"
 
 
 @torch.no_grad()
@@ -109,15 +111,18 @@ class T2XPipeline:
         folder = Path(run)
         if not (folder / RECIPE_FILE).is_file():
             raise UserError(f"{folder} is no run: it has no {RECIPE_FILE}")
-        if (folder / MODEL_FILE).is_file():
-            weights = load_file(folder / MODEL_FILE)
-        else:
-            weights = read_checkpoint(folder / "checkpoints" / f"{checkpoint}.ckpt")["ema"]["weights"]
+        exported = (folder / MODEL_FILE).is_file()
+        file = folder / (MODEL_FILE if exported else f"checkpoints/{checkpoint}.ckpt")
+        weights = _read_exported(file) if exported else _read_average(file)
         assembly = load_assembly(str(folder / RECIPE_FILE), [])
         module = build_module(assembly)
-        check_shapes({name: p.shape for name, p in module.trainable()}, weights)
+        check_shapes({name: p.shape for name, p in module.trainable()}, weights, where=str(file))
         module.load_state_dict(weights, strict=False)
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            torch.empty(0, device=chosen)
+        except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+            raise UserError(f'there is no device "{chosen}" here', hint="write cpu, cuda or cuda:1, say") from error
         return cls(assembly, module.to(chosen))
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -160,3 +165,17 @@ class T2XPipeline:
         """Samples as the task shows them: a grid with captions, an animation …"""
         plugin, _ = self.assembly.task(samples.conditions.task)
         return plugin.render(samples.pixels, samples.conditions)
+
+
+def _read_average(file: Path) -> dict[str, Tensor]:
+    checkpoint = read_checkpoint(file)
+    if not isinstance(checkpoint, dict) or "ema" not in checkpoint:
+        raise UserError(f"{file} is no checkpoint of t2x")
+    return checkpoint["ema"]["weights"]
+
+
+def _read_exported(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise UserError(f"{file} is damaged: {error}") from error

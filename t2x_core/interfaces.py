@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import lightning as L
 from torch import Tensor, nn
 
+from t2x_core.quarantine import Quarantine
 from t2x_core.recipe import ComponentConfig, TaskConfig
 from t2x_core.types import Batch, Bucket, Conditioning, ConditioningDims, Noised, RenderedSamples, Sample, SampleKey
 
@@ -104,10 +105,18 @@ class DataContext:
     """The recipe's seed."""
     pixel_multiple: int
     """Height and width of a sample must be multiples of this (codec factor × patch), in pixels."""
+    global_batch: int = 1
+    """Samples of one optimizer step. A bucket with fewer would repeat samples within a step."""
+    quarantine: Quarantine = field(default_factory=Quarantine)
+    """Where a file that cannot be read is named."""
 
 
 class TaskDataModule(L.LightningDataModule, ABC):
-    """A task's data. `prepare_data` (one process) and `setup` (all) are Lightning's; the core makes the loaders."""
+    """A task's data. `prepare_data` and `setup` are Lightning's; the core makes the loaders.
+
+    Both are called more than once, and in every process, before training and by the Trainer: what they find is kept.
+    What is wrong with the data is a UserError of theirs.
+    """
 
     @abstractmethod
     def train_source(self) -> Source:
@@ -116,6 +125,13 @@ class TaskDataModule(L.LightningDataModule, ABC):
     @abstractmethod
     def val_source(self) -> Source:
         """The fixed set of held-out samples for the validation loss; called after `setup`."""
+
+    @abstractmethod
+    def describe(self) -> Sequence[str]:
+        """Lines for the log on what there is to train on: how much, of which shapes, what was left out and why.
+
+        Called after `setup`.
+        """
 
     @abstractmethod
     def val_conditions(self, count: int) -> Batch:
@@ -166,6 +182,6 @@ class Component:
     name: str
     """Its name in a recipe, and, from a plugin, the name of the entry point."""
     config_class: type[ComponentConfig]
-    """Frozen dataclass (a `ComponentConfig`) that its block of the recipe is checked against."""
+    """Frozen dataclass (a `CodecConfig` or `TextEncoderConfig`) that its block of the recipe is checked against."""
     build: Callable[[Any], nn.Module]
     """The config → a `LatentCodec` or a `TextEncoder`."""

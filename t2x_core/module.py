@@ -15,7 +15,7 @@ from t2x_core.backbone import PTDiT
 from t2x_core.diffusion import RectifiedFlow, logit_normal, shift
 from t2x_core.errors import UserError
 from t2x_core.interfaces import ConditioningAdapter, LatentCodec, Loss, TextEncoder
-from t2x_core.optim import build_optimizer, build_schedule
+from t2x_core.optim import GradientClipping, build_optimizer, build_schedule
 from t2x_core.recipe import DiffusionConfig, OptimizerConfig
 from t2x_core.types import Batch, Conditioning, SampleKey
 
@@ -65,21 +65,27 @@ class T2XModule(L.LightningModule):
         self.path = RectifiedFlow(diffusion.prediction)
         self.diffusion, self.optimizer_config = diffusion, optimizer
         self.max_steps, self.seed = max_steps, seed
-        self.gradient_norm: Tensor | None = None
-        """Of the last optimizer step, before clipping."""
+        self.gradient_parts: tuple[str, ...] = ()
+        """Names of the parts of the network whose gradients are measured."""
+        self.gradient_squares: Tensor | None = None
+        """(parts,) squared norm of each part's gradient in the last optimizer step, before clipping."""
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         latents = self.encode(batch)  # (B, C, F, H, W)
         draws = self.draw(batch.keys, latents)
         conditioning = self.condition(batch, draws.dropped)
         noised = self.path.corrupt(latents, draws.noise, draws.t)
         velocity = self.velocity(noised.latents, noised.t, conditioning)  # (B, C, F, H, W)
         losses = self.losses[batch.task](velocity, noised, batch)  # (B,)
-        return {"loss": losses.mean(), "losses": losses.detach(), "t": draws.t}
+        return {"loss": losses.mean(), "losses": losses.detach(), "t": draws.t, "tokens": self.tokens(latents)}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         loss = self.training_step(batch, batch_idx)["loss"]
         self.log("val/loss", loss, on_epoch=True, batch_size=len(batch), sync_dist=True, logger=False)
+
+    def tokens(self, latents: Tensor) -> int:
+        """Tokens that the backbone sees of latents (B, C, F, H, W): B·N."""
+        return latents[:, 0].numel() // self.backbone.config.patch_size**2
 
     def encode(self, batch: Batch) -> Tensor:
         """The batch's pixels as latents (B, C, F, H, W)."""
@@ -127,11 +133,12 @@ class T2XModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.trainable(), self.optimizer_config)
         schedule = build_schedule(optimizer, self.optimizer_config, self.max_steps)
+        self._clip = GradientClipping(self.trainable(), self.optimizer_config.clip_norm)
+        self.gradient_parts = self._clip.parts
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
-        limit = self.optimizer_config.clip_norm
-        self.gradient_norm = nn.utils.clip_grad_norm_(self.parameters(), float("inf") if limit is None else limit)
+        self.gradient_squares = self._clip()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         names = {name for name, _ in self.trainable()}
@@ -141,8 +148,8 @@ class T2XModule(L.LightningModule):
         check_shapes({name: p.shape for name, p in self.trainable()}, checkpoint["state_dict"])
 
 
-def check_shapes(wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor]) -> None:
-    """Raises UserError, naming up to three tensors, if a checkpoint is one of another model."""
+def check_shapes(wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor], where: str | None = None) -> None:
+    """Raises UserError, naming up to three tensors, if a checkpoint (the file `where`) is one of another model."""
     problems = [f"{name} is missing" for name in wanted if name not in found]
     problems += [f"{name} is not of this model" for name in found if name not in wanted]
     problems += [
@@ -152,4 +159,8 @@ def check_shapes(wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor]) 
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UserError(f"the checkpoint is of another model: {'; '.join(problems[:3])}{more}")
+        raise UserError(
+            f"the checkpoint is of another model than the recipe: {', '.join(problems[:3])}{more}",
+            where=where,
+            hint="sample and resume with the recipe that it was trained with",
+        )

@@ -60,6 +60,10 @@ class _TensorRecord:
 
         return _pytree.tree_map(move, self)
 
+    def pin_memory(self) -> Self:
+        """The same record with its tensors in page-locked memory, from which they reach a GPU sooner."""
+        return _pytree.tree_map(lambda leaf: leaf.pin_memory() if isinstance(leaf, Tensor) else leaf, self)
+
 
 @dataclass(frozen=True)
 class Batch(_TensorRecord):

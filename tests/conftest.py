@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from t2x_core.assembly import Assembly, load_assembly
 
-TINY = (
-    "tasks.text-to-image.data.shapes.size=16",
-    "tasks.text-to-image.data.shapes.val_count=6",
+SHAPES, PICTURES = "tasks.text-to-image.data.shapes", "tasks.text-to-image.data.pictures"
+TINY_MODEL = (
+    "backbone.preset=null",
     "backbone.width=32",
     "backbone.depth=2",
     "backbone.heads=2",
@@ -29,7 +31,10 @@ TINY = (
     "watch.final_score_samples=2",
     "watch.checkpoint_every=2",
 )
-"""Overrides of `quickstart`."""
+TINY = (f"{SHAPES}.size=16", f"{SHAPES}.val_count=6", *TINY_MODEL)
+"""Overrides of recipes on the shapes world."""
+TINY_PICTURES = (f"{PICTURES}.size=32", "trainer.accelerator=cpu", "trainer.precision=32-true", *TINY_MODEL)
+"""Overrides of `text_to_image/folder`, which also wants the folder."""
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +46,9 @@ def _one_thread() -> None:
 def tiny() -> Assembly:
     """The tiny text-to-image recipe."""
     return load_assembly("quickstart", TINY)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written to the user's cache folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.with_name(f"{tmp_path.name}_cache")))

@@ -1,91 +1,274 @@
-"""The registry: what it imports, and what it says when a plugin is not right."""
+"""Plugins of strangers: what is imported, and what is said when one is not right."""
+
+# ruff: noqa: E501 (one mistake a line)
 
 from __future__ import annotations
 
 import sys
-from importlib.metadata import EntryPoint
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from t2x_core import entry_points, plugins
+from t2x_core import plugins
+from t2x_core.cli.main import main
+from t2x_core.entry_points import installed
 from t2x_core.errors import UserError
 from t2x_core.plugins import Registry
 
-GOOD = """
-from t2x_core.encoders.identity import IdentityCodec, IdentityConfig
+Install = Callable[..., None]
+
+CODEC = """
+from collections.abc import Sequence
+from {module}_config import MyConfig
+from t2x_core.encoders.identity import IdentityCodec
 from t2x_core.interfaces import Component
 from t2x_core.plugins import hookimpl
 
 @hookimpl
 def t2x_register_codecs():
-    return [Component("{name}", IdentityConfig, IdentityCodec)]
+    return [Component("mine", MyConfig, IdentityCodec)]
 """
-MISSPELT = """
+CODEC_CONFIG = """
+from dataclasses import dataclass
+from t2x_core.recipe import CodecConfig, TaskConfig
+
+@dataclass(frozen=True, kw_only=True)
+class MyConfig(CodecConfig):
+    name: str = "mine"
+    spatial_factor = 1
+"""
+TASK = """
+from dataclasses import dataclass
+from t2x_core.interfaces import TaskPlugin
 from t2x_core.plugins import hookimpl
+from t2x_core.recipe import TaskConfig
+
+@dataclass(frozen=True, kw_only=True)
+class MyConfig(TaskConfig):
+    def sizes(self):
+        return {{}}
+
+class MyTask(TaskPlugin):
+    name = "mine"
+    config_class = MyConfig
+    data_module = adapter = loss = bucket = conditions = score = render = None
 
 @hookimpl
-def t2x_register_task():
-    return []
+def t2x_register_tasks():
+    return [MyTask()]
 """
 
 
 @pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Makes modules importable, and entry points of them the only ones there are."""
-    points: list[EntryPoint] = []
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(entry_points, "entry_points", lambda group: points)
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Puts a package where Python finds it, with the files that pip would write."""
+    monkeypatch.chdir(tmp_path)
 
-    def add(name: str, source: str, module: str | None = None) -> None:
-        module = module or f"plugin_{name}"
-        (tmp_path / f"{module}.py").write_text(source.format(name=name))
-        monkeypatch.delitem(sys.modules, module, raising=False)
-        points.append(EntryPoint(name, module, entry_points.GROUP))
+    def add(
+        source: str,
+        *,
+        package: str = "their",
+        name: str = "mine",
+        point: str | None = None,
+        config: str | None = None,
+        settings: str | None = None,
+        requires: str = "t2x>=0.1,<0.2",
+    ) -> None:
+        module = f"{package}_plugin"
+        for file, text in ((module, source), (f"{module}_config", config)):
+            if text is not None:
+                (tmp_path / f"{file}.py").write_text(text.format(module=module))
+            monkeypatch.delitem(sys.modules, file, raising=False)
+        info = tmp_path / f"{package}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\nRequires-Dist: {requires}\n"
+        )
+        points = f"[t2x]\n{name} = {point or module}\n"
+        if config is not None or settings is not None:
+            points += f"[t2x.settings]\n{settings or f'{name} = {module}_config:MyConfig'}\n"
+        (info / "entry_points.txt").write_text(points)
+        monkeypatch.syspath_prepend(tmp_path)
 
     return add
 
 
-def test_only_what_is_named_is_imported(install):
-    install("mine", GOOD)
-    install("other", "raise RuntimeError('imported')")
+def refusal(ask: Callable[[Registry], object]) -> str:
+    with pytest.raises(UserError) as caught:
+        ask(Registry())
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def codec(registry: Registry) -> object:
+    return registry.component("codec", "mine")
+
+
+def task(registry: Registry) -> object:
+    return registry.task("mine")
+
+
+def test_settings_are_known_without_the_plugin(install):
+    install(CODEC, config=CODEC_CONFIG)
     registry = Registry()
-    assert "plugin_mine" not in sys.modules
+    assert registry.schema("codec", "mine").__name__ == "MyConfig"
+    assert "their_plugin" not in sys.modules
     assert registry.component("codec", "mine").name == "mine"
-    assert registry.component("codec", "identity").name == "identity"
-    assert "plugin_other" not in sys.modules
+    assert "their_plugin" in sys.modules
 
 
-def test_a_plugin_that_fails_to_import_is_named(install):
-    install("broken", "import no_such_package")
-    with pytest.raises(UserError, match='plugin "broken" of plugin_broken cannot be imported: No module named'):
-        Registry().task("broken")
+def test_a_plugin_that_lists_no_settings_is_imported_for_them(install):
+    install(TASK)
+    assert Registry().schema("task", "mine").__name__ == "MyConfig"
 
 
-def test_a_misspelt_hook_is_found(install):
-    install("typo", MISSPELT)
-    with pytest.raises(UserError, match="unknown hook 't2x_register_task'"):
-        Registry().task("typo")
+def test_only_what_is_named_is_imported(install):
+    install("raise RuntimeError('imported')")
+    assert Registry().component("codec", "identity").name == "identity"
+    assert Registry().task("text-to-image").name == "text-to-image"
 
 
-def test_two_packages_of_one_name_are_an_error(install):
-    install("mine", GOOD, module="plugin_a")
-    install("mine", GOOD, module="plugin_b")
-    with pytest.raises(UserError, match='register "mine": plugin_a and plugin_b; uninstall one'):
-        Registry()
+# What the package is, what is asked of the registry, the message.
+PACKAGE = 'plugin "mine" of their 1.0: '
+HOOK = "from t2x_core.plugins import hookimpl\n\n@hookimpl\ndef t2x_register_tasks():\n"
+# fmt: off
+WRONG = [
+    ("import no_such_package", "their_plugin.py:1: ", "cannot be imported: ModuleNotFoundError: No module named 'no_such_package'; repair it, or uninstall the package"),
+    ("def f(:", "their_plugin.py:1: ", "cannot be imported: SyntaxError: invalid syntax (their_plugin.py, line 1); repair it, or uninstall the package"),
+    ("\nraise SystemExit(3)", "their_plugin.py:2: ", "cannot be imported: SystemExit: 3; repair it, or uninstall the package"),
+    ("1 / 0", "their_plugin.py:1: ", "cannot be imported: ZeroDivisionError: division by zero; repair it, or uninstall the package"),
+    ("", "", "has no hook t2x_register_tasks, so it brings no task; write it, in its module"),
+    (HOOK.replace("tasks", "task") + "    return []", "", 'there is no hook "t2x_register_task"; did you mean "t2x_register_tasks"?'),
+    (HOOK.replace("@hookimpl\n", "") + "    return []", "", "t2x_register_tasks is not marked as a hook; write @hookimpl above it"),
+    (HOOK.replace("()", "(config)") + "    return []", "", "Argument(s) {'config'} are declared in the hookimpl but can not be found in the hookspec"),
+    (HOOK + "    pass", "", "t2x_register_tasks must return a list, not None"),
+    (HOOK + "    return 3", "", "t2x_register_tasks must return a list, not int"),
+    (HOOK + "    return []", "", "t2x_register_tasks brings nothing; the name of the entry point must be the name of what it brings, once"),
+    (HOOK + "    return ['mine']", "", "t2x_register_tasks returns str, which is no TaskPlugin"),
+    (HOOK + "    raise KeyError('lost')", "their_plugin.py:5: ", "t2x_register_tasks failed: KeyError: 'lost'"),
+    (TASK.replace("[MyTask()]", "[MyTask]"), "", "t2x_register_tasks returns the class MyTask; return an instance: MyTask()"),
+    (TASK.replace("[MyTask()]", "MyTask()"), "", "t2x_register_tasks must return a list, not MyTask"),
+    (TASK.replace('name = "mine"', "pass"), "", 'MyTask has no name; write name = "mine" in the class'),
+    (TASK.replace('name = "mine"', 'name = "thine"'), "", 't2x_register_tasks brings "thine"; the name of the entry point must be the name of what it brings, once'),
+    (TASK.replace("loss = ", ""), "their_plugin.py:19: ", "t2x_register_tasks failed: TypeError: Can't instantiate abstract class MyTask with abstract method loss"),
+    (TASK.replace("config_class = MyConfig", "pass"), "", "MyTask has no config_class"),
+    (TASK.replace("config_class = MyConfig", "config_class = dict"), "", "its settings dict must be a class that derives from one of TaskConfig, CodecConfig, TextEncoderConfig"),
+    (TASK.replace("frozen=True, ", "frozen=False, ").replace("(TaskConfig)", "(TaskConfig)"), "their_plugin.py:7: ", "cannot be imported: TypeError: cannot inherit non-frozen dataclass from a frozen one; repair it, or uninstall the package"),
+    (TASK.replace("@dataclass(frozen=True, kw_only=True)\n", ""), "", "its settings MyConfig must be a frozen dataclass; write @dataclass(frozen=True, kw_only=True) above it"),
+    (TASK.replace("def sizes", "def size"), "", "its settings MyConfig do not implement sizes"),
+]
+# fmt: on
 
 
-def test_a_plugin_may_not_take_the_name_of_a_built_in(install):
-    install("identity", GOOD)
-    with pytest.raises(UserError, match='2 plugins register the codec "identity"'):
-        Registry().component("codec", "identity")
+@pytest.mark.parametrize(("source", "where", "message"), WRONG)
+def test_what_is_wrong_with_a_task_is_one_line_that_names_its_package(install, source, where, message):
+    install(source)
+    line = refusal(task).replace("without an implementation for abstract method 'loss'", "with abstract method loss")
+    assert line.removeprefix(f"{Path.cwd()}/") == f"{where}{PACKAGE}{message}"
+
+
+# How the package is installed, the message.
+# fmt: off
+ENTRY_POINTS = [
+    (
+        {"point": "ther_plugin"},
+        'there is no module "ther_plugin", which its entry point names (t2x: mine = "ther_plugin")',
+    ),
+    (
+        {"point": "their_plugin.x"},
+        'there is no module "their_plugin.x", which its entry point names (t2x: mine = "their_plugin.x")',
+    ),
+    (
+        {"point": "their_plugin:MyTsk"},
+        '"their_plugin" has no "MyTsk", which its entry point names (t2x: mine = "their_plugin:MyTsk"); did you mean "MyTask"?',
+    ),
+    ({"point": "their_plugin:MyTask"}, "its entry point names the class MyTask; name the module with the hooks"),
+    (
+        {"config": "", "settings": "mine = their_plugin_config:My"},
+        '"their_plugin_config" has no "My", which its entry point names (t2x.settings: mine = "their_plugin_config:My")',
+    ),
+    (
+        {"settings": "mime = x:Y"},
+        'its package lists settings for "mime", which it does not bring; name them "mine"',
+    ),
+    (
+        {"config": "MyConfig = 3"},
+        "its settings 3 must be a class that derives from one of TaskConfig, CodecConfig, TextEncoderConfig",
+    ),
+    (
+        {"config": TASK},
+        "it names two different settings: their_plugin_config.MyConfig in t2x.settings, their_plugin.MyConfig as config_class; name one class in both places",
+    ),
+    (
+        {"requires": "t2x>=0.3,<0.4"},
+        "is made for t2x <0.4,>=0.3; this is t2x 0.1.0; install a version of the plugin that is made for this t2x, or the t2x that it needs",
+    ),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("wrong", "message"), ENTRY_POINTS)
+def test_what_is_wrong_with_an_entry_point(install, wrong, message):
+    install(TASK, **wrong)
+    assert refusal(task) == PACKAGE + message
+
+
+def test_the_version_that_is_required(install):
+    install(TASK, requires="t2x[test]>=0.1.0; python_version > '3'")
+    install(TASK, package="extra", name="extra", requires="t2x>=7; extra == 'new'")
+    install(TASK, package="odd", name="odd", requires="t2x of the year of the cat")
+    assert Registry().task("mine").name == "mine"
+    assert all(plugin.check_version() is None for plugin in installed())
+
+
+def test_a_plugin_for_another_version_is_not_even_imported(install):
+    install("raise RuntimeError('imported')", requires="T2X>=7")
+    assert "is made for t2x >=7" in refusal(task)
+
+
+def test_two_packages_of_one_name_are_an_error_for_who_asks_for_it(install, capsys):
+    install(CODEC, config=CODEC_CONFIG)
+    install(CODEC, config=CODEC_CONFIG, package="other")
+    assert refusal(codec) == 'two installed packages bring "mine": other 1.0 and their 1.0; uninstall one'
+    assert Registry().component("codec", "identity").name == "identity"
+    assert main(["plugins"]) == 0
+    assert capsys.readouterr().out.count("! another package brings this name, too; uninstall one") == 2
+
+
+def test_a_plugin_may_not_take_the_name_of_one_that_comes_along(install):
+    install(CODEC, config=CODEC_CONFIG, name="identity")
+    assert refusal(lambda r: r.component("codec", "identity")).startswith("two installed packages bring")
 
 
 def test_unknown_names_get_suggestions(install):
-    install("mine", GOOD)
-    with pytest.raises(UserError, match='no installed plugin brings the task "mime"; did you mean "mine"'):
-        Registry().task("mime")
-    with pytest.raises(UserError, match='text encoder "xyz"; there are: bytes'):
-        Registry().component("text_encoder", "xyz")
+    install(TASK)
+    assert refusal(lambda r: r.task("mime")) == 'no installed plugin brings the task "mime"; did you mean "mine"?'
+    assert refusal(lambda r: r.component("text_encoder", "xyz")).endswith('text encoder "xyz"; there are: bytes, mine')
+    assert refusal(lambda r: r.task("bytes")).startswith('"bytes" is a text encoder, not a task; there are: mine')
+
+
+def test_one_module_may_bring_several_things(install, tmp_path):
+    install(TASK.replace("[MyTask()]", "[MyTask(), Other()]") + "\nclass Other(MyTask):\n    name = 'other'\n")
+    with (tmp_path / "their-1.0.dist-info" / "entry_points.txt").open("a") as file:
+        file.write("other = their_plugin\n")
+    registry = Registry()
+    assert [registry.task(name).name for name in ("mine", "other", "mine")] == ["mine", "other", "mine"]
+
+
+def test_the_list_says_what_is_wrong_and_goes_on(install, capsys):
+    install("raise RuntimeError('imported')", config="import no_such_package")
+    install("raise RuntimeError('imported')", package="old", name="old", requires="t2x>=7")
+    install("raise RuntimeError('imported')", package="plain", name="plain")
+    install("", package="lost", name="lost", point="no.such.module")
+    assert main(["plugins"]) == 0
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in capsys.readouterr().out.splitlines()}
+    assert rows["mine"].startswith("? their 1.0 ! cannot be imported: ModuleNotFoundError")
+    assert rows["old"].startswith("? old 1.0 ! is made for t2x >=7; this is t2x 0.1.0")
+    assert rows["plain"] == "? plain 1.0 plain_plugin.py"
+    assert rows["lost"] == "? lost 1.0 ! there is no such module"
+    assert rows["identity"].startswith("codec t2x 0.1.0 ")
+    assert rows["text-to-image"].startswith("task t2x 0.1.0 ")
 
 
 def test_the_hooks_are_documented():

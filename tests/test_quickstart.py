@@ -10,7 +10,7 @@ import pytest
 
 from t2x_core.assembly import build_data
 from t2x_core.generation import T2XPipeline, sample
-from t2x_core.training.run_folder import find_run
+from t2x_core.runs import find_run
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ from t2x_core.assembly import build_module, load_assembly
 from t2x_core.cli.main import main
 from t2x_core.generation import T2XPipeline
 from t2x_core.recipe import dump_yaml, list_recipes, to_plain
-from t2x_core.training.run_folder import find_run
-from tests.conftest import TINY
+from t2x_core.runs import find_run
+from tests.conftest import PICTURES, TINY, TINY_PICTURES
+from tests.data.picture_set import write_good
 
 NAMES = [name for name, _ in list_recipes()]
 
@@ -21,17 +22,28 @@ def test_the_quickstart_ships():
     assert all(description for _, description in list_recipes())
 
 
+OWN = "text_to_image/folder"
+
+
+@pytest.fixture
+def needed(tmp_path):
+    """Recipe → settings that it does not run without."""
+    write_good(tmp_path / "pictures", 24)
+    return lambda name: [f"{PICTURES}.folder={tmp_path / 'pictures'}"] if name == OWN else []
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_resolved_recipe_resolves_to_itself(name, tmp_path):
-    plain = to_plain(load_assembly(name, []).recipe)
+def test_a_resolved_recipe_resolves_to_itself(name, needed, tmp_path):
+    plain = to_plain(load_assembly(name, needed(name)).recipe)
     (tmp_path / "again.yaml").write_text(dump_yaml(plain))
     assert to_plain(load_assembly(str(tmp_path / "again.yaml"), []).recipe) == plain
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_trains(name, tmp_path, monkeypatch, capsys):
+def test_a_recipe_trains(name, needed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["fit", name, *TINY]) == 0
+    settings = [*(TINY_PICTURES if name == OWN else TINY), *needed(name)]
+    assert main(["fit", name, *settings]) == 0
     printed = capsys.readouterr().out
     run = find_run(name.split("/")[-1])
     assert "trained 2 steps in 0:" in printed
@@ -41,7 +53,9 @@ def test_a_recipe_trains(name, tmp_path, monkeypatch, capsys):
     assert list((run / "samples").glob("*_0000002.png"))
     assert list((run / "tensorboard").glob("events*"))
     assert json.loads((run / "environment.json").read_text())["versions"]["torch"]
-    assert to_plain(load_assembly(str(run / "recipe.yaml"), []).recipe) == to_plain(load_assembly(name, TINY).recipe)
+    assert to_plain(load_assembly(str(run / "recipe.yaml"), []).recipe) == to_plain(
+        load_assembly(name, settings).recipe
+    )
     pipeline = T2XPipeline.from_pretrained(run, "best", device="cpu")
     assert pipeline("a red circle").pixels.shape[:2] == (1, 3)
 

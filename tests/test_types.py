@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch.utils import _pytree
 
@@ -15,6 +16,14 @@ def test_a_batch_moves_with_all_its_tensors_and_keeps_integers():
     assert moved.extra["n"].dtype == torch.int64
     assert moved.captions == ("x", "y", "z")
     assert moved.keys == batch().keys
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs a GPU")
+def test_a_batch_is_pinned_with_all_its_tensors():
+    pinned = batch().pin_memory()
+    assert pinned.pixels.is_pinned()
+    assert pinned.extra["n"].is_pinned()
+    assert pinned.keys == batch().keys
 
 
 def test_selecting_takes_every_part_along():

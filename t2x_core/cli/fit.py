@@ -80,6 +80,7 @@ def _folder(arguments: argparse.Namespace, assembly: Any) -> Path:
     """The run's folder, made or found; one for all ranks."""
     from t2x_core.assembly import load_assembly
     from t2x_core.recipe import find_recipe, to_plain
+    from t2x_core.runs import find_run
     from t2x_core.training import run_folder
 
     if _is_other_rank() and RUN_FOLDER in os.environ:
@@ -91,7 +92,7 @@ def _folder(arguments: argparse.Namespace, assembly: Any) -> Path:
         folder = run_folder.new_run(root, name, arguments.folder)
         run_folder.write_run(folder, plain)
     else:
-        folder = run_folder.find_run(arguments.resume or name, root)
+        folder = find_run(arguments.resume or name, root)
         own = load_assembly(str(folder / run_folder.RECIPE_FILE), [])
         run_folder.check_resume(folder, to_plain(own.recipe), plain)
     os.environ[RUN_FOLDER] = str(folder)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from t2x_core.errors import UserError
+from t2x_core.errors import UserError, did_you_mean
 
 COMMANDS = {
     "fit": "train a recipe",
@@ -20,17 +22,17 @@ COMMANDS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are UserErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message, where="command line", hint=f"`{self.prog} --help` shows what there is")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 2 the user's mistake, 3 training failed, 130/143 interrupted."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser("t2x", description="Any-task visual generation on one PT-DiT backbone.")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
-        sub = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        if arguments[:1] == [name]:  # only this command's module is imported
-            importlib.import_module(f"t2x_core.cli.{name}").configure(sub)
-    chosen = parser.parse_args(arguments)
     try:
+        chosen = parse(list(sys.argv[1:] if arguments is None else arguments))
         return int(chosen.run(chosen))
     except UserError as error:
         if os.environ.get("T2X_DEBUG") == "1":
@@ -41,6 +43,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """What is wanted; UserError for what is not understood."""
+    parser = Parser("t2x", description="Any-task visual generation on one PT-DiT backbone.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        sub = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        if arguments[:1] == [name]:  # only this command's module is imported
+            importlib.import_module(f"t2x_core.cli.{name}").configure(sub)
+    word = next(iter(arguments), "--help")
+    if not word.startswith("-") and word not in COMMANDS:
+        hint = did_you_mean(word, COMMANDS) or f"there are: {', '.join(COMMANDS)}"
+        raise UserError(f'there is no command "{word}"', where="command line", hint=hint)
+    chosen, rest = parser.parse_known_args(arguments)
+    for text in rest:
+        if text.startswith("-") or not hasattr(chosen, "overrides"):
+            raise _unknown(text, word, commands.choices[word].format_help())
+        chosen.overrides = [*chosen.overrides, text]  # argparse takes none of them behind an option
+    return chosen
+
+
+def _unknown(text: str, command: str, usage: str) -> UserError:
+    hint = did_you_mean(text, re.findall(r"--[\w-]+", usage)) or f"`t2x {command} --help` shows what there is"
+    if text.startswith("-") and "=" in text:
+        hint = f"a setting has no dashes: {text.lstrip('-')}"
+    return UserError(f'"{text}" is not understood', where="command line", hint=hint)
 
 
 if __name__ == "__main__":

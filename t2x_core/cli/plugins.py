@@ -1,20 +1,74 @@
-"""`t2x plugins`."""
+"""`t2x plugins [NAME]`."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from t2x_core.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from t2x_core.entry_points import Plugin
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="show the settings of this task, codec or text encoder")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from t2x_core.entry_points import installed, package
+    from t2x_core.entry_points import installed
 
-    points = installed()
-    rows = [(name, package(point), point.value) for name, point in points.items()]
-    widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    for name, owner, module in rows:
-        print(f"{name:<{widths[0]}}  {owner:<{widths[1]}}  {module}")
+    plugins = installed()
+    print(_table(plugins) if arguments.name is None else _settings(arguments.name, plugins))
     return 0
+
+
+def _table(plugins: Sequence[Plugin]) -> str:
+    """A line each: name, kind, package, file; or what is wrong with it."""
+    names = [plugin.name for plugin in plugins]
+    rows = [("name", "kind", "package", "file")]
+    for plugin in plugins:
+        try:
+            kind = (plugin.kind() or "?").replace("_", " ")
+            place = _shown(plugin.file)
+            if names.count(plugin.name) > 1:
+                place = "! another package brings this name, too; uninstall one"
+        except UserError as error:
+            kind, place = "?", f"! {str(error).split(f'of {plugin.package}: ', 1)[-1]}"
+        rows.append((plugin.name, kind, plugin.package, place))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join("  ".join([*map(str.ljust, row, widths), row[-1]]) for row in rows)
+
+
+def _settings(name: str, plugins: Sequence[Plugin]) -> str:
+    """The block of a recipe with all the settings of the plugin."""
+    from t2x_core.entry_points import twice
+    from t2x_core.recipe import commented
+
+    found = [plugin for plugin in plugins if plugin.name == name]
+    if not found:
+        names = [plugin.name for plugin in plugins]
+        hint = did_you_mean(name, names) or f"there are: {', '.join(names)}"
+        raise UserError(f'no installed plugin brings "{name}"', where="command line", hint=hint)
+    if len(found) > 1:
+        raise twice(found)
+    plugin = found[0]
+    schema, kind = plugin.settings(), plugin.kind()
+    if schema is None or kind is None:
+        raise plugin.refuse("does not list its settings", "its package needs an entry point of the group t2x.settings")
+    header = f"# {kind.replace('_', ' ')} {name}, of {plugin.package} ({_shown(plugin.file)})"
+    above = ["tasks:", f"  {name}:"] if kind == "task" else [f"{kind}:"]
+    known = {} if kind == "task" else {"name": name}
+    return "\n".join([header, *above, textwrap.indent(commented(schema, known), "  " * len(above))])
+
+
+def _shown(file: Path | None) -> str:
+    if file is None:
+        return "! there is no such module"
+    short = os.path.relpath(file)
+    return str(file) if short.startswith("..") else short

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from t2x_core.recipe import Recipe
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Adds RECIPE and key=value overrides."""
     parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe (see `t2x recipes`), or path of a YAML file")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings to change, such as trainer.max_steps=500"
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="settings to change, such as trainer.max_steps=500",
     )
 
 
-def check_early(arguments: argparse.Namespace) -> None:
-    """Finds a mistake in what the core knows of a recipe before anything heavy is imported; UserError names it."""
-    from t2x_core.recipe import check_core, compose
+def check_early(arguments: argparse.Namespace) -> Recipe | None:
+    """Finds a mistake in a recipe before anything heavy is imported; UserError names it.
 
-    check_core(compose(arguments.recipe, arguments.overrides))
+    Returns the recipe, or None if it names a plugin that does not list its settings: then it is to be checked again.
+    """
+    from t2x_core.entry_points import settings
+    from t2x_core.recipe import check_recipe, compose
+
+    return check_recipe(compose(arguments.recipe, arguments.overrides), settings)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
+
+from t2x_core.errors import UserError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="folder of a run, or name of a recipe (its newest run)")
-    parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to show")
+    parser.add_argument("prompts", nargs="*", default=[], metavar="PROMPT", help="what to show")
     parser.add_argument("--prompts", dest="file", type=Path, metavar="FILE", help="a text file with one prompt a line")
     parser.add_argument("--num", type=int, default=1, help="samples of each prompt (default 1)")
     parser.add_argument("--seed", type=int, default=0, help="seed of each prompt's first sample; the others follow")
@@ -23,20 +26,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from t2x_core.errors import UserError
+    from t2x_core.entry_points import settings
+    from t2x_core.recipe import check_recipe, compose
+    from t2x_core.runs import RECIPE_FILE, find_run
 
     prompts = [*arguments.prompts, *(_read(arguments.file) if arguments.file else [])]
     if not prompts:
-        raise UserError("nothing to sample", hint="give a prompt, or --prompts FILE")
-    for name in ("num", "batch_size"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(arguments, name)}")
+        raise _mistake("nothing to sample", "give a prompt, or --prompts FILE")
+    for name in ("num", "batch_size", "steps"):
+        if (given := getattr(arguments, name)) is not None and given < 1:
+            raise _mistake(f"--{name.replace('_', '-')} must be at least 1, not {given}")
+    _check_writable(arguments.out)
+    run = find_run(arguments.run_folder)
+    check_recipe(compose(run / RECIPE_FILE), settings)  # it may have been edited
 
     from t2x_core.generation import T2XPipeline
     from t2x_core.rendering import save
-    from t2x_core.training.run_folder import find_run
 
-    pipeline = T2XPipeline.from_pretrained(find_run(arguments.run_folder), arguments.checkpoint, arguments.device)
+    pipeline = T2XPipeline.from_pretrained(run, arguments.checkpoint, arguments.device)
     told = {"steps": arguments.steps, "guidance": arguments.guidance}
     samples = pipeline(
         [prompt for prompt in prompts for _ in range(arguments.num)],
@@ -50,11 +57,30 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _read(file: Path) -> list[str]:
-    from t2x_core.errors import UserError
+def _mistake(message: str, hint: str | None = None) -> UserError:
+    return UserError(message, where="command line", hint=hint)
 
+
+def _check_writable(out: Path) -> None:
+    """Finds before the work what would only show after it."""
+    from PIL import Image
+
+    if not out.parent.is_dir():
+        raise _mistake(f"cannot write {out}: there is no folder {out.parent}")
+    if out.is_dir():
+        raise _mistake(f"cannot write {out}: it is a folder", f"write {out / 'samples.png'}")
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise _mistake(f'cannot write {out}: "{out.suffix}" is no format of pictures', "end it in .png")
+    try:
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise _mistake(f"cannot write {out}: {error.strerror}") from error
+
+
+def _read(file: Path) -> list[str]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the prompts in {file}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise _mistake(f"cannot read the prompts in {file}: {reason}") from error
     return [line.strip() for line in lines if line.strip()]

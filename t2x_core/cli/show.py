@@ -13,11 +13,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    check_early(arguments)
-
-    from t2x_core.assembly import load_assembly
     from t2x_core.recipe import dump_yaml, to_plain
 
-    assembly = load_assembly(arguments.recipe, arguments.overrides)
-    print(dump_yaml(to_plain(assembly.recipe)), end="")
+    recipe = check_early(arguments)
+    if recipe is None:
+        from t2x_core.assembly import load_assembly
+
+        recipe = load_assembly(arguments.recipe, arguments.overrides).recipe
+    print(dump_yaml(to_plain(recipe)), end="")
     return 0

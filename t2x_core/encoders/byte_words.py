@@ -7,36 +7,13 @@ and a caption costs as many tokens as it has words.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from t2x_core.interfaces import TextEncoder
-from t2x_core.recipe import ComponentConfig, Range
-
-
-@dataclass(frozen=True, kw_only=True)
-class ByteWordsConfig(ComponentConfig):
-    """Settings of the byte-level text encoder."""
-
-    name: str = "bytes"
-    """Name of the text encoder."""
-    dim: Annotated[int, Range(min=8)] = 128
-    """Width of a token (a multiple of `heads`)."""
-    depth: Annotated[int, Range(min=0)] = 2
-    """Transformer layers over the words."""
-    heads: Annotated[int, Range(min=1)] = 4
-    """Attention heads."""
-    max_words: Annotated[int, Range(min=1)] = 24
-    """Words that are read, a start token not counted; further ones are ignored."""
-    word_bytes: Annotated[int, Range(min=1)] = 12
-    """UTF-8 bytes that one token reads; a longer word becomes several tokens."""
-
-    def __post_init__(self) -> None:
-        if self.dim % self.heads:
-            raise ValueError(f"dim must be a multiple of heads, but {self.dim} is no multiple of {self.heads}")
+from t2x_core.encoders.config import ByteWordsConfig
+from t2x_core.interfaces import Component, TextEncoder
+from t2x_core.plugins import hookimpl
 
 
 class ByteWords(TextEncoder):
@@ -78,3 +55,8 @@ class ByteWords(TextEncoder):
         if self.layers is not None:
             x = self.layers(x, src_key_padding_mask=~mask)
         return self.norm(x), mask
+
+
+@hookimpl
+def t2x_register_text_encoders() -> Sequence[Component]:
+    return [Component("bytes", ByteWordsConfig, ByteWords)]

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from t2x_core.interfaces import LatentCodec
-from t2x_core.recipe import ComponentConfig
+from t2x_core.encoders.config import IdentityConfig
+from t2x_core.interfaces import Component, LatentCodec
+from t2x_core.plugins import hookimpl
 from t2x_core.types import Bucket
-
-
-@dataclass(frozen=True, kw_only=True)
-class IdentityConfig(ComponentConfig):
-    """The identity codec has no settings."""
-
-    name: str = "identity"
-    """Name of the codec."""
 
 
 class IdentityCodec(LatentCodec):
@@ -36,3 +29,8 @@ class IdentityCodec(LatentCodec):
 
     def latent_shape(self, bucket: Bucket) -> tuple[int, int, int, int]:
         return (3, bucket.frames, bucket.height, bucket.width)
+
+
+@hookimpl
+def t2x_register_codecs() -> Sequence[Component]:
+    return [Component("identity", IdentityConfig, IdentityCodec)]

@@ -2,49 +2,59 @@
 
 from t2x_core.recipe.catalog import find_recipe, list_recipes
 from t2x_core.recipe.check import build
+from t2x_core.recipe.commented import commented
 from t2x_core.recipe.compose import Composed, compose
 from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Constraint, Range
 from t2x_core.recipe.dump import dump_yaml, to_plain
 from t2x_core.recipe.field_docs import field_docs
-from t2x_core.recipe.load import check_core, check_recipe, load_recipe
+from t2x_core.recipe.load import SchemaOf, check_core, check_recipe
 from t2x_core.recipe.schema import (
+    BLOCKS,
     BackboneConfig,
+    CodecConfig,
     ComponentConfig,
     DiffusionConfig,
     EMAConfig,
+    Kind,
     OptimizerConfig,
     Recipe,
     SamplerConfig,
     TaskConfig,
+    TextEncoderConfig,
     TimestepConfig,
     TrainerConfig,
     WatchConfig,
 )
 
 __all__ = [
+    "BLOCKS",
     "FROM_CURRENT_FOLDER",
     "BackboneConfig",
+    "CodecConfig",
     "ComponentConfig",
     "Composed",
     "Constraint",
     "DiffusionConfig",
     "EMAConfig",
+    "Kind",
     "OptimizerConfig",
     "Range",
     "Recipe",
     "SamplerConfig",
+    "SchemaOf",
     "TaskConfig",
+    "TextEncoderConfig",
     "TimestepConfig",
     "TrainerConfig",
     "WatchConfig",
     "build",
     "check_core",
     "check_recipe",
+    "commented",
     "compose",
     "dump_yaml",
     "field_docs",
     "find_recipe",
     "list_recipes",
-    "load_recipe",
     "to_plain",
 ]

@@ -45,7 +45,9 @@ def find_recipe(name_or_path: str | Path) -> Path:
     if shipped is not None:
         return shipped
     if path.is_dir():
-        raise UserError(f'"{name_or_path}" is a folder, not a recipe', where="command line")
+        recipes = sorted(path.glob("*.y*ml"))
+        hint = f"write {recipes[0]}" if len(recipes) == 1 else None
+        raise UserError(f'"{name_or_path}" is a folder, not a recipe', where="command line", hint=hint)
     neighbours = [str(path.with_name(file.name)) for file in path.parent.glob("*.y*ml")] if path.suffix else []
     hint = did_you_mean(str(name_or_path), [*shipped_names(), *neighbours])
     raise UserError(

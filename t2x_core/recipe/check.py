@@ -20,7 +20,7 @@ from t2x_core.errors import UserError, did_you_mean
 from t2x_core.recipe.compose import Composed
 from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Constraint
 from t2x_core.recipe.field_docs import field_docs
-from t2x_core.recipe.source import Node, Origin, parse_value, show
+from t2x_core.recipe.source import Node, Origin, located, parse_value, show
 
 Schema = TypeVar("Schema")
 
@@ -54,7 +54,7 @@ def check(kind: Any, node: Node, path: str) -> Any:
     if kind is Any:
         return node.plain()
     if dataclasses.is_dataclass(kind):
-        return construct(typing.cast(type, kind), check_fields(typing.cast(type, kind), node, path), node.origin, path)
+        return construct(typing.cast(type, kind), check_fields(typing.cast(type, kind), node, path), node, path)
     match typing.get_origin(kind):
         case typing.Annotated:
             return _annotated(kind, node, path)
@@ -87,7 +87,7 @@ def mapping(node: Node, path: str) -> Mapping[str, Node]:
 def check_fields(schema: type, node: Node, path: str, later: Collection[str] = ()) -> dict[str, Any]:
     """The checked values of those fields of a dataclass that the block sets, without the ones named in `later`."""
     entries = mapping(node, path)
-    kinds = _field_types(schema)
+    kinds = field_types(schema)
     for key, unknown in entries.items():
         if key not in kinds:
             inside = _find_inside(schema, key)
@@ -117,18 +117,17 @@ def missing(schema: type, name: str, path: str, origin: Origin) -> NoReturn:
     raise UserError(f"{_join(path, name)} is missing" + (f" ({meaning})" if meaning else ""), where=str(origin))
 
 
-def construct(schema: type[Schema], values: Mapping[str, Any], origin: Origin, path: str) -> Schema:
+def construct(schema: type[Schema], values: Mapping[str, Any], block: Node, path: str) -> Schema:
     """The instance; what its `__post_init__` refuses is the mistake of the block."""
     try:
         return schema(**values)
     except ValueError as error:
-        where, text = (error.where, error.message) if isinstance(error, UserError) else (None, str(error))
-        hint = error.hint if isinstance(error, UserError) else None
-        raise UserError(f"{path}: {text}" if path else text, where=where or str(origin), hint=hint) from error
+        raise located(error, block, path) from error
 
 
 @functools.cache
-def _field_types(schema: type) -> dict[str, Any]:
+def field_types(schema: type) -> dict[str, Any]:
+    """Name → annotation of those fields that a recipe may set."""
     hints = typing.get_type_hints(schema, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(schema) if field.init}
 
@@ -184,9 +183,9 @@ def _scalar(kind: Any, node: Node, path: str) -> Any:
 
 def _find_inside(schema: type, key: str) -> str | None:
     """The path of a field of that name in the blocks of this one: people write `lr` for `optimizer.lr`."""
-    for name, kind in _field_types(schema).items():
+    for name, kind in field_types(schema).items():
         if dataclasses.is_dataclass(kind):
-            inside = key if key in _field_types(typing.cast(type, kind)) else _find_inside(typing.cast(type, kind), key)
+            inside = key if key in field_types(typing.cast(type, kind)) else _find_inside(typing.cast(type, kind), key)
             if inside:
                 return f"{name}.{inside}"
     return None
@@ -210,6 +209,17 @@ _WORDS = {
     Path: ("a path", "paths"),
     types.NoneType: ("null", "nulls"),
 }
+
+
+def describe(kind: Any) -> str:
+    """`kind` with its ranges, as a recipe's author would say it: "an integer or null, at least 1"."""
+    return ", ".join(dict.fromkeys([_describe(kind), *map(str, _constraints(kind))]))
+
+
+def _constraints(kind: Any) -> list[Constraint]:
+    metadata = getattr(kind, "__metadata__", ())
+    inner = [constraint for argument in typing.get_args(kind) for constraint in _constraints(argument)]
+    return [*inner, *(constraint for constraint in metadata if isinstance(constraint, Constraint))]
 
 
 def _describe(kind: Any, plural: bool = False) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from t2x_core.errors import UserError, did_you_mean
 from t2x_core.recipe.catalog import find_recipe, shipped_names, shipped_recipe
-from t2x_core.recipe.source import COMMAND_LINE, Node, Origin, parse_value, read_yaml, show
+from t2x_core.recipe.source import COMMAND_LINE, Node, Origin, located, parse_value, read_yaml, show
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,21 @@ class Composed:
 
     def find(self, path: str) -> Node | None:
         """The node at "a.b.c" ("" is the root), or None."""
-        node: Node | None = self.root
-        for key in path.split(".") if path else ():
-            node = node.value.get(key) if node is not None and isinstance(node.value, dict) else None
-        return node
+        return self.root.find(path)
 
     def where(self, path: str) -> str:
         """Where the value at "a.b.c" was written: "file:line" or "command line". A default has the place of the
         mapping that it could stand in."""
-        while (node := self.find(path)) is None:
-            path = path.rpartition(".")[0]
-        return str(node.origin)
+        return str(self.root.where(path))
+
+    @contextmanager
+    def blame(self, path: str) -> Iterator[None]:
+        """A UserError from inside that names no place gets that of its `key` in the block at `path`."""
+        try:
+            yield
+        except UserError as error:
+            block = self.find(path) or Node({}, self.root.where(path))
+            raise located(error, block, path) from error
 
 
 def compose(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Composed:

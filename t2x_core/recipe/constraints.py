@@ -14,6 +14,10 @@ class Constraint(ABC):
     def requirement(self, value: Any) -> str | None:
         """What the value must be, as in "at least 1"; None if it is."""
 
+    @abstractmethod
+    def __str__(self) -> str:
+        """All that it asks for, as in "at least 0, below 1"."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Range(Constraint):
@@ -34,6 +38,10 @@ class Range(Constraint):
         if self.below is not None and value >= self.below:
             return f"below {self.below}"
         return None
+
+    def __str__(self) -> str:
+        bounds = {"at least": self.min, "at most": self.max, "above": self.above, "below": self.below}
+        return ", ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
 
 
 class _FromCurrentFolder:

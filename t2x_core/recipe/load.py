@@ -1,29 +1,19 @@
-"""A recipe's name → a checked `Recipe`. The core's blocks are checked before any plugin is asked for its schema."""
+"""A composed recipe → a checked `Recipe`. The core's blocks are checked before any plugin is asked for its schema."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from t2x_core.errors import UserError
 from t2x_core.recipe.check import check, check_fields, construct, mapping, missing
-from t2x_core.recipe.compose import Composed, compose
-from t2x_core.recipe.schema import ComponentConfig, Recipe
+from t2x_core.recipe.compose import Composed
+from t2x_core.recipe.geometry import check_geometry
+from t2x_core.recipe.schema import ComponentConfig, Kind, Recipe
 from t2x_core.recipe.source import Node
 
-TaskSchema = Callable[[str], type]
-"""Task name → dataclass of its block. Raises KeyError(name) or UserError for a task that nobody provides."""
-ComponentSchema = Callable[[str, str], type]
-"""("codec" or "text_encoder", name) → dataclass of that block. Raises like TaskSchema."""
-
-
-def load_recipe(
-    name_or_path: str | Path, overrides: Sequence[str], task_schema: TaskSchema, component_schema: ComponentSchema
-) -> Recipe:
-    """Composes and checks a recipe: `check_recipe(compose(name_or_path, overrides), …)`. Raises UserError."""
-    return check_recipe(compose(name_or_path, overrides), task_schema, component_schema)
+SchemaOf = Callable[[Kind, str], type | None]
+"""(kind, name) → dataclass of that block; None if it is not known yet. Raises UserError for what nobody provides."""
 
 
 def check_core(composed: Composed) -> dict[str, Any]:
@@ -38,24 +28,29 @@ def check_core(composed: Composed) -> dict[str, Any]:
     return values
 
 
-def check_recipe(composed: Composed, task_schema: TaskSchema, component_schema: ComponentSchema) -> Recipe:
-    """The recipe as dataclasses. Raises UserError for the first mistake.
+def check_recipe(composed: Composed, schema_of: SchemaOf) -> Recipe | None:
+    """The recipe as dataclasses; None if the schema of some block is not known yet. UserError is the first mistake.
 
-    In this order, because importing plugins takes seconds: all that the core knows; the names of the tasks, each a call
-    of `task_schema`, which may also bring in the codecs and text encoders of a plugin; codec and text encoder; the
-    blocks of the tasks.
+    In this order, because importing plugins takes seconds: all that the core knows; whether what the blocks name is
+    there; the blocks of codec, text encoder and tasks; what only shows in several blocks together.
     """
-    values = check_core(composed)
-    root = composed.root
+    values, root = check_core(composed), composed.root
     tasks = _tasks(root)
-    schemas = {name: _ask(task_schema, "task", name, block) for name, block in tasks.items()}
+    schemas = {name: _ask(schema_of, "task", name, block) for name, block in tasks.items()}
+    named: dict[Kind, tuple[Node, type | None]] = {}
     for kind in ("codec", "text_encoder"):
         if (component := _component(root, kind)) is not None:
             block, name = component
-            schema = _ask(partial(component_schema, kind), kind.replace("_", " "), name.value, name)
-            values[kind] = check(schema, block, kind)
-    values["tasks"] = {name: check(schemas[name], block, f"tasks.{name}") for name, block in tasks.items()}
-    return construct(Recipe, values, root.origin, "")
+            named[kind] = block, _ask(schema_of, kind, name.value, name)
+    for kind, (block, schema) in named.items():
+        values[kind] = check(schema, block, kind) if schema else None
+    values["tasks"] = {name: check(s, tasks[name], f"tasks.{name}") for name, s in schemas.items() if s}
+    if not (all(schemas.values()) and all(schema for _, schema in named.values())):
+        return None
+    recipe = construct(Recipe, values, root, "")
+    with composed.blame(""):
+        check_geometry(recipe)
+    return recipe
 
 
 def _tasks(root: Node) -> dict[str, Node]:
@@ -82,12 +77,8 @@ def _component(root: Node, kind: str) -> tuple[Node, Node] | None:
     return block, name
 
 
-def _ask(schema_of: Callable[[str], type], kind: str, name: str, node: Node) -> type:
+def _ask(schema_of: SchemaOf, kind: Kind, name: str, node: Node) -> type | None:
     try:
-        return schema_of(name)
+        return schema_of(kind, name)
     except UserError as error:
         raise UserError(error.message, where=error.where or str(node.origin), hint=error.hint) from error
-    except KeyError as error:
-        if error.args != (name,):
-            raise
-        raise UserError(f'unknown {kind} "{name}"', where=str(node.origin)) from error

@@ -1,16 +1,23 @@
 """What a recipe may say. The line under a field is its meaning, with the unit; `t2x` shows it to users.
 
-Plugins subclass `TaskConfig` and `ComponentConfig` (`@dataclass(frozen=True, kw_only=True)`) for blocks of their own.
+Plugins subclass `TaskConfig`, `CodecConfig` and `TextEncoderConfig` for blocks of their own, with
+`@dataclass(frozen=True, kw_only=True)`.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from t2x_core.errors import UserError
 from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Range
+
+Kind = Literal["task", "codec", "text_encoder"]
+"""What a recipe names and a plugin brings."""
 
 Positive = Annotated[float, Range(above=0)]
 Fraction = Annotated[float, Range(min=0, max=1)]
@@ -20,19 +27,45 @@ Beta = Annotated[float, Range(min=0, below=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskConfig:
+class TaskConfig(ABC):
     """Block of a task. A plugin adds its own fields, usually `data`, `conditioning` and `loss`."""
 
     weight: Positive = 1.0
     """Share of the optimizer steps that this task gets, relative to the weights of the others."""
 
+    @abstractmethod
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        """Key of this block → (height, width) in pixels, for each size of samples that the block itself fixes.
+
+        With it a size, a patch or a window that does not fit is found before anything is imported or read.
+        """
+
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentConfig:
-    """Block of a codec or of a text encoder; each kind adds its own fields."""
+    """Block of a codec or of a text encoder; each adds its own fields."""
 
     name: str
     """Which one, by its registered name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecConfig(ComponentConfig, ABC):
+    """Block of a latent codec."""
+
+    @property
+    @abstractmethod
+    def spatial_factor(self) -> int | None:
+        """Pixels of height and width for one latent cell; None if that is only known once the codec is loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoderConfig(ComponentConfig):
+    """Block of a text encoder."""
+
+
+BLOCKS: dict[Kind, type] = {"task": TaskConfig, "codec": CodecConfig, "text_encoder": TextEncoderConfig}
+"""What the settings of each kind derive from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +97,11 @@ class BackboneConfig:
         if self.preset is None and unset:
             raise ValueError(f"set a preset (S, B, L, XL, H), or width, depth and heads; not set: {', '.join(unset)}")
         if self.width is not None and self.width % 16:
-            raise ValueError(f"width {self.width} is not divisible by 16; {_multiples(self.width, 16)} are")
+            near = multiples(self.width, 16)
+            raise UserError(f"{self.width} is not divisible by 16; {near} are", key="width")
         if self.width is not None and self.heads is not None and self.width % self.heads:
-            near = _multiples(self.width, math.lcm(16, self.heads))
-            raise ValueError(f"width {self.width} is not divisible by {self.heads} heads; {near} are")
+            near = multiples(self.width, math.lcm(16, self.heads))
+            raise UserError(f"{self.width} is not divisible by {self.heads} heads; {near} are", key="width")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,10 +214,10 @@ class TrainerConfig:
             return  # how many there are is seen later
         parts = self.devices * self.num_nodes * self.accumulation
         if self.global_batch % parts:
-            raise ValueError(
-                f"global_batch {self.global_batch} does not divide into devices {self.devices} × "
-                f"num_nodes {self.num_nodes} × accumulation {self.accumulation} = {parts} equal parts; "
-                f"{_multiples(self.global_batch, parts)} do"
+            raise UserError(
+                f"{self.global_batch} does not divide into devices {self.devices} × num_nodes {self.num_nodes} × "
+                f"accumulation {self.accumulation} = {parts} equal parts; {multiples(self.global_batch, parts)} do",
+                key="global_batch",
             )
 
 
@@ -223,9 +257,9 @@ class Recipe:
     """What is learnt: task name → its block; at least one."""
     backbone: BackboneConfig
     """The network."""
-    codec: ComponentConfig
+    codec: CodecConfig
     """Pixels to latents and back."""
-    text_encoder: ComponentConfig | None = None
+    text_encoder: TextEncoderConfig | None = None
     """Captions to text tokens; `null`: no task reads text."""
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     """Noise, timesteps and sampler."""
@@ -239,7 +273,7 @@ class Recipe:
     """Logging, samples and checkpoints."""
 
 
-def _multiples(number: int, of: int) -> str:
+def multiples(number: int, of: int) -> str:
     """The multiples next to `number`: "24 and 32"."""
     below = number // of * of
     return f"{below} and {below + of}" if below else f"{of} and {2 * of}"

@@ -56,6 +56,19 @@ class Node:
             return [child.plain() for child in self.value]
         return self.value
 
+    def find(self, path: str) -> Node | None:
+        """The node at "a.b.c" ("" is this one), or None."""
+        node: Node | None = self
+        for key in path.split(".") if path else ():
+            node = node.value.get(key) if node is not None and isinstance(node.value, dict) else None
+        return node
+
+    def where(self, path: str) -> Origin:
+        """Where the value at "a.b.c" was written. A default has the place of the mapping that it could stand in."""
+        while (node := self.find(path)) is None:
+            path = path.rpartition(".")[0]
+        return node.origin
+
     def walk(self, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Node]]:
         """(path, node) of each node below, parents first."""
         children: Any = ()
@@ -66,6 +79,17 @@ class Node:
         for key, child in children:
             yield (*path, key), child
             yield from child.walk((*path, key))
+
+
+def located(error: ValueError, block: Node, path: str) -> UserError:
+    """The mistake as one of the block at `path`: it names the setting, and the place where that was written."""
+    if not isinstance(error, UserError):
+        error = UserError(str(error))
+    if error.where is not None:
+        return error
+    full = ".".join(filter(None, (path, error.key)))
+    message = f"{full}: {error.message}" if full else error.message
+    return UserError(message, where=str(block.where(error.key or "")), hint=error.hint)
 
 
 def read_yaml(file: Path) -> Node:

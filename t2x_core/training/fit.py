@@ -15,15 +15,17 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.profilers import Profiler
 from rich.console import Console
 
+from t2x_core import quarantine
 from t2x_core.assembly import Assembly
 from t2x_core.checkpoint import AtomicCheckpointIO, read_checkpoint
 from t2x_core.data.mixture import MixedData
 from t2x_core.module import T2XModule
 from t2x_core.recipe import Recipe
 from t2x_core.training import preflight, run_folder
-from t2x_core.training.callbacks import Interruption, Metrics, Progress, Sampling
+from t2x_core.training.callbacks import Board, Interruption, Metrics, Progress, Sampling
 from t2x_core.training.ema import EMA
 from t2x_core.training.precision import resolve_precision
 
@@ -68,6 +70,8 @@ def fit(
         started: `time.perf_counter()` when all began, to say how long the first step took to come; default: now.
     """
     started = time.perf_counter() if started is None else started
+    data.check()
+    data.quarantine.write_to(folder / quarantine.FILE_NAME)
     recipe = assembly.recipe
     if recipe.trainer.threads is not None:
         torch.set_num_threads(recipe.trainer.threads)
@@ -82,13 +86,14 @@ def fit(
         ema,
         metrics,
         sampling,
+        Board(recipe, folder.name, metrics, sampling),
         Progress(metrics, recipe.trainer.max_steps, console or Console()),
         interruption,
         *extra,
     ]
     with warnings.catch_warnings():
         _silence_lightning()
-        trainer = build_trainer(recipe, folder, watchers, first_step=_steps_of(start))
+        trainer = build_trainer(recipe, folder, watchers, metrics.clock, first_step=_steps_of(start))
         _announce(trainer, assembly, module, data, folder)
         began = time.perf_counter()
         trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
@@ -97,7 +102,9 @@ def fit(
     return FitResult(folder, trainer.global_step, time.perf_counter() - began, sampling.scores, stopped, example)
 
 
-def build_trainer(recipe: Recipe, folder: Path, callbacks: list[Callback], first_step: int) -> L.Trainer:
+def build_trainer(
+    recipe: Recipe, folder: Path, callbacks: list[Callback], profiler: Profiler, *, first_step: int
+) -> L.Trainer:
     """The Trainer of a recipe; one Lightning epoch is the whole run."""
     config, watch = recipe.trainer, recipe.watch
     checkpoints: list[Callback] = [
@@ -124,6 +131,7 @@ def build_trainer(recipe: Recipe, folder: Path, callbacks: list[Callback], first
         callbacks=[*callbacks, *checkpoints],
         plugins=[AtomicCheckpointIO()],
         logger=logger,
+        profiler=profiler,
         enable_progress_bar=False,
         enable_model_summary=False,
         gradient_clip_val=None,

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from t2x_core.errors import UserError
-from t2x_core.generation import RECIPE_FILE
 from t2x_core.recipe import dump_yaml
+from t2x_core.runs import RECIPE_FILE
 
 LAST, BEST = Path("checkpoints/last.ckpt"), Path("checkpoints/best.ckpt")
 SAMPLES, TENSORBOARD, LOG, ENVIRONMENT = "samples", "tensorboard", "log.txt", "environment.json"
@@ -78,17 +78,6 @@ def check_root(root: Path) -> None:
         raise UserError(f"cannot write into {there}: {error.strerror}", hint="set watch.runs_dir") from error
 
 
-def find_run(name: str, root: Path = Path("runs")) -> Path:
-    """A run by its folder, by the folder of its recipe (the newest in it), or by the name of its recipe."""
-    for folder in (Path(name), root / name):
-        if (folder / RECIPE_FILE).is_file():
-            return folder
-        runs = sorted(path.parent for path in folder.glob(f"*/{RECIPE_FILE}"))
-        if runs:
-            return runs[-1]
-    raise UserError(f'there is no run "{name}"', hint=f"give the folder of a run, or a recipe that has one in {root}/")
-
-
 def write_run(folder: Path, recipe: Mapping[str, Any]) -> None:
     """What a run holds from the start: the resolved recipe, and what it runs on."""
     (folder / SAMPLES).mkdir(exist_ok=True)
@@ -98,7 +87,7 @@ def write_run(folder: Path, recipe: Mapping[str, Any]) -> None:
 
 def check_resume(folder: Path, own: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
     """UserError that names the keys in which `recipe` differs from the run's own and must not."""
-    old, new = _flat(own), _flat(recipe)
+    old, new = flat(own), flat(recipe)
     different = sorted(
         key
         for key in {*old, *new}
@@ -112,10 +101,11 @@ def check_resume(folder: Path, own: Mapping[str, Any], recipe: Mapping[str, Any]
         )
 
 
-def _flat(tree: Any, path: str = "") -> dict[str, Any]:
+def flat(tree: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings as one: "trainer.max_steps" → its value."""
     if not isinstance(tree, Mapping):
         return {path: tree}
-    return {k: v for key, sub in tree.items() for k, v in _flat(sub, f"{path}.{key}" if path else str(key)).items()}
+    return {k: v for key, sub in tree.items() for k, v in flat(sub, f"{path}.{key}" if path else str(key)).items()}
 
 
 def environment() -> dict[str, Any]:

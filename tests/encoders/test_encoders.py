@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from t2x_core.encoders.byte_words import ByteWords, ByteWordsConfig
-from t2x_core.encoders.identity import IdentityCodec, IdentityConfig
+from t2x_core.encoders.byte_words import ByteWords
+from t2x_core.encoders.config import ByteWordsConfig, IdentityConfig
+from t2x_core.encoders.identity import IdentityCodec
 from t2x_core.types import Bucket
 
 
@@ -36,7 +37,7 @@ def test_different_words_orders_and_spellings_differ(encoder):
 
 
 def test_width_and_heads_must_fit():
-    with pytest.raises(ValueError, match="10 is no multiple of 4"):
+    with pytest.raises(ValueError, match="10 is no multiple of the 4 heads"):
         ByteWordsConfig(dim=10, heads=4)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from t2x_core.errors import UserError, did_you_mean
-from t2x_core.recipe import ComponentConfig, Range, Recipe, TaskConfig, load_recipe
+from t2x_core.recipe import CodecConfig, Kind, Range, Recipe, TaskConfig, TextEncoderConfig, check_recipe, compose
 
 VALID = """\
 # Learns pictures
@@ -51,22 +51,34 @@ class PicturesConfig(TaskConfig):
         if self.loss == "huber" and self.weight > 5:
             raise ValueError(f"a weight of {self.weight} is too much for huber")
 
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        return {f"data.sides[{i}]": (side, side) for i, side in enumerate(self.data.sides)}
+
 
 @dataclass(frozen=True, kw_only=True)
-class BytesConfig(ComponentConfig):
+class IdentityConfig(CodecConfig):
+    @property
+    def spatial_factor(self) -> int:
+        return 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BytesConfig(TextEncoderConfig):
     width: Annotated[int, Range(min=1)]
     """Width of a token."""
 
 
-def task_schema(name: str) -> type:
-    return {"pictures": PicturesConfig}[name]
+SCHEMAS: dict[Kind, dict[str, type]] = {
+    "task": {"pictures": PicturesConfig},
+    "codec": {"identity": IdentityConfig},
+    "text_encoder": {"bytes": BytesConfig},
+}
 
 
-def component_schema(kind: str, name: str) -> type:
-    known = {"codec": {"identity": ComponentConfig}, "text_encoder": {"bytes": BytesConfig}}[kind]
-    if name not in known:
-        raise UserError(f'no {kind} "{name}"', hint=did_you_mean(name, known))
-    return known[name]
+def schema_of(kind: Kind, name: str) -> type:
+    if name not in SCHEMAS[kind]:
+        raise UserError(f'no {kind} "{name}"', hint=did_you_mean(name, SCHEMAS[kind]))
+    return SCHEMAS[kind][name]
 
 
 @pytest.fixture
@@ -103,6 +115,8 @@ def load(here: Path) -> Callable[..., Recipe]:
 
     def write_and_load(text: str | bytes, *overrides: str) -> Recipe:
         (here / "recipe.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
-        return load_recipe("recipe.yaml", overrides, task_schema, component_schema)
+        recipe = check_recipe(compose("recipe.yaml", overrides), schema_of)
+        assert recipe is not None
+        return recipe
 
     return write_and_load

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from t2x_core.errors import UserError, did_you_mean
-from t2x_core.recipe import Recipe, check_core, compose, find_recipe, load_recipe
+from t2x_core.recipe import Recipe, check_core, check_recipe, compose, find_recipe
+from tests.recipe.conftest import schema_of
 
 # fmt: off
 
@@ -51,7 +52,7 @@ EDITS = [
     ("  max_steps: 10", "  max_steps: true", "recipe.yaml:7: trainer.max_steps must be an integer, not true"),
     ("  max_steps: 10", "  max_steps: {a: 1}", "recipe.yaml:7: trainer.max_steps must be an integer, not a mapping"),
     ("  pictures: {}", "  pictures: null", "recipe.yaml:2: tasks has no entry that is not null; for its defaults write pictures: {}"),
-    ("  pictures: {}", "  videos: {whatever: 1}", 'recipe.yaml:3: unknown task "videos"'),
+    ("  pictures: {}", "  videos: {whatever: 1}", 'recipe.yaml:3: no task "videos"'),
     ("  pictures: {}", "  pictures: 3", "recipe.yaml:3: tasks.pictures must be a mapping, not 3"),
     ("  pictures: {}", "  pictures: {los: mse}", 'recipe.yaml:3: unknown key "tasks.pictures.los"; did you mean "loss"?'),
     ("  pictures: {}", "  pictures: {loss: huver}", 'recipe.yaml:3: tasks.pictures.loss must be "mse" or "huber", not "huver"; did you mean "huber"?'),
@@ -72,12 +73,12 @@ EDITS = [
     ("backbone: {preset: S}", "backbone: {preset: S, window: [1, 8, x]}", 'recipe.yaml:4: backbone.window[2] must be an integer, not "x"'),
     ("backbone: {preset: S}", "backbone: {preset: S, qk_norm: yes}", 'recipe.yaml:4: backbone.qk_norm must be true or false, not "yes"'),
     ("backbone: {preset: S}", 'backbone: {preset: S, qk_norm: "False"}', 'recipe.yaml:4: backbone.qk_norm must be true or false, not "False"; remove the quotes'),
-    ("backbone: {preset: S}", "backbone: {width: 100, depth: 2, heads: 4}", "recipe.yaml:4: backbone: width 100 is not divisible by 16; 96 and 112 are"),
-    ("backbone: {preset: S}", "backbone: {width: 128, depth: 2, heads: 12}", "recipe.yaml:4: backbone: width 128 is not divisible by 12 heads; 96 and 144 are"),
+    ("backbone: {preset: S}", "backbone: {width: 100, depth: 2, heads: 4}", "recipe.yaml:4: backbone.width: 100 is not divisible by 16; 96 and 112 are"),
+    ("backbone: {preset: S}", "backbone: {width: 128, depth: 2, heads: 12}", "recipe.yaml:4: backbone.width: 128 is not divisible by 12 heads; 96 and 144 are"),
     ("backbone: {preset: S}", "backbone: {preset: S}\noptimizer: {betas: [0.9, 1]}", "recipe.yaml:5: optimizer.betas[1] must be below 1, not 1"),
     ("backbone: {preset: S}", "backbone: {preset: S}\noptimizer: {lr: .inf}", "recipe.yaml:5: optimizer.lr must be finite, not Infinity"),
     ("backbone: {preset: S}", "backbone: {preset: S}\nema: {decay: fast}", 'recipe.yaml:5: ema.decay must be a number, not "fast"'),
-    ("  global_batch: 8", "  global_batch: 30\n  devices: 4", "recipe.yaml:6: trainer: global_batch 30 does not divide into devices 4 × num_nodes 1 × accumulation 1 = 4 equal parts; 28 and 32 do"),
+    ("  global_batch: 8", "  global_batch: 30\n  devices: 4", "recipe.yaml:8: trainer.global_batch: 30 does not divide into devices 4 × num_nodes 1 × accumulation 1 = 4 equal parts; 28 and 32 do"),
     ("  global_batch: 8", "  global_batch: 8\n  devices: all", 'recipe.yaml:9: trainer.devices must be an integer or "auto", not "all"'),
 ]
 
@@ -108,7 +109,7 @@ NAMES = [
     ("small/foler", 'no recipe "small/foler": there is no such file, and none of that name ships with t2x; did you mean "small/folder"?'),
     ("myne.yaml", 'no recipe "myne.yaml": there is no such file, and none of that name ships with t2x; did you mean "mine.yaml"?'),
     ("zzz", 'no recipe "zzz": there is no such file, and none of that name ships with t2x; `t2x recipes` lists those that ship'),
-    ("../here", '"../here" is a folder, not a recipe'),
+    ("../here", '"../here" is a folder, not a recipe; write ../here/mine.yaml'),
 ]
 # fmt: on
 
@@ -166,19 +167,59 @@ def test_core_mistakes_come_before_any_plugin(here: Path, valid: str) -> None:
     def plugins(*_: str) -> type:
         raise AssertionError("a plugin was asked")
 
-    message = message_of(lambda: load_recipe("recipe.yaml", [], plugins, plugins))
+    message = message_of(lambda: check_recipe(compose("recipe.yaml"), plugins))
     assert message_of(lambda: check_core(compose("recipe.yaml"))) == message
     assert message == 'recipe.yaml:9: unknown key "watch.sampels"; did you mean "samples"?'
 
 
-def test_a_plugin_that_fails_is_not_an_unknown_task(here: Path, valid: str) -> None:
-    (here / "recipe.yaml").write_text(valid)
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "tasks.pictures.data.sides=[32, 30]",
+            "command line: tasks.pictures.data.sides[1]: 30 pixels do not divide into tokens of 4 (codec 1 × backbone.patch_size 4); 28 and 32 do",
+        ),
+        (
+            "backbone.patch_size=7",
+            "recipe.yaml:3: tasks.pictures.data.sides[0]: 32 pixels do not divide into tokens of 7 (codec 1 × backbone.patch_size 7); 28 and 35 do",
+        ),
+        (
+            "backbone.window=[1, 9, 2]",
+            "command line: backbone.window: 9 × 2 tokens are more than there are: the largest sample has 8 × 8; write auto, or a smaller window",
+        ),
+    ],
+)
+def test_sizes_patches_and_windows_that_do_not_fit(
+    load: Callable[..., Recipe], valid: str, override: str, message: str
+) -> None:
+    recipe = valid.replace("preset: S", "preset: S, patch_size: 4")
+    assert load(recipe, "backbone.window=[4, 8, 8]").backbone.window == (4, 8, 8)  # more frames than there are
+    assert load(recipe, "tasks.pictures.data.sides=[32, 64]", "backbone.window=[1, 16, 16]")  # fits one of them
+    assert load(recipe, "backbone.window=[1, 9, 9]", "backbone.attention=dense")  # has no windows
+    assert message_of(lambda: load(recipe, override)) == message
 
-    def broken(name: str) -> type:
-        raise KeyError("some key of its own")
 
-    with pytest.raises(KeyError, match="some key of its own"):
-        load_recipe("recipe.yaml", [], broken, lambda kind, name: broken(name))
+def test_what_is_not_known_yet_is_left_for_later(here: Path, valid: str) -> None:
+    (here / "recipe.yaml").write_text(valid.replace("{}", "{weight: 0}"))
+    assert check_recipe(compose("recipe.yaml"), lambda kind, name: None) is None
+    with pytest.raises(UserError, match="weight must be above 0"):
+        check_recipe(compose("recipe.yaml"), lambda kind, name: schema_of(kind, name) if kind == "task" else None)
+
+
+def test_a_mistake_that_names_its_key_gets_its_place(here: Path, valid: str) -> None:
+    (here / "recipe.yaml").write_text(valid.replace("{}", "\n    data:\n      note: hi"))
+    composed = compose("recipe.yaml")
+
+    def place(path: str, **named: str) -> str:
+        with pytest.raises(UserError) as caught, composed.blame(path):
+            raise UserError("is wrong", **named)
+        return str(caught.value)
+
+    assert place("tasks.pictures", key="data.note") == "recipe.yaml:5: tasks.pictures.data.note: is wrong"
+    assert place("tasks.pictures", key="data.size") == "recipe.yaml:4: tasks.pictures.data.size: is wrong"  # a default
+    assert place("ema", key="decay", hint="mend it") == "recipe.yaml: ema.decay: is wrong; mend it"
+    assert place("tasks.pictures") == "recipe.yaml:3: tasks.pictures: is wrong"
+    assert place("tasks.pictures", where="x.png") == "x.png: is wrong"
 
 
 def test_unreadable_file(here: Path, load: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,36 @@
+"""Whether pictures, patches and windows fit each other, as far as the recipe alone tells."""
+
+from __future__ import annotations
+
+from t2x_core.errors import UserError
+from t2x_core.recipe.schema import Recipe, multiples
+
+
+def check_geometry(recipe: Recipe) -> None:
+    """Raises UserError, with the key of the setting, if a size that the recipe fixes cannot be cut into tokens, or if
+    the window is larger than the token grid of each of them.
+
+    (A window that is larger than some grids is cut down for these, and so is one with more frames than there are.)
+    """
+    if (factor := recipe.codec.spatial_factor) is None:
+        return
+    token = factor * recipe.backbone.patch_size  # pixels
+    sizes = {f"tasks.{name}.{key}": size for name, task in recipe.tasks.items() for key, size in task.sizes().items()}
+    for key, size in sizes.items():
+        for pixels in size:
+            if pixels % token:
+                raise UserError(
+                    f"{pixels} pixels do not divide into tokens of {token} (codec {factor} × backbone.patch_size "
+                    f"{recipe.backbone.patch_size}); {multiples(pixels, token)} do",
+                    key=key,
+                )
+    window, attention = recipe.backbone.window, recipe.backbone.attention
+    if window == "auto" or attention == "dense" or not sizes:
+        return
+    rows, columns = (max(size[axis] for size in sizes.values()) // token for axis in (0, 1))
+    if window[1] > rows or window[2] > columns:
+        raise UserError(
+            f"{window[1]} × {window[2]} tokens are more than there are: the largest sample has {rows} × {columns}",
+            key="backbone.window",
+            hint="write auto, or a smaller window",
+        )

@@ -1,0 +1,33 @@
+"""Where runs are. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from t2x_core.errors import UserError, did_you_mean
+
+RECIPE_FILE = "recipe.yaml"
+"""A run's folder is one that holds this: the resolved recipe."""
+
+
+def find_run(name: str, root: Path = Path("runs")) -> Path:
+    """A run by its folder, by the folder of its recipe (the newest in it), or by the name of its recipe."""
+    for folder in (Path(name), root / name):
+        if (folder / RECIPE_FILE).is_file():
+            return folder
+        runs = sorted(path.parent for path in folder.glob(f"*/{RECIPE_FILE}"))
+        if runs:
+            return runs[-1]
+    given = Path(name)
+    hint = f"give the folder of a run, or a recipe that has one in {root}/"
+    if given.is_file():
+        around = [str(folder) for folder in given.parents if (folder / RECIPE_FILE).is_file()]
+        hint = f"write {around[0]}" if around else hint
+        raise UserError(f"{name} is a file, not the folder of a run", where="command line", hint=hint)
+    if given.is_dir():
+        raise UserError(f"{name} holds no run: there is no {RECIPE_FILE} in it", where="command line", hint=hint)
+    if "=" in name:
+        hint = "write key=value before the options"
+    recipes = [folder.name for folder in root.glob("*") if folder.is_dir()]
+    hint = did_you_mean(name, recipes) or hint
+    raise UserError(f'there is no run "{name}"', where="command line", hint=hint)

@@ -1,0 +1,252 @@
+"""The mistakes that `test_mistakes.py` makes, and the page of them: `python -m tests.cli.mistakes > docs/mistakes.md`.
+
+Nothing here imports torch, so that a process may make the quick ones and look whether t2x did.
+"""
+
+# ruff: noqa: E501 (one mistake a line)
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from t2x_core.cli.main import main
+
+VALID = """\
+# Learns shapes
+tasks:
+  text-to-image:
+    data:
+      shapes: {size: 16, val_count: 6}
+backbone: {width: 32, depth: 1, heads: 2, patch_size: 4}
+codec: {name: identity}
+text_encoder: {name: bytes, dim: 16, depth: 1, heads: 2}
+diffusion: {sampler: {steps: 2}}
+trainer:
+  max_steps: 2
+  global_batch: 4
+  accelerator: cpu
+  threads: 1
+watch: {samples: 2, score_samples: 2, final_score_samples: 2, checkpoint_every: 2}
+"""
+RUN = "runs/mine/first"
+"""Folder of the run that stands in the folder of each mistake."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """What somebody did in a folder that holds the recipe above as mine.yaml, and a run of it; and what t2x says."""
+
+    what: str
+    command: str
+    """Behind `t2x`."""
+    says: str
+    """Behind `t2x: `."""
+    edit: tuple[str, str] | None = None
+    """A piece of mine.yaml, and what stands there instead."""
+    files: dict[str, str | bytes] = field(default_factory=dict)
+    """Files that are written before."""
+    slow: bool = False
+    """Whether it takes torch to find it."""
+
+
+# fmt: off
+SECTIONS: dict[str, list[Mistake]] = {
+    "The recipe": [
+        Mistake("a misspelt name", "fit quikstart", 'command line: no recipe "quikstart": there is no such file, and none of that name ships with t2x; did you mean "quickstart"?'),
+        Mistake("a misspelt file", "fit myne.yaml", 'command line: no recipe "myne.yaml": there is no such file, and none of that name ships with t2x; did you mean "mine.yaml"?'),
+        Mistake("a folder", "fit .", 'command line: "." is a folder, not a recipe; write mine.yaml'),
+        Mistake("the folder of a run", "fit runs/mine/first", 'command line: "runs/mine/first" is a folder, not a recipe; write runs/mine/first/recipe.yaml'),
+        Mistake("a checkpoint", "fit runs/mine/first/checkpoints/last.ckpt", "runs/mine/first/checkpoints/last.ckpt: is not a text file in UTF-8"),
+        Mistake("a picture", "fit x.png", "x.png: is not a text file in UTF-8", files={"x.png": b'\x89PNG\r\n\x1a\n\x00\xff'}),
+        Mistake("an empty file", "fit x.yaml", "x.yaml: is empty; a recipe is a mapping of keys to values", files={"x.yaml": ""}),
+        Mistake("nothing but comments", "fit x.yaml", "x.yaml: is empty; a recipe is a mapping of keys to values", files={"x.yaml": "# soon\n"}),
+        Mistake("a list", "fit x.yaml", "x.yaml: is not a recipe: a mapping of keys to values is needed, not a list", files={"x.yaml": "- quickstart\n"}),
+        Mistake("no space behind the colon", "fit x.yaml", 'x.yaml: is not a recipe: a mapping of keys to values is needed, not "seed:1"', files={"x.yaml": "seed:1\n"}),
+        Mistake("a tab", "fit mine.yaml", "mine.yaml:11: broken YAML: a tab; indent with spaces", edit=("  max_steps: 2", "\tmax_steps: 2")),
+        Mistake("a brace that is not closed", "fit mine.yaml", "mine.yaml:15: broken YAML while parsing a flow mapping: expected ',' or '}', but got '<stream end>'", edit=("checkpoint_every: 2}", "checkpoint_every: 2")),
+        Mistake("two colons", "fit mine.yaml", 'mine.yaml:11: broken YAML: a second ": " on this line, or wrong indentation; text that holds ": " needs quotes', edit=("  max_steps: 2", "  max_steps: 2: 3")),
+        Mistake("wrong indentation", "fit mine.yaml", 'mine.yaml:12: broken YAML: a second ": " on this line, or wrong indentation; text that holds ": " needs quotes', edit=("  global_batch: 4", "   global_batch: 4")),
+        Mistake("a key twice", "fit mine.yaml", 'mine.yaml:12: the key "max_steps" is written twice, first on line 11', edit=("  global_batch: 4", "  max_steps: 4")),
+        Mistake("a number as key", "fit mine.yaml", "mine.yaml:3: the key 1 must be text; put it in quotes", edit=("  text-to-image:", "  1:")),
+        Mistake("a tag of Python's", "fit mine.yaml", 'mine.yaml:11: the tag "tag:yaml.org,2002:python/name:os.system" is not allowed in a recipe', edit=("  max_steps: 2", "  max_steps: !!python/name:os.system 2")),
+        Mistake("two documents", "fit mine.yaml", 'mine.yaml:7: broken YAML: a second document ("---"); a recipe is one document', edit=("codec: ", "---\ncodec: ")),
+    ],
+    "`base`": [
+        Mistake("a base that is not there", "fit x.yaml", 'x.yaml:1: no base "yours.yaml": there is no such file beside this one, and none of that name ships with t2x', files={"x.yaml": "base: yours.yaml\n"}),
+        Mistake("a misspelt base", "fit x.yaml", 'x.yaml:3: no base "quikstart": there is no such file beside this one, and none of that name ships with t2x; did you mean "quickstart"?', files={"x.yaml": "base:\n- _base_/cpu\n- quikstart\n"}),
+        Mistake("bases that need each other", "fit x.yaml", "y.yaml:1: base goes in a circle: x.yaml → y.yaml → x.yaml", files={"x.yaml": "base: y.yaml\n", "y.yaml": "base: x.yaml\n"}),
+        Mistake("a mistake in a base", "fit x.yaml", 'y.yaml:3: unknown key "trainer.thread"; did you mean "threads"?', files={"x.yaml": "base: [mine.yaml, y.yaml]\n", "y.yaml": "\ntrainer:\n  thread: 2\n"}),
+        Mistake("a number as base", "fit x.yaml", "x.yaml:1: base must be a recipe or a list of recipes, not 3", files={"x.yaml": "base: 3\n"}),
+    ],
+    "Keys": [
+        Mistake("a misspelt block", "fit mine.yaml", 'mine.yaml:6: unknown key "bakbone"; did you mean "backbone"?', edit=("backbone: ", "bakbone: ")),
+        Mistake("a misspelt key", "fit mine.yaml", 'mine.yaml:11: unknown key "trainer.max_stepps"; did you mean "max_steps"?', edit=("  max_steps: 2", "  max_stepps: 2")),
+        Mistake("a misspelt key of a plugin", "fit mine.yaml", 'mine.yaml:5: unknown key "tasks.text-to-image.data.shapes.sise"; did you mean "size"?', edit=("size: 16", "sise: 16")),
+        Mistake("a misspelt key of a text encoder", "fit mine.yaml", 'mine.yaml:8: unknown key "text_encoder.dimm"; did you mean "dim"?', edit=("name: bytes, dim", "name: bytes, dimm")),
+        Mistake("a key without its block", "fit mine.yaml lr=1e-3", 'command line: unknown key "lr"; did you mean "optimizer.lr"?'),
+        Mistake("a key of another block", "fit mine.yaml trainer.seed=3", 'command line: unknown key "trainer.seed"; known here: max_steps, global_batch, accumulation, devices, num_nodes, accelerator, strategy, precision, workers, threads'),
+        Mistake("something missing", "fit mine.yaml", "mine.yaml:10: trainer.max_steps is missing (Length of the training, in optimizer steps.)", edit=("  max_steps: 2\n", "")),
+        Mistake("no size of the network", "fit mine.yaml", "mine.yaml:6: backbone: set a preset (S, B, L, XL, H), or width, depth and heads; not set: width, depth, heads", edit=("width: 32, depth: 1, heads: 2, ", "")),
+        Mistake("no codec", "fit mine.yaml", "mine.yaml: codec is missing (Pixels to latents and back.)", edit=("codec: {name: identity}\n", "")),
+        Mistake("a codec without a name", "fit mine.yaml", "mine.yaml:7: codec.name is missing (Which one, by its registered name.)", edit=("codec: {name: identity}", "codec: {}")),
+        Mistake("no task", "fit mine.yaml", "mine.yaml:2: tasks has no entry that is not null; for its defaults write text-to-image: {}", edit=("  text-to-image:\n    data:\n      shapes: {size: 16, val_count: 6}", "  text-to-image:")),
+        Mistake("an unknown task", "fit mine.yaml", 'mine.yaml:3: no installed plugin brings the task "text-to-imag"; did you mean "text-to-image"?', edit=("text-to-image", "text-to-imag")),
+        Mistake("an unknown codec", "fit mine.yaml", 'mine.yaml:7: no installed plugin brings the codec "vae"; there are: identity', edit=("identity", "vae")),
+        Mistake("a text encoder as codec", "fit mine.yaml codec.name=bytes", 'command line: "bytes" is a text encoder, not a codec; there are: identity'),
+    ],
+    "Values": [
+        Mistake("a number in quotes", "fit mine.yaml", 'mine.yaml:11: trainer.max_steps must be an integer, not "2"; remove the quotes', edit=("max_steps: 2", 'max_steps: "2"')),
+        Mistake("a number with a point", "fit mine.yaml trainer.max_steps=1e4", "command line: trainer.max_steps must be an integer, not 10000.0; write 10000"),
+        Mistake("yes for true", "fit mine.yaml backbone.qk_norm=yes", 'command line: backbone.qk_norm must be true or false, not "yes"'),
+        Mistake("a word for a number", "fit mine.yaml optimizer.lr=fast", 'command line: optimizer.lr must be a number, not "fast"'),
+        Mistake("a list for a number", "fit mine.yaml backbone.patch_size=[4,4]", "command line: backbone.patch_size must be an integer, not [4, 4]"),
+        Mistake("a list that is too short", "fit mine.yaml backbone.window=[2,2]", 'command line: backbone.window must be a list of 3 integers or "auto", not [2, 2]'),
+        Mistake("a value for a block", "fit mine.yaml", 'mine.yaml:7: codec must be a mapping, not "identity"', edit=("codec: {name: identity}", "codec: identity")),
+        Mistake("a misspelt word", "fit mine.yaml backbone.attention=prxoy", 'command line: backbone.attention must be "proxy", "fused" or "dense", not "prxoy"; did you mean "proxy"?'),
+        Mistake("too little", "fit mine.yaml trainer.max_steps=0", "command line: trainer.max_steps must be at least 1, not 0"),
+        Mistake("too much", "fit mine.yaml ema.decay=1", "command line: ema.decay must be below 1, not 1"),
+        Mistake("too little for a plugin", "fit mine.yaml", "mine.yaml:5: tasks.text-to-image.data.shapes.size must be at least 16, not 8", edit=("size: 16", "size: 8")),
+        Mistake("infinity", "fit mine.yaml optimizer.lr=.inf", "command line: optimizer.lr must be finite, not Infinity"),
+    ],
+    "What does not go together": [
+        Mistake("a batch that the devices do not divide", "fit mine.yaml trainer.devices=3", "mine.yaml:12: trainer.global_batch: 4 does not divide into devices 3 × num_nodes 1 × accumulation 1 = 3 equal parts; 3 and 6 do"),
+        Mistake("a size that the patches do not divide", "fit mine.yaml", "mine.yaml:5: tasks.text-to-image.data.shapes.size: 18 pixels do not divide into tokens of 4 (codec 1 × backbone.patch_size 4); 16 and 20 do", edit=("size: 16", "size: 18")),
+        Mistake("a patch that does not divide the size", "fit mine.yaml backbone.patch_size=3", "mine.yaml:5: tasks.text-to-image.data.shapes.size: 16 pixels do not divide into tokens of 3 (codec 1 × backbone.patch_size 3); 15 and 18 do"),
+        Mistake("a window larger than the picture", "fit mine.yaml backbone.window=[1,8,8]", "command line: backbone.window: 8 × 8 tokens are more than there are: the largest sample has 4 × 4; write auto, or a smaller window"),
+        Mistake("a width that the heads do not divide", "fit mine.yaml backbone.heads=3", "mine.yaml:6: backbone.width: 32 is not divisible by 3 heads; 48 and 96 are"),
+        Mistake("a width that is no multiple of 16", "fit mine.yaml backbone.width=40", "command line: backbone.width: 40 is not divisible by 16; 32 and 48 are"),
+        Mistake("the same in a preset", "fit mine.yaml backbone.preset=S backbone.heads=5 backbone.width=null", "mine.yaml:6: backbone: width must be a multiple of 16 and of heads (5), not 384", slow=True),
+        Mistake("the same in a text encoder", "fit mine.yaml text_encoder.heads=3", "mine.yaml:8: text_encoder.dim: 16 is no multiple of the 3 heads"),
+        Mistake("a task that reads text, and no text encoder", "fit mine.yaml text_encoder=null", "mine.yaml:3: tasks.text-to-image: text-to-image needs a text_encoder; for a small one: text_encoder: {name: bytes}", slow=True),
+        Mistake("a GPU where there is none", "fit mine.yaml trainer.accelerator=gpu", "trainer.accelerator is gpu, but torch sees none; set trainer.accelerator=cpu, or auto", slow=True),
+        Mistake("two kinds of data", "fit mine.yaml 'tasks.text-to-image.data.pictures={folder: photos}'", "mine.yaml:4: tasks.text-to-image.data: there are both shapes and pictures; write shapes: null, or pictures: null"),
+        Mistake("a folder of pictures that is not there", "fit mine.yaml 'tasks.text-to-image.data={shapes: null, pictures: {folder: photos, size: 16}}'", "command line: tasks.text-to-image.data.pictures.folder: there is no folder photos", slow=True),
+    ],
+    "Overrides": [
+        Mistake("no value", "fit mine.yaml seed", 'command line: bad override "seed"; write key.sub=value'),
+        Mistake("an empty value", "fit mine.yaml seed=", 'command line: bad override "seed="; there is no value; seed=null goes back to the default'),
+        Mistake("an empty key", "fit mine.yaml trainer..max_steps=3", 'command line: bad override "trainer..max_steps=3"; write key.sub=value, with no empty key'),
+        Mistake("dashes", "fit mine.yaml --trainer.max_steps=3", 'command line: "--trainer.max_steps=3" is not understood; a setting has no dashes: trainer.max_steps=3'),
+        Mistake("a base", "fit mine.yaml base=quickstart", 'command line: bad override "base=quickstart"; base is set in a recipe file only'),
+        Mistake("broken YAML", "fit mine.yaml backbone.window=[1,2", 'command line: bad override "backbone.window=[1,2": broken YAML while parsing a flow sequence: expected \',\' or \']\', but got \'<stream end>\''),
+        Mistake("a reference to nothing", "fit mine.yaml 'seed=${trainer.max_stepz}'", 'command line: cannot resolve "${trainer.max_stepz}": Interpolation key \'trainer.max_stepz\' not found; did you mean "trainer.max_steps"?'),
+        Mistake("a reference to the environment", "fit mine.yaml 'watch.runs_dir=${oc.env:HOME}'", 'command line: "${oc.env:HOME}" calls a resolver; a recipe may refer only to its own keys, as in ${trainer.max_steps}'),
+    ],
+    "Commands": [
+        Mistake("a misspelt command", "fti mine.yaml", 'command line: there is no command "fti"; did you mean "fit"?'),
+        Mistake("no recipe", "fit", "command line: the following arguments are required: RECIPE; `t2x fit --help` shows what there is"),
+        Mistake("a misspelt option", "fit mine.yaml --dryrun", 'command line: "--dryrun" is not understood; did you mean "--dry-run"?'),
+        Mistake("an option that there is not", "show mine.yaml --verbose", 'command line: "--verbose" is not understood; `t2x show --help` shows what there is'),
+        Mistake("options that exclude each other", "fit mine.yaml --resume --dry-run", "command line: argument --dry-run: not allowed with argument --resume; `t2x fit --help` shows what there is"),
+        Mistake("a misspelt plugin", "plugins text-to-imag", 'command line: no installed plugin brings "text-to-imag"; did you mean "text-to-image"?'),
+    ],
+    "Runs": [
+        Mistake("a run that is not there", "sample quickstrat 'a red circle'", 'command line: there is no run "quickstrat"; give the folder of a run, or a recipe that has one in runs/'),
+        Mistake("a misspelt run", "sample myne 'a red circle'", 'command line: there is no run "myne"; did you mean "mine"?'),
+        Mistake("an empty folder as run", "sample empty 'a red circle'", "command line: empty holds no run: there is no recipe.yaml in it; give the folder of a run, or a recipe that has one in runs/"),
+        Mistake("a checkpoint as run", "sample runs/mine/first/checkpoints/last.ckpt 'a red circle'", "command line: runs/mine/first/checkpoints/last.ckpt is a file, not the folder of a run; write runs/mine/first"),
+        Mistake("a run whose recipe was broken", "sample x 'a red circle'", 'x/recipe.yaml:2: unknown key "traner"; did you mean "trainer"?', files={"x/recipe.yaml": "seed: 1\ntraner: {}\n"}),
+        Mistake("a run whose recipe is now of another model", "sample mine 'a red circle'", "runs/mine/first/checkpoints/last.ckpt: the checkpoint is of another model than the recipe: backbone.patch_embedding.weight is (32, 48), not (64, 48), backbone.patch_embedding.bias is (32,), not (64,), backbone.time_embedding.mlp.0.weight is (32, 256), not (64, 256) and 44 more; sample and resume with the recipe that it was trained with", files={"runs/mine/first/recipe.yaml": VALID.replace("width: 32", "width: 64")}, slow=True),
+        Mistake("a damaged checkpoint", "sample mine 'a red circle'", "runs/mine/first/checkpoints/last.ckpt is damaged or no checkpoint of t2x; T2X_DEBUG=1 shows what it is", files={"runs/mine/first/checkpoints/last.ckpt": b'lost'}, slow=True),
+        Mistake("a run that has not saved yet", "sample x 'a red circle'", "x/checkpoints/last.ckpt does not exist; the run has not saved it yet", files={"x/recipe.yaml": VALID}, slow=True),
+        Mistake("an old run in the way", "fit mine.yaml --folder runs/mine/first", "runs/mine/first holds a run; go on with it by --resume runs/mine/first, or choose another folder", slow=True),
+        Mistake("files in the way", "fit mine.yaml --folder x", "x is not empty; choose another folder", files={"x/notes.txt": "mine\n"}, slow=True),
+        Mistake("a file where runs should go", "fit mine.yaml watch.runs_dir=mine.yaml", "cannot make mine.yaml/mine/<date-time>: Not a directory; set watch.runs_dir", slow=True),
+        Mistake("no permission to write", "fit mine.yaml watch.runs_dir=/proc/runs", "cannot make /proc/runs/mine/<date-time>: No such file or directory; set watch.runs_dir", slow=True),
+        Mistake("a resume of nothing", "fit mine.yaml --resume nowhere", 'command line: there is no run "nowhere"; give the folder of a run, or a recipe that has one in runs/', slow=True),
+        Mistake("a resume with other settings", "fit mine.yaml optimizer.lr=0.5 seed=3 --resume runs/mine/first", "runs/mine/first cannot go on with another recipe: optimizer.lr (0.0001 → 0.5), seed (0 → 3); start a new run, or change only trainer.max_steps, trainer.accumulation, trainer.devices, trainer.num_nodes, trainer.strategy, trainer.workers, trainer.threads, watch", slow=True),
+        Mistake("a key=value behind --resume", "fit mine.yaml --resume trainer.max_steps=4", 'command line: there is no run "trainer.max_steps=4"; write key=value before the options', slow=True),
+    ],
+    "Sampling": [
+        Mistake("no prompt", "sample runs/mine/first", "command line: nothing to sample; give a prompt, or --prompts FILE"),
+        Mistake("a file of prompts that is not there", "sample runs/mine/first --prompts absent.txt", "command line: cannot read the prompts in absent.txt: No such file or directory"),
+        Mistake("a file of prompts that is none", "sample runs/mine/first --prompts x.png", "command line: cannot read the prompts in x.png: it is not text in UTF-8", files={"x.png": b'\x89PNG\r\n\x1a\n\x00\xff'}),
+        Mistake("no samples", "sample runs/mine/first 'a red circle' --num 0", "command line: --num must be at least 1, not 0"),
+        Mistake("a word for a number", "sample runs/mine/first 'a red circle' --num two", "command line: argument --num: invalid int value: 'two'; `t2x sample --help` shows what there is"),
+        Mistake("a misspelt checkpoint", "sample runs/mine/first 'a red circle' --checkpoint bets", "command line: argument --checkpoint: invalid choice: 'bets' (choose from 'last', 'best'); `t2x sample --help` shows what there is"),
+        Mistake("an output folder that is not there", "sample runs/mine/first 'a red circle' --out no/such/x.png", "command line: cannot write no/such/x.png: there is no folder no/such"),
+        Mistake("an output that is a folder", "sample runs/mine/first 'a red circle' --out empty", "command line: cannot write empty: it is a folder; write empty/samples.png"),
+        Mistake("an unknown format", "sample runs/mine/first 'a red circle' --out x.xyz", 'command line: cannot write x.xyz: ".xyz" is no format of pictures; end it in .png'),
+        Mistake("a task that was not trained", "sample runs/mine/first 'a red circle' --task text-to-video", 'the model was not trained on "text-to-video"; its tasks: text-to-image', slow=True),
+        Mistake("a device that there is not", "sample runs/mine/first 'a red circle' --device cdua", 'there is no device "cdua" here; write cpu, cuda or cuda:1, say', slow=True),
+    ],
+}
+# fmt: on
+
+
+def prepare(mistake: Mistake, trained: Path, folder: Path) -> None:
+    """Makes the folder that the mistake is made in; `trained` holds the run."""
+    shutil.copytree(trained, folder, dirs_exist_ok=True)
+    old, new = mistake.edit or ("", "")
+    assert old in VALID
+    (folder / "mine.yaml").write_text(VALID.replace(old, new, 1))
+    (folder / "empty").mkdir()
+    for name, content in mistake.files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def make(mistake: Mistake, trained: Path, folder: Path) -> str:
+    """Makes the mistake in a new folder; returns the one line that t2x says, with paths and times made short."""
+    prepare(mistake, trained, folder)
+    before, said = Path.cwd(), io.StringIO()
+    os.chdir(folder)
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            code = main(shlex.split(mistake.command))
+    finally:
+        os.chdir(before)
+    assert code == 2, mistake
+    (line,) = said.getvalue().splitlines()
+    assert line.startswith("t2x: "), line
+    short = line.removeprefix("t2x: ").replace(f"{folder}/", "")
+    return re.sub(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", "<date-time>", short)
+
+
+def page() -> str:
+    """The page of the docs."""
+    parts = [INTRODUCTION]
+    for title, mistakes in SECTIONS.items():
+        rows = [f"| {_did(mistake)} | {_code(mistake.says)} |" for mistake in mistakes]
+        parts += [f"## {title}\n", "| what you did | what t2x says |\n|---|---|", *rows, ""]
+    return "\n".join(parts)
+
+
+def _did(mistake: Mistake) -> str:
+    """ "a misspelt key: `max_stepps: 2`"."""
+    if mistake.edit:
+        shown = [line.strip(" ").replace("\t", "⇥") for line in mistake.edit[1].splitlines()[-1:]]
+    else:
+        command = f"t2x {mistake.command}"
+        recipe = mistake.files.get(command.removeprefix("t2x fit "), b"")
+        shown = recipe.splitlines() if isinstance(recipe, str) and recipe else [command]
+    return f"{mistake.what}: {' '.join(map(_code, shown))}" if shown else mistake.what
+
+
+def _code(text: str) -> str:
+    fence = "``" if "`" in text else "`"
+    space = " " if fence == "``" else ""
+    return f"{fence}{space}{text}{space}{fence}".replace("|", "\\|")
+
+
+INTRODUCTION = f"""\
+# Mistakes, and what t2x says
+
+A mistake gets one line: where it is, what it is, what to do. The command ends with exit code 2 and without a traceback
+(`T2X_DEBUG=1` shows one). What can be known from the recipe alone is said before torch is imported. Each line below is
+what a test sees, with long paths cut short; the recipe is this one, as `mine.yaml`, and beside it is a run of it,
+`{RUN}`:
+
+```yaml
+{VALID}```
+"""
+
+if __name__ == "__main__":
+    print(page(), end="")
