@@ -68,6 +68,11 @@ class Quarantine:
                 self._notes.setdefault((line["task"], line["file"]), line)
 
 
+def count(file: Path) -> int:
+    """How many files it names; 0 if there is none."""
+    return len(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else 0
+
+
 @contextmanager
 def locked(file: Path) -> Iterator[IO[str]]:
     """The file, made if need be, open for reading and appending, and of no other process until it is closed."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from t2x_core.cli.recipe_arguments import add_recipe, check_early
 from t2x_core.errors import UserError
+from t2x_core.runs import find_run
 
 STARTED = time.perf_counter()
 """When the command began, to tell how long it took to the first step."""
@@ -34,15 +35,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    check_early(arguments)
+    recipe = check_early(arguments)
+    if arguments.resume and recipe is not None:
+        find_run(arguments.resume, recipe.watch.runs_dir)
 
+    from t2x_core import quarantine
     from t2x_core.assembly import build_data, build_module, load_assembly
     from t2x_core.training import fit, preflight, run_folder
     from t2x_core.training.callbacks.progress import minutes
     from t2x_core.training.log import start_log
 
+    start_log(None, quiet=_is_other_rank())
     assembly = load_assembly(arguments.recipe, arguments.overrides)
-    preflight.check_devices(assembly.recipe)
+    with assembly.composed.blame("trainer"):
+        preflight.check_devices(assembly.recipe)
     module = build_module(assembly)  # all this before there is a folder: what cannot be built leaves none behind
     data = build_data(assembly, module)
     data.check()
@@ -67,6 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(f"saved at step {result.steps}; go on with: t2x fit {arguments.recipe} --resume {folder}")
         return 128 + result.signal
     console.print(f"trained {result.steps} steps in {minutes(result.seconds)}: pictures in {folder}/samples")
+    if unread := quarantine.count(folder / quarantine.FILE_NAME):
+        console.print(f"{unread} files could not be read: {folder / quarantine.FILE_NAME}")
     console.print(f'next: t2x sample {folder} "{result.example}" --num 4 --out x.png')
     console.print(f"      tensorboard --logdir {folder}")
     return 0
@@ -80,7 +88,6 @@ def _folder(arguments: argparse.Namespace, assembly: Any) -> Path:
     """The run's folder, made or found; one for all ranks."""
     from t2x_core.assembly import load_assembly
     from t2x_core.recipe import find_recipe, to_plain
-    from t2x_core.runs import find_run
     from t2x_core.training import run_folder
 
     if _is_other_rank() and RUN_FOLDER in os.environ:

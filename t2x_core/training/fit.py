@@ -25,7 +25,7 @@ from t2x_core.data.mixture import MixedData
 from t2x_core.module import T2XModule
 from t2x_core.recipe import Recipe
 from t2x_core.training import preflight, run_folder
-from t2x_core.training.callbacks import Board, Interruption, Metrics, Progress, Sampling
+from t2x_core.training.callbacks import Board, Ending, Interruption, Metrics, Progress, Sampling
 from t2x_core.training.ema import EMA
 from t2x_core.training.precision import resolve_precision
 
@@ -85,9 +85,10 @@ def fit(
     watchers: list[Callback] = [
         ema,
         metrics,
+        Ending(checkpoint, recipe.watch.checkpoint_every),
         sampling,
         Board(recipe, folder.name, metrics, sampling),
-        Progress(metrics, recipe.trainer.max_steps, console or Console()),
+        Progress(metrics, recipe.trainer.max_steps, console or Console(), started),
         interruption,
         *extra,
     ]

@@ -19,8 +19,8 @@ class TerminalHandler(logging.Handler):
         self.console.print(self.format(record), markup=False, soft_wrap=True)
 
 
-def start_log(file: Path, quiet: bool = False) -> Console:
-    """Sends the messages of the logger "t2x" to the terminal and to the end of `file`; returns the terminal.
+def start_log(file: Path | None, quiet: bool = False) -> Console:
+    """Sends the messages of the logger "t2x" to the terminal and to the end of `file`, if any; returns the terminal.
 
     `quiet` sends them nowhere, and makes the terminal one that shows nothing: for all ranks but the first.
     """
@@ -34,8 +34,10 @@ def start_log(file: Path, quiet: bool = False) -> Console:
     if quiet:
         log.addHandler(logging.NullHandler())
         return console
+    log.addHandler(TerminalHandler(console))
+    if file is None:
+        return console
     to_file = logging.FileHandler(file)
     to_file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
-    log.addHandler(TerminalHandler(console))
     log.addHandler(to_file)
     return console

@@ -56,9 +56,9 @@ def check_devices(recipe: Recipe) -> None:
         return
     gpus = torch.cuda.device_count()
     if trainer.accelerator == "gpu" and not gpus:
-        raise UserError("trainer.accelerator is gpu, but torch sees none", hint="set trainer.accelerator=cpu, or auto")
+        raise UserError("torch sees no GPU", key="accelerator", hint="set it to cpu, or auto")
     if gpus and trainer.devices != "auto" and trainer.devices > gpus:
-        raise UserError(f"trainer.devices is {trainer.devices}, but there are {gpus} GPUs here")
+        raise UserError(f"there are {gpus} GPUs here, not {trainer.devices}", key="devices")
 
 
 def rehearse(assembly: Assembly, module: T2XModule, data: MixedData) -> list[str]:

@@ -125,7 +125,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("the same in a preset", "fit mine.yaml backbone.preset=S backbone.heads=5 backbone.width=null", "mine.yaml:6: backbone: width must be a multiple of 16 and of heads (5), not 384", slow=True),
         Mistake("the same in a text encoder", "fit mine.yaml text_encoder.heads=3", "mine.yaml:8: text_encoder.dim: 16 is no multiple of the 3 heads"),
         Mistake("a task that reads text, and no text encoder", "fit mine.yaml text_encoder=null", "mine.yaml:3: tasks.text-to-image: text-to-image needs a text_encoder; for a small one: text_encoder: {name: bytes}", slow=True),
-        Mistake("a GPU where there is none", "fit mine.yaml trainer.accelerator=gpu", "trainer.accelerator is gpu, but torch sees none; set trainer.accelerator=cpu, or auto", slow=True),
+        Mistake("a GPU where there is none", "fit mine.yaml trainer.accelerator=gpu", "command line: trainer.accelerator: torch sees no GPU; set it to cpu, or auto", slow=True),
         Mistake("two kinds of data", "fit mine.yaml 'tasks.text-to-image.data.pictures={folder: photos}'", "mine.yaml:4: tasks.text-to-image.data: there are both shapes and pictures; write shapes: null, or pictures: null"),
         Mistake("a folder of pictures that is not there", "fit mine.yaml 'tasks.text-to-image.data={shapes: null, pictures: {folder: photos, size: 16}}'", "command line: tasks.text-to-image.data.pictures.folder: there is no folder photos", slow=True),
     ],

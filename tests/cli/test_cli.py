@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from t2x_core.checkpoint import read_checkpoint
 from t2x_core.cli.main import main
 from t2x_core.runs import find_run
+from t2x_core.training.run_folder import LAST
 from tests.conftest import TINY
 
 
@@ -142,3 +144,16 @@ def test_an_interrupted_run_saves_says_how_to_go_on_and_does(sent, code, tmp_pat
     settings[settings.index("trainer.max_steps=100000")] = f"trainer.max_steps={steps + 2}"
     again = subprocess.run([*command, *settings, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert f"trained {steps + 2} steps" in again.stdout
+
+
+def test_the_last_step_is_saved_whatever_the_steps_between_checkpoints(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    settings = [*TINY, "watch.checkpoint_every=2", "trainer.max_steps=3"]
+    assert main(["fit", "quickstart", *settings, "--folder", "one"]) == 0
+    assert read_checkpoint(tmp_path / "one" / LAST)["global_step"] == 3
+    assert "first step done " in capsys.readouterr().out
+    assert main(["fit", "quickstart", *settings, "trainer.max_steps=5", "--resume", "one"]) == 0
+    assert main(["fit", "quickstart", *settings, "trainer.max_steps=5", "--folder", "whole"]) == 0
+    resumed, whole = (read_checkpoint(tmp_path / run / LAST) for run in ("one", "whole"))
+    assert resumed["global_step"] == whole["global_step"] == 5
+    assert resumed["ema"]["updates"] == whole["ema"]["updates"] == 5

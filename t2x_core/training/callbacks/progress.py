@@ -22,8 +22,9 @@ class Progress(Callback):
     LINES = 20
     """Lines that a whole run writes to the log."""
 
-    def __init__(self, metrics: Metrics, max_steps: int, console: Console) -> None:
+    def __init__(self, metrics: Metrics, max_steps: int, console: Console, began: float) -> None:
         self.metrics, self.max_steps, self.console = metrics, max_steps, console
+        self.began = began  # all of it, imports included (`time.perf_counter()`)
         self._bar: RichProgress | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -48,6 +49,8 @@ class Progress(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step, figures = trainer.global_step, self.metrics.latest
+        if batch_idx + 1 == self.metrics.accumulation and step == self._first_step + 1:
+            log.info("first step done %.1f s after the start", time.perf_counter() - self.began)
         if self._bar is not None:
             shown = f"loss {figures['loss/total']:.4f}  {figures['speed/samples_per_second']:.0f}/s" if figures else ""
             self._bar.update(self._task, completed=step, figures=shown)
