@@ -39,6 +39,8 @@ def _setting(name: str, kind: Any, default: Any) -> list[str]:
             return [f"{name}:  # required: {describe(kind)}"]
         first, *more = dump_yaml({name: to_plain(default)}).splitlines()
         return [f"{first}  # {describe(kind)}", *more]
+    if typing.get_origin(kind) is dict:  # blocks by name
+        return [f"{name}:", "  a-name:", *(f"    {line}" for line in _block(inner, {}))]
     if default is None:  # a block that may be left out
         return [f"{name}: null  # or a block:", *(f"#   {line}" for line in _block(inner, {}))]
     given = vars(default) if _is_block(type(default)) else {}
