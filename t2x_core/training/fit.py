@@ -109,8 +109,8 @@ def build_trainer(
     """The Trainer of a recipe; one Lightning epoch is the whole run."""
     config, watch = recipe.trainer, recipe.watch
     checkpoints: list[Callback] = [
-        _keep(folder / run_folder.LAST, every_n_train_steps=watch.checkpoint_every),
-        _keep(folder / run_folder.BEST, monitor="val/loss"),
+        _keep(ModelCheckpoint, folder / run_folder.BEST, monitor="val/loss"),
+        _keep(LastCheckpoint, folder / run_folder.LAST, every_n_train_steps=watch.checkpoint_every),
     ]
     # Points that a killed run wrote after its last checkpoint are hidden when they are written again.
     logger = TensorBoardLogger(folder, name=None, version=run_folder.TENSORBOARD, purge_step=first_step + 1)
@@ -139,9 +139,18 @@ def build_trainer(
     )
 
 
-def _keep(path: Path, **when: Any) -> ModelCheckpoint:
+class LastCheckpoint(ModelCheckpoint):
+    """Where a validation falls on its step, it saves again afterwards: a resumed run must know the best loss so far."""
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        if self._last_global_step_saved == trainer.global_step:
+            self._save_checkpoint(trainer, self.best_model_path)
+
+
+def _keep(kind: type[ModelCheckpoint], path: Path, **when: Any) -> ModelCheckpoint:
     """Lightning's checkpoint callback for one file that is replaced each time."""
-    return ModelCheckpoint(
+    return kind(
         path.parent, path.stem, save_top_k=1, auto_insert_metric_name=False, enable_version_counter=False, **when
     )
 

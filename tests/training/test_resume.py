@@ -13,6 +13,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from t2x_core.assembly import build_data, build_module, load_assembly
+from t2x_core.checkpoint import read_checkpoint
+from t2x_core.training.fit import fit
+from t2x_core.training.run_folder import LAST
 from tests.conftest import TINY
 
 SCRIPT = Path(__file__).with_name("traced_fit.py")
@@ -21,7 +25,7 @@ SETTINGS = [
     *TINY,
     f"trainer.max_steps={STEPS}",
     f"watch.checkpoint_every={EVERY}",
-    "watch.validate_every=3",
+    "watch.validate_every=2",  # checkpoints fall on validations
     "watch.sample_every=5",
 ]
 
@@ -93,7 +97,7 @@ def test_tensorboard_shows_each_step_once_after_a_kill(whole, tmp_path):
     for tag in ("loss/total", "val/loss", "optimizer/learning_rate", "optimizer/gradient_norm"):
         assert points(tmp_path, tag) == points(whole, tag)
     assert [step for step, _ in points(whole, "loss/total")] == list(range(1, STEPS + 1))
-    assert [step for step, _ in points(whole, "val/loss")] == [3, 6, 9, 12]
+    assert [step for step, _ in points(whole, "val/loss")] == [2, 4, 6, 8, 10, 12]
 
 
 def test_accumulation_takes_the_same_samples_and_resumes_exactly(whole, tmp_path):
@@ -110,3 +114,14 @@ def test_accumulation_takes_the_same_samples_and_resumes_exactly(whole, tmp_path
         step = line["step"]
         assert line in expected[2 * step : 2 * step + 2]
     assert found[-2 * (STEPS - EVERY) :] == expected[2 * EVERY :]
+
+
+def test_a_resumed_run_knows_the_best_loss_of_its_last_step(tmp_path):
+    """Checkpoint and validation fall on the same step: the checkpoint must hold what the validation found."""
+    assembly = load_assembly("quickstart", [*TINY, "trainer.max_steps=2"])
+    module = build_module(assembly)
+    fit(assembly, module, build_data(assembly, module), tmp_path)
+    kept = read_checkpoint(tmp_path / LAST)["callbacks"]
+    (best,) = (state for state in kept.values() if state.get("monitor") == "val/loss")
+    assert best["best_model_path"].endswith("best.ckpt")
+    assert best["best_model_score"] > 0
