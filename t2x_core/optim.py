@@ -4,35 +4,79 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from t2x_core.errors import UserError
 from t2x_core.recipe import OptimizerConfig
 
 
 def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101); weight decay acts on matrices alone.
+    """The optimizer that the recipe names.
 
-    Not on biases, norms, and tables: parameters that stand by themselves (adaLN tables, positions, null tokens), whose
-    names do not end in "weight".
+    AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101); Lion (Chen et al. 2023, arXiv 2302.06675); or Muon (Jordan et
+    al. 2024), scaled to steps as large as AdamW's (Liu et al. 2025, arXiv 2502.16982), for the matrices of the blocks,
+    and AdamW for the rest.
+
+    Weight decay acts on matrices alone: not on biases, norms, and tables, which are parameters that stand by themselves
+    (adaLN tables, positions, null tokens), whose names do not end in "weight".
+
+    Raises:
+        UserError: a pattern of `lr_scale` fits no parameter.
     """
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
+    unused = set(config.lr_scale)
     for name, parameter in named:
-        (decayed if name.endswith("weight") and parameter.ndim > 1 else plain).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+        matrix = name.endswith("weight") and parameter.ndim > 1
+        pattern = next((pattern for pattern in config.lr_scale if fnmatchcase(name, pattern)), None)
+        unused.discard(pattern or "")
+        scale = 1.0 if pattern is None else config.lr_scale[pattern]
+        groups.setdefault((matrix, matrix and ".blocks." in name, scale), []).append(parameter)
+    if unused:
+        raise UserError(
+            f'optimizer.lr_scale: "{sorted(unused)[0]}" fits no parameter',
+            hint='write the beginning of a name and a star, such as "backbone.head.*", "adapters.*", "text_encoder.*"',
+        )
+    built: list[dict[str, Any]] = [
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay if matrix else 0.0,
+            "lr": config.lr * scale,
+            **({"use_fallback": not inner} if config.name == "muon" else {}),
+        }
+        for (matrix, inner, scale), parameters in sorted(groups.items(), key=lambda item: item[0], reverse=True)
+    ]
+    if config.name == "adamw":
+        return AdamW(built, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    from timm.optim import Lion, Muon  # costs a third of a second
+
+    if config.name == "muon":
+        return Muon(built, lr=config.lr, betas=config.betas, momentum=config.momentum, nesterov=True)
+    return Lion(built, lr=config.lr, betas=config.betas)
+
+
+def state_bytes(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> int:
+    """Memory of the optimizer's averages: two of the size of the weights for AdamW, one for Lion and Muon."""
+    if config.name == "lion":
+        return sum(p.nbytes for _, p in named)
+    groups = build_optimizer(named, config).param_groups
+    return sum(p.nbytes * (2 if group.get("use_fallback", True) else 1) for group in groups for p in group["params"])
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, max_steps: int) -> float:
-    """Share of the full learning rate at step `step` (from 0): linear warm-up, then constant or half a cosine."""
+    """Share of the full learning rate at step `step` (from 0): linear warm-up, then the schedule."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return 1.0
+    if config.schedule == "wsd":  # warm-up, stable, decay
+        left = min(1.0, max(0, max_steps - step) / (config.decay_share * max_steps))
+        return config.final_lr_ratio + (1 - config.final_lr_ratio) * left
     done = min(1.0, (step - config.warmup_steps) / max(1, max_steps - config.warmup_steps))
     return config.final_lr_ratio + (1 - config.final_lr_ratio) * (1 + math.cos(math.pi * done)) / 2
 

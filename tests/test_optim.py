@@ -4,8 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from t2x_core.assembly import build_module
-from t2x_core.optim import GradientClipping
+from t2x_core.assembly import build_data, build_module, load_assembly
+from t2x_core.checkpoint import read_checkpoint
+from t2x_core.errors import UserError
+from t2x_core.optim import GradientClipping, build_optimizer, learning_rate_factor, state_bytes
+from t2x_core.recipe import OptimizerConfig
+from t2x_core.training.fit import fit
+from t2x_core.training.run_folder import LAST
+from tests.conftest import TINY
 
 
 def with_gradients(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -53,3 +59,63 @@ def test_parameters_without_a_gradient_are_left_alone(tiny):
     assert squares["adapters.text-to-image"] == 0
     norm = torch.stack([p.grad.square().sum() for _, p in named if p.grad is not None]).sum().sqrt()
     torch.testing.assert_close(norm, torch.tensor(1.0), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "lion"])
+def test_an_optimizer_trains_and_goes_on_exactly(name, tmp_path):
+    def train(folder, steps, resume=False):
+        settings = [*TINY, f"optimizer.name={name}", "optimizer.schedule=constant", f"trainer.max_steps={steps}"]
+        assembly = load_assembly("quickstart", settings)
+        module = build_module(assembly)
+        fit(assembly, module, build_data(assembly, module), tmp_path / folder, resume=resume)
+        return read_checkpoint(tmp_path / folder / LAST)["state_dict"]
+
+    whole = train("whole", 4)
+    train("parts", 2)
+    parts = train("parts", 4, resume=True)
+    start = dict(build_module(load_assembly("quickstart", TINY)).trainable())
+    for key, weight in whole.items():
+        assert torch.equal(parts[key], weight), key
+        assert weight.isfinite().all()
+    assert sum(not torch.equal(start[key], weight) for key, weight in whole.items()) > 0.9 * len(whole)
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(tiny):
+    module = build_module(tiny)
+    optimizer = build_optimizer(module.trainable(), OptimizerConfig(name="muon", weight_decay=0.1))
+    names = {id(p): name for name, p in module.trainable()}
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            matrix = names[id(p)].endswith("weight") and p.ndim > 1
+            assert group["use_fallback"] == (not (matrix and ".blocks." in names[id(p)]))
+            assert group["weight_decay"] == (0.1 if matrix else 0)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
+
+
+def test_learning_rates_are_scaled_by_name_and_the_first_pattern_counts(tiny):
+    module = build_module(tiny)
+    config = OptimizerConfig(lr=0.01, lr_scale={"backbone.head.*": 0.5, "backbone.*": 2.0})
+    names = {id(p): name for name, p in module.trainable()}
+    for group in build_optimizer(module.trainable(), config).param_groups:
+        for p in group["params"]:
+            name = names[id(p)]
+            factor = 0.5 if name.startswith("backbone.head.") else 2.0 if name.startswith("backbone.") else 1.0
+            assert group["lr"] == 0.01 * factor
+    with pytest.raises(UserError, match=r'"bakbone\.\*" fits no parameter'):
+        build_optimizer(module.trainable(), OptimizerConfig(lr_scale={"bakbone.*": 0.5}))
+
+
+def test_wsd_is_level_and_falls_at_the_end():
+    config = OptimizerConfig(warmup_steps=10, schedule="wsd", decay_share=0.2, final_lr_ratio=0.1)
+    factors = [learning_rate_factor(step, config, 100) for step in (0, 9, 10, 80, 90, 100)]
+    assert factors == pytest.approx([0.1, 1, 1, 1, 0.55, 0.1])
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "lion"])
+def test_the_memory_of_an_optimizer_is_what_it_keeps(tiny, name):
+    module, config = build_module(tiny), OptimizerConfig(name=name)
+    named = with_gradients(module)
+    optimizer = build_optimizer(named, config)
+    optimizer.step()
+    kept = [v for state in optimizer.state.values() for v in state.values() if torch.is_tensor(v) and v.ndim]
+    assert sum(v.nbytes for v in kept) == state_bytes(named, config)

@@ -152,24 +152,30 @@ class DiffusionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW and its schedule."""
+    """The optimizer and its schedule."""
 
-    name: Literal["adamw"] = "adamw"
-    """Which optimizer."""
+    name: Literal["adamw", "muon", "lion"] = "adamw"
+    """`adamw`; `muon`: orthogonalised momentum for matrices of the blocks, AdamW for the rest; `lion`: signs only."""
     lr: Positive = 1e-4
-    """Peak learning rate, per optimizer step."""
+    """Peak learning rate, per optimizer step. `muon` steps as far as AdamW at the same one; `lion` wants less."""
+    lr_scale: dict[str, Positive] = field(default_factory=dict)
+    """Factors of the learning rate by name of parameters, such as "text_encoder.*": 0.1; the first that fits counts."""
     betas: tuple[Beta, Beta] = (0.9, 0.99)
     """Decay, per step, of the running mean of the gradient and of its square."""
+    momentum: Beta = 0.95
+    """Decay, per step, of the running mean of the gradient (muon only)."""
     eps: Positive = 1e-8
     """Added to the root of the mean square, in units of the gradient."""
     weight_decay: Annotated[float, Range(min=0)] = 0.01
     """Decoupled weight decay, as a factor of the learning rate."""
     warmup_steps: CountOrZero = 100
     """Optimizer steps over which the learning rate rises linearly."""
-    schedule: Literal["constant", "cosine"] = "cosine"
-    """Course of the learning rate after the warm-up, until trainer.max_steps."""
+    schedule: Literal["constant", "cosine", "wsd"] = "cosine"
+    """Course of the learning rate after the warm-up, until trainer.max_steps; `wsd`: constant, then a linear fall."""
+    decay_share: Annotated[float, Range(above=0, max=1)] = 0.2
+    """Share of trainer.max_steps over which the learning rate falls at the end (wsd only)."""
     final_lr_ratio: Fraction = 0.0
-    """Learning rate at the end of the cosine, as a fraction of lr."""
+    """Learning rate at the end of cosine and wsd, as a fraction of lr."""
     clip_norm: Positive | None = 1.0
     """Largest norm of the whole gradient; a longer one is scaled down; `null`: no clipping."""
 

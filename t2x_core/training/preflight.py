@@ -14,7 +14,7 @@ from t2x_core.data.mixture import MixedData
 from t2x_core.errors import UserError
 from t2x_core.interfaces import Source
 from t2x_core.module import T2XModule
-from t2x_core.optim import count_parameters
+from t2x_core.optim import count_parameters, state_bytes
 from t2x_core.recipe import Recipe
 from t2x_core.training.precision import resolve_precision
 from t2x_core.types import Batch, SampleKey
@@ -30,7 +30,7 @@ class Memory:
     """All parameters and buffers, frozen ones included."""
     gradients: int
     optimizer: int
-    """Adam's two averages, and the moving average of the weights."""
+    """The optimizer's averages, and the moving average of the weights."""
     activations: int
     """What the backward pass needs of one micro-batch, of the bucket that needs most."""
 
@@ -111,7 +111,8 @@ def estimate_memory(module: T2XModule, data: MixedData, recipe: Recipe, precisio
     trained = sum(p.nbytes for _, p in module.trainable())
     batches = [_largest(name, task.train_source(), size) for name, task in data.modules.items()]
     activations = max(saved_bytes(module, batch, precision) for batch in batches)
-    return Memory(everything, trained, 3 * trained, activations)
+    optimizer = state_bytes(module.trainable(), recipe.optimizer)
+    return Memory(everything, trained, optimizer + trained, activations)
 
 
 def saved_bytes(module: T2XModule, batch: Batch, precision: str) -> int:
