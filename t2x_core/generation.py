@@ -16,7 +16,7 @@ from torch import Tensor
 
 from t2x_core import keyed
 from t2x_core.assembly import Assembly, build_module, load_assembly
-from t2x_core.checkpoint import read_checkpoint
+from t2x_core.checkpoint import materialize, open_checkpoint
 from t2x_core.diffusion import SAMPLERS, grid, guided
 from t2x_core.errors import UserError
 from t2x_core.module import T2XModule, check_shapes
@@ -102,7 +102,7 @@ class T2XPipeline:
 
         Args:
             run: the folder.
-            checkpoint: "last" or "best", for a run.
+            checkpoint: "last", "best" or the number of a step, for a run.
             device: "cpu", "cuda", …; by default a GPU if there is one.
 
         Raises:
@@ -112,8 +112,7 @@ class T2XPipeline:
         if not (folder / RECIPE_FILE).is_file():
             raise UserError(f"{folder} is no run: it has no {RECIPE_FILE}")
         exported = (folder / MODEL_FILE).is_file()
-        file = folder / (MODEL_FILE if exported else f"checkpoints/{checkpoint}.ckpt")
-        weights = _read_exported(file) if exported else _read_average(file)
+        file, weights = _read_exported(folder / MODEL_FILE) if exported else _read_average(folder, checkpoint)
         assembly = load_assembly(str(folder / RECIPE_FILE), [])
         module = build_module(assembly)
         check_shapes({name: p.shape for name, p in module.trainable()}, weights, where=str(file))
@@ -167,15 +166,15 @@ class T2XPipeline:
         return plugin.render(samples.pixels, samples.conditions)
 
 
-def _read_average(file: Path) -> dict[str, Tensor]:
-    checkpoint = read_checkpoint(file)
-    if not isinstance(checkpoint, dict) or "ema" not in checkpoint:
-        raise UserError(f"{file} is no checkpoint of t2x")
-    return checkpoint["ema"]["weights"]
+def _read_average(run: Path, which: str) -> tuple[Path, dict[str, Tensor]]:
+    file, content = open_checkpoint(run, which)
+    if "ema" not in content:
+        raise UserError(f"{file} holds no averaged weights")
+    return file, materialize(content["ema"]["weights"])
 
 
-def _read_exported(file: Path) -> dict[str, Tensor]:
+def _read_exported(file: Path) -> tuple[Path, dict[str, Tensor]]:
     try:
-        return load_file(file)
+        return file, load_file(file)
     except SafetensorError as error:
         raise UserError(f"{file} is damaged: {error}") from error

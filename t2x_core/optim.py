@@ -8,10 +8,13 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from t2x_core.checkpoint import local
 from t2x_core.errors import UserError
 from t2x_core.recipe import OptimizerConfig
 
@@ -104,12 +107,21 @@ class GradientClipping:
 
     @torch.no_grad()
     def __call__(self) -> Tensor:
-        """Clips; returns the squared norm of each part's gradient before that, (parts,); 0 where there is none."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        found = iter(torch._foreach_norm(gradients))
+        """Clips; returns the squared norm of each part's gradient before that, (parts,); 0 where there is none.
+
+        Of sharded gradients each rank measures its rows; the sums go over the ranks that share a copy.
+        """
+        used = [p.grad for p in self.parameters if p.grad is not None]
+        gradients = [local(gradient) for gradient in used]
+        found = iter(torch._foreach_norm(gradients, dtype=torch.float32))
         norms = torch.stack([self._zero if p.grad is None else next(found) for p in self.parameters])
-        nn.utils.clip_grads_with_norm_(self.parameters, self.limit, torch.linalg.vector_norm(norms))
-        return norms.new_zeros(len(self.parts)).index_add_(0, self._index, norms.square())
+        squares = norms.new_zeros(len(self.parts)).index_add_(0, self._index, norms.square())
+        total = torch.linalg.vector_norm(norms)
+        if isinstance(used[0], DTensor):
+            dist.all_reduce(squares, group=used[0].device_mesh.get_group("shard"))
+            total = squares.sum().sqrt()
+        torch._foreach_mul_(gradients, (self.limit / (total + 1e-6)).clamp(max=1.0))
+        return squares
 
 
 def _part(name: str) -> str:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,6 @@ from t2x_core.runs import find_run
 
 STARTED = time.perf_counter()
 """When the command began, to tell how long it took to the first step."""
-RUN_FOLDER = "T2X_RUN_FOLDER"
-"""Environment variable in which the first process tells those that it starts as other ranks where the run is."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,11 +40,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     from t2x_core import quarantine
     from t2x_core.assembly import build_data, build_module, load_assembly
-    from t2x_core.training import fit, preflight, run_folder
+    from t2x_core.training import fit, parallel, preflight, run_folder
     from t2x_core.training.callbacks.progress import minutes
     from t2x_core.training.log import start_log
 
-    start_log(None, quiet=_is_other_rank())
+    launch = parallel.launched()
+    start_log(None, quiet=launch.rank > 0)
     assembly = load_assembly(arguments.recipe, arguments.overrides)
     with assembly.composed.blame("trainer"):
         preflight.check_devices(assembly.recipe)
@@ -56,19 +56,23 @@ def run(arguments: argparse.Namespace) -> int:
         run_folder.check_root(assembly.recipe.watch.runs_dir)
         print("\n".join(preflight.rehearse(assembly, module, data)))
         return 0
-    folder = _folder(arguments, assembly)
-    console = start_log(folder / run_folder.LOG, quiet=_is_other_rank())
-    try:
-        result = fit(
-            assembly, module, data, folder, resume=arguments.resume is not None, console=console, started=STARTED
-        )
-    except UserError:
-        raise
-    except Exception as error:
-        if os.environ.get("T2X_DEBUG") == "1":
+    parallel.connect(launch, cpu=assembly.recipe.trainer.accelerator == "cpu")
+    folder = Path(parallel.agree_on(launch, lambda: str(_folder(arguments, assembly))))
+    with run_folder.locked(folder) if launch.rank == 0 else nullcontext():
+        console = start_log(folder / run_folder.LOG, quiet=launch.rank > 0)
+        try:
+            result = fit(
+                assembly, module, data, folder, resume=arguments.resume is not None, console=console, started=STARTED
+            )
+        except UserError:
             raise
-        print(f"t2x: training failed: {error.__class__.__name__}: {error}; T2X_DEBUG=1 shows where", file=sys.stderr)
-        return 3
+        except Exception as error:
+            if os.environ.get("T2X_DEBUG") == "1":
+                raise
+            print(
+                f"t2x: training failed: {error.__class__.__name__}: {error}; T2X_DEBUG=1 shows where", file=sys.stderr
+            )
+            return 3
     if result.signal is not None:
         console.print(f"saved at step {result.steps}; go on with: t2x fit {arguments.recipe} --resume {folder}")
         return 128 + result.signal
@@ -80,18 +84,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _is_other_rank() -> bool:
-    return int(os.environ.get("LOCAL_RANK", "0")) > 0
-
-
 def _folder(arguments: argparse.Namespace, assembly: Any) -> Path:
-    """The run's folder, made or found; one for all ranks."""
+    """The run's folder, made or found."""
     from t2x_core.assembly import load_assembly
     from t2x_core.recipe import find_recipe, to_plain
     from t2x_core.training import run_folder
 
-    if _is_other_rank() and RUN_FOLDER in os.environ:
-        return Path(os.environ[RUN_FOLDER])
     plain = to_plain(assembly.recipe)
     root = assembly.recipe.watch.runs_dir
     name = run_folder.recipe_name(find_recipe(arguments.recipe))
@@ -102,5 +100,4 @@ def _folder(arguments: argparse.Namespace, assembly: Any) -> Path:
         folder = find_run(arguments.resume or name, root)
         own = load_assembly(str(folder / run_folder.RECIPE_FILE), [])
         run_folder.check_resume(folder, to_plain(own.recipe), plain)
-    os.environ[RUN_FOLDER] = str(folder)
     return folder

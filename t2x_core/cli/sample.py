@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", help="which task, if the model was trained on several")
     parser.add_argument("--steps", type=int, help="solver steps (default: the recipe's)")
     parser.add_argument("--guidance", type=float, help="guidance scale, 1 = none (default: the recipe's)")
-    parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="which one (default last)")
+    parser.add_argument("--checkpoint", default="last", help="last, best, or the number of a step (default last)")
     parser.add_argument("--batch-size", type=int, default=1, help="samples computed at once (default 1)")
     parser.add_argument("--device", help="cpu, cuda … (default: a GPU if there is one)")
     parser.set_defaults(run=run)

@@ -206,8 +206,10 @@ class TrainerConfig:
     """Machines of the run."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Kind of device; `auto`: a GPU if there is one."""
-    strategy: Literal["auto", "ddp"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp2", "hsdp"] = "auto"
     """How devices share the work; `auto`: a single device, or ddp."""
+    shards: Count | None = None
+    """Devices that share one copy of the weights (hsdp only); `null`: those of one node."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """Arithmetic of the network; `auto`: bf16-mixed where the hardware has it, else 32-true."""
     workers: CountOrZero = 0
@@ -245,6 +247,10 @@ class WatchConfig:
     """Pictures that the task scores at the end; `0`: no score."""
     checkpoint_every: Count = 500
     """Optimizer steps between two checkpoints."""
+    checkpoint_minutes: Positive | None = 30.0
+    """Minutes after which a checkpoint is written even if not so many steps have been done; `null`: never."""
+    keep_checkpoints: Count = 2
+    """Checkpoints that are kept, the newest ones; the best one is kept besides."""
     runs_dir: Annotated[Path, FROM_CURRENT_FOLDER] = Path("runs")
     """Folder in which each run makes its own, relative to the current folder (not to the recipe)."""
 

@@ -9,18 +9,24 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
+from t2x_core.checkpoint import StoredTensor, local
 from t2x_core.module import T2XModule
 from t2x_core.recipe import EMAConfig
 
 
 class EMA(Callback):
-    """Averages everything that is trained, after each optimizer step: w̄ ← decay·w̄ + (1 - decay)·w."""
+    """Averages everything that is trained, after each optimizer step: w̄ ← decay·w̄ + (1 - decay)·w.
+
+    In float32 at least, as an average in bfloat16 would stand still; of sharded weights each rank averages its own rows.
+    """
 
     def __init__(self, config: EMAConfig) -> None:
         self.config = config
         self.updates = 0
         self.weights: dict[str, Tensor] = {}
+        self._loaded: dict[str, Tensor | StoredTensor] = {}
 
     def decay(self) -> float:
         """The decay of the next update; early ones are smaller, so that the start is forgotten."""
@@ -29,47 +35,55 @@ class EMA(Callback):
         return min(self.config.decay, (1 + self.updates) / (10 + self.updates))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        current = self._current(pl_module)
-        if self.weights:  # from a checkpoint
-            self.weights = {name: self.weights[name].to(w.device) for name, w in current.items()}
-        else:
-            self.weights = {name: w.clone() for name, w in current.items()}
+        self.weights = {name: w.to(_wide(w.dtype), copy=True) for name, w in self._current(pl_module).items()}
+        for name, saved in self._loaded.items():
+            mine = self.weights[name]
+            local(mine).copy_(local(saved.like(mine)) if isinstance(saved, StoredTensor) else saved)
+        self._loaded = {}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step > self.updates:
-            torch._foreach_lerp_(list(self.weights.values()), list(self._current(pl_module).values()), 1 - self.decay())
+            average = [local(w) for w in self.weights.values()]
+            current = [local(w).to(_wide(w.dtype)) for w in self._current(pl_module).values()]
+            torch._foreach_lerp_(average, current, 1 - self.decay())
             self.updates += 1
 
     @contextmanager
     def applied(self, module: LightningModule) -> Iterator[None]:
         """Inside, the module has the averaged weights; afterwards its own again, to the last bit."""
-        self._swap(module)
+        _give_up_gathered(module)
+        own = {name: local(w).clone() for name, w in self._current(module).items()}
+        self._put(module, self.weights)
         try:
             yield
         finally:
-            self._swap(module)
+            self._put(module, own)
 
-    def _swap(self, module: LightningModule) -> None:
+    def _put(self, module: LightningModule, weights: dict[str, Tensor]) -> None:
+        _give_up_gathered(module)
         for name, w in self._current(module).items():
-            mine = self.weights[name].clone()
-            self.weights[name].copy_(w)
-            w.copy_(mine)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._swap(pl_module)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._swap(pl_module)
+            local(w).copy_(local(weights[name]))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["ema"] = {"updates": self.updates, "weights": self.weights}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.updates, self.weights = checkpoint["ema"]["updates"], checkpoint["ema"]["weights"]
+        self.updates, self._loaded = checkpoint["ema"]["updates"], checkpoint["ema"]["weights"]
 
     @staticmethod
     def _current(module: LightningModule) -> dict[str, Tensor]:
         assert isinstance(module, T2XModule)
         return {name: p.detach() for name, p in module.trainable()}
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _give_up_gathered(module: LightningModule) -> None:
+    """Sharded weights that a forward pass has left gathered are given up: the copy would go on with the old values."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()

@@ -13,20 +13,24 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import Profiler
 from rich.console import Console
 
 from t2x_core import quarantine
 from t2x_core.assembly import Assembly
-from t2x_core.checkpoint import AtomicCheckpointIO, read_checkpoint
+from t2x_core.checkpoint import checkpoints_of, readable, step_of
 from t2x_core.data.mixture import MixedData
+from t2x_core.errors import UserError
 from t2x_core.module import T2XModule
 from t2x_core.recipe import Recipe
 from t2x_core.training import preflight, run_folder
-from t2x_core.training.callbacks import Board, Ending, Interruption, Metrics, Progress, Sampling
+from t2x_core.training.callbacks import Board, Checkpoints, Interruption, Metrics, Progress, Sampling
+from t2x_core.training.checkpoint_io import SafeCheckpointIO
 from t2x_core.training.ema import EMA
+from t2x_core.training.parallel import build_strategy
+from t2x_core.training.parallel.watch import Watch
 from t2x_core.training.precision import resolve_precision
 
 log = logging.getLogger("t2x")
@@ -76,29 +80,30 @@ def fit(
     if recipe.trainer.threads is not None:
         torch.set_num_threads(recipe.trainer.threads)
     torch.set_float32_matmul_precision(recipe.matmul_precision)
-    checkpoint = folder / run_folder.LAST
-    start = checkpoint if resume and checkpoint.is_file() else None
+    start = _newest(folder) if resume else None
 
-    ema, metrics = EMA(recipe.ema), _metrics(recipe)
+    ema, metrics, interruption = EMA(recipe.ema), _metrics(recipe), Interruption()
     sampling = Sampling(assembly, data, ema, metrics, folder / run_folder.SAMPLES)
-    interruption = Interruption(checkpoint, recipe.trainer.accumulation)
+    checkpoints = Checkpoints(folder, recipe, metrics, interruption)
     watchers: list[Callback] = [
+        Watch(),
         ema,
         metrics,
-        Ending(checkpoint, recipe.watch.checkpoint_every),
         sampling,
         Board(recipe, folder.name, metrics, sampling),
         Progress(metrics, recipe.trainer.max_steps, console or Console(), started),
         interruption,
         *extra,
+        checkpoints,
     ]
     with warnings.catch_warnings():
         _silence_lightning()
-        trainer = build_trainer(recipe, folder, watchers, metrics.clock, first_step=_steps_of(start))
+        first_step = step_of(start) if start else 0
+        trainer = build_trainer(recipe, folder, watchers, metrics.clock, first_step=first_step)
         _announce(trainer, assembly, module, data, folder)
         began = time.perf_counter()
         trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
-    stopped = None if interruption.signal is None else signal.Signals(interruption.signal)
+    stopped = signal.Signals(checkpoints.signal) if checkpoints.signal else None
     example = next(iter(data.modules.values())).val_conditions(1).captions[0]
     return FitResult(folder, trainer.global_step, time.perf_counter() - began, sampling.scores, stopped, example)
 
@@ -108,17 +113,14 @@ def build_trainer(
 ) -> L.Trainer:
     """The Trainer of a recipe; one Lightning epoch is the whole run."""
     config, watch = recipe.trainer, recipe.watch
-    checkpoints: list[Callback] = [
-        _keep(ModelCheckpoint, folder / run_folder.BEST, monitor="val/loss"),
-        _keep(LastCheckpoint, folder / run_folder.LAST, every_n_train_steps=watch.checkpoint_every),
-    ]
+    strategy = build_strategy(recipe)
     # Points that a killed run wrote after its last checkpoint are hidden when they are written again.
     logger = TensorBoardLogger(folder, name=None, version=run_folder.TENSORBOARD, purge_step=first_step + 1)
     return L.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
-        strategy=config.strategy,
+        strategy=strategy,
         precision=resolve_precision(config.precision, config.accelerator),
         max_steps=config.max_steps,
         max_epochs=-1,
@@ -129,38 +131,30 @@ def build_trainer(
         use_distributed_sampler=False,
         deterministic=recipe.deterministic,
         log_every_n_steps=1,
-        callbacks=[*callbacks, *checkpoints],
-        plugins=[AtomicCheckpointIO()],
+        callbacks=callbacks,
+        plugins=[SafeCheckpointIO()] if strategy == "auto" else [],
         logger=logger,
         profiler=profiler,
+        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         gradient_clip_val=None,
     )
 
 
-class LastCheckpoint(ModelCheckpoint):
-    """Where a validation falls on its step, it saves again afterwards: a resumed run must know the best loss so far."""
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        super().on_validation_end(trainer, pl_module)
-        if self._last_global_step_saved == trainer.global_step:
-            self._save_checkpoint(trainer, self.best_model_path)
-
-
-def _keep(kind: type[ModelCheckpoint], path: Path, **when: Any) -> ModelCheckpoint:
-    """Lightning's checkpoint callback for one file that is replaced each time."""
-    return kind(
-        path.parent, path.stem, save_top_k=1, auto_insert_metric_name=False, enable_version_counter=False, **when
-    )
+def _newest(folder: Path) -> Path | None:
+    """The newest checkpoint that can be read; None if the run has none. Damaged ones are set aside."""
+    there = checkpoints_of(folder)
+    found = next((path for path, _ in readable(folder)), None)
+    if there and found is None:
+        raise UserError(f"no checkpoint in {folder} can be read", hint="start a new run")
+    for damaged in [path for path in there if found and step_of(path) > step_of(found)]:
+        damaged.replace(damaged.with_name(f"damaged_{damaged.name}"))
+    return found
 
 
 def _metrics(recipe: Recipe) -> Metrics:
     return Metrics(recipe.watch.log_every, recipe.trainer.accumulation, recipe.trainer.global_batch)
-
-
-def _steps_of(checkpoint: Path | None) -> int:
-    return read_checkpoint(checkpoint)["global_step"] if checkpoint else 0
 
 
 def _announce(trainer: L.Trainer, assembly: Assembly, module: T2XModule, data: MixedData, folder: Path) -> None:
@@ -180,5 +174,6 @@ def _silence_lightning() -> None:
         ".*resuming from a checkpoint that ended before.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*isinstance.treespec, LeafSpec.*",
+        ".*FSDP2-wrapped module .* returned a view tensor.*",
     ):
         warnings.filterwarnings("ignore", message)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,12 @@ from t2x_core.errors import UserError
 from t2x_core.recipe import dump_yaml
 from t2x_core.runs import RECIPE_FILE
 
-LAST, BEST = Path("checkpoints/last.ckpt"), Path("checkpoints/best.ckpt")
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
 SAMPLES, TENSORBOARD, LOG, ENVIRONMENT = "samples", "tensorboard", "log.txt", "environment.json"
 PACKAGES = ("t2x", "torch", "torchvision", "lightning", "timm", "omegaconf", "numpy", "pillow")
 MAY_CHANGE = (
@@ -27,6 +34,7 @@ MAY_CHANGE = (
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",
+    "trainer.shards",
     "trainer.workers",
     "trainer.threads",
     "watch",
@@ -99,6 +107,29 @@ def check_resume(folder: Path, own: Mapping[str, Any], recipe: Mapping[str, Any]
             f"{folder} cannot go on with another recipe: {changes}",
             hint=f"start a new run, or change only {', '.join(MAY_CHANGE)}",
         )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a second process out of the folder; UserError if there is one. The lock goes with its process."""
+    file = (folder / LOCK).open("a+")
+    try:
+        if fcntl is not None:
+            try:
+                # Of the process, not of the file: loader processes that outlive a kill for a moment do not hold it.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                who = file.read().strip() or "another process"
+                raise UserError(f"{folder} is being trained in by {who}", hint="wait for it, or stop it first") from error
+            except OSError:
+                pass  # some network drives have no locks
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
+    finally:
+        file.close()
 
 
 def flat(tree: Any, path: str = "") -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """What watches a run, one callback a file."""
 
 from t2x_core.training.callbacks.board import Board
-from t2x_core.training.callbacks.ending import Ending
+from t2x_core.training.callbacks.checkpoints import Checkpoints
 from t2x_core.training.callbacks.interruption import Interruption
 from t2x_core.training.callbacks.metrics import Metrics
 from t2x_core.training.callbacks.progress import Progress
 from t2x_core.training.callbacks.sampling import Sampling
 
-__all__ = ["Board", "Ending", "Interruption", "Metrics", "Progress", "Sampling"]
+__all__ = ["Board", "Checkpoints", "Interruption", "Metrics", "Progress", "Sampling"]

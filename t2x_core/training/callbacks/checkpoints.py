@@ -1,0 +1,73 @@
+"""What is saved, when, and for how long."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from t2x_core.checkpoint import best_of, checkpoint_of, checkpoints_of, step_of, write_best
+from t2x_core.recipe import Recipe
+from t2x_core.training.callbacks.interruption import Interruption
+from t2x_core.training.callbacks.metrics import Metrics
+from t2x_core.training.checkpoint_io import SafeCheckpointIO
+from t2x_core.training.parallel.agreement import Agreement
+
+
+class Checkpoints(Callback):
+    """Saves every n steps, every m minutes, at a new best, on a signal, and at the end; keeps the last k and the best.
+
+    Put it behind all callbacks whose state belongs to the step.
+    """
+
+    def __init__(self, run: Path, recipe: Recipe, metrics: Metrics, interruption: Interruption) -> None:
+        self.run, self.watch, self.trainer_config = run, recipe.watch, recipe.trainer
+        self.metrics, self.interruption = metrics, interruption
+        self.signal = 0
+        """The signal on which all ranks have stopped, or 0."""
+        self._saved, self._best = -1, math.inf
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._agree = Agreement()
+        self._saved = trainer.global_step
+        self._saved_at = time.monotonic()
+        self._best = self.metrics.best
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % self.trainer_config.accumulation:
+            return
+        minutes = self.watch.checkpoint_minutes
+        late = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
+        signal, waited = self._agree(self.interruption.signal, int(late))
+        best = self.metrics.best < self._best
+        step = trainer.global_step
+        regular = step % self.watch.checkpoint_every == 0 or step >= self.trainer_config.max_steps
+        if regular or best or waited or signal:
+            self.save(trainer)
+        if best:
+            self._best = self.metrics.best
+            if trainer.is_global_zero:
+                write_best(self.run, step, self._best)
+        if signal:
+            self.signal, trainer.should_stop = signal, True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._agree.close()
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Saves this step, unless it is saved, and removes what is no longer kept."""
+        if self._saved == trainer.global_step:
+            return
+        trainer.save_checkpoint(checkpoint_of(self.run, trainer.global_step))
+        self._saved, self._saved_at = trainer.global_step, time.monotonic()
+        if trainer.is_global_zero:
+            best = best_of(self.run)
+            for old in checkpoints_of(self.run)[: -self.watch.keep_checkpoints]:
+                if step_of(old) != best:
+                    SafeCheckpointIO().remove_checkpoint(old)
