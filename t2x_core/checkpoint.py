@@ -4,18 +4,17 @@
                               rank_00000.safetensors  what rank 0 held: everything, or its rows of sharded tensors
     checkpoints/best.json                             which step had the lowest validation loss
 
-A folder is written beside its place, synced and renamed: it is there whole, or not at all. It does not matter on how many
-ranks a checkpoint was written: a tensor is read by rows.
+A folder is written beside its place, synced and renamed: it is there whole, or not at all. On how many ranks a
+checkpoint was written does not matter: a tensor is read by rows.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from t2x_core.errors import UserError
+from t2x_core.sharding import first_row, is_written_by, local
 
 log = logging.getLogger("t2x")
 
@@ -35,29 +35,6 @@ FOLDER = "checkpoints"
 INDEX = "index.json"
 BEST = "best.json"
 FORMAT = 1
-
-
-def local(tensor: Tensor) -> Tensor:
-    """What this rank holds of a tensor: its rows of a sharded one, else all of it; the same memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def first_row(tensor: Tensor) -> int:
-    """The first row (index on axis 0) of what this rank holds. FSDP2 cuts axis 0 into equal parts, the last smaller."""
-    if not isinstance(tensor, DTensor):
-        return 0
-    mesh = tensor.device_mesh
-    axis = next(i for i, placement in enumerate(tensor.placements) if placement.is_shard(0))
-    return min(len(tensor), mesh.get_local_rank(axis) * math.ceil(len(tensor) / mesh.size(axis)))
-
-
-def _is_mine(tensor: Tensor, rank: int) -> bool:
-    """Whether this rank writes its part: of what several ranks hold alike, the first does."""
-    if not isinstance(tensor, DTensor):
-        return rank == 0
-    mesh = tensor.device_mesh
-    alike = [mesh.get_local_rank(i) for i, placement in enumerate(tensor.placements) if not placement.is_shard()]
-    return not any(alike) and len(local(tensor)) > 0
 
 
 @dataclass(frozen=True)
@@ -104,7 +81,9 @@ class StoredTensor:
 def read_checkpoint(folder: Path) -> dict[str, Any]:
     """A checkpoint's content, tensors as `StoredTensor`; UserError if it is missing, damaged, or something else."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is no checkpoint", hint="a checkpoint is a folder, such as checkpoints/step_00000250")
+        raise UserError(
+            f"{folder} is no checkpoint", hint="a checkpoint is a folder, such as checkpoints/step_00000250"
+        )
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         if index["format"] != FORMAT:
@@ -173,7 +152,7 @@ def write_checkpoint(content: Mapping[str, Any], folder: Path, together: bool = 
     structure = _encode(content, tensors, "")
     rank = dist.get_rank() if together else 0
     file, beside = f"rank_{rank:05d}.safetensors", folder.with_name(f".{folder.name}.part")
-    mine = {path: local(tensor) for path, tensor in tensors.items() if _is_mine(tensor, rank)}
+    mine = {path: local(tensor) for path, tensor in tensors.items() if is_written_by(tensor, rank)}
     pieces = {path: (first_row(tensors[path]), len(part) if part.ndim else 1, file) for path, part in mine.items()}
 
     with _failing_alike(folder, beside, together):
@@ -317,15 +296,23 @@ def write_best(run: Path, step: int, loss: float) -> None:
     beside.replace(file)
 
 
-def readable(run: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The checkpoints of a run that can be read, the newest first; of each that cannot, the log says so."""
+def newest(run: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint that can be read; of newer ones, which cannot, the log says so.
+
+    Raises:
+        UserError: there is none.
+    """
+    problems: list[UserError] = []
     for folder in reversed(checkpoints_of(run)):
         try:
             content = read_checkpoint(folder)
         except UserError as error:
-            log.warning("%s; the one before it is taken", error)
+            problems.append(error)
             continue
-        yield folder, content
+        for problem in problems:
+            log.warning("%s; going back to %s", problem, folder.name)
+        return folder, content
+    raise problems[0] if problems else UserError(f"{run} has no checkpoint", hint="the run has not saved one yet")
 
 
 def open_checkpoint(run: Path, which: str) -> tuple[Path, dict[str, Any]]:
@@ -335,12 +322,10 @@ def open_checkpoint(run: Path, which: str) -> tuple[Path, dict[str, Any]]:
         UserError: there is none, or it cannot be read.
     """
     there = checkpoints_of(run)
-    if not there:
-        raise UserError(f"{run} has no checkpoint", hint="the run has not saved one yet")
-    if which == "last":
-        for found in readable(run):
-            return found
-        raise UserError(f"{run} has no checkpoint that can be read")
+    if which == "last" or not there:
+        return newest(run)
+    if which != "best" and not which.isdigit():
+        raise UserError(f'a checkpoint is last, best or the number of a step, not "{which}"')
     step = best_of(run) if which == "best" else int(which)
     if step is None:
         raise UserError(f"{run} has no best checkpoint", hint="it has not been validated yet; take the last one")

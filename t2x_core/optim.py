@@ -14,9 +14,9 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from t2x_core.checkpoint import local
 from t2x_core.errors import UserError
 from t2x_core.recipe import OptimizerConfig
+from t2x_core.sharding import local
 
 
 def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> Optimizer:

@@ -20,9 +20,9 @@ def find_run(name: str, root: Path = Path("runs")) -> Path:
             return runs[-1]
     given = Path(name)
     hint = f"give the folder of a run, or a recipe that has one in {root}/"
+    around = [str(folder) for folder in given.parents if (folder / RECIPE_FILE).is_file()]
+    hint = f"write {around[0]}" if around else hint
     if given.is_file():
-        around = [str(folder) for folder in given.parents if (folder / RECIPE_FILE).is_file()]
-        hint = f"write {around[0]}" if around else hint
         raise UserError(f"{name} is a file, not the folder of a run", where="command line", hint=hint)
     if given.is_dir():
         raise UserError(f"{name} holds no run: there is no {RECIPE_FILE} in it", where="command line", hint=hint)

@@ -5,12 +5,11 @@ import torch
 from torch import nn
 
 from t2x_core.assembly import build_data, build_module, load_assembly
-from t2x_core.checkpoint import read_checkpoint
+from t2x_core.checkpoint import materialize, open_checkpoint
 from t2x_core.errors import UserError
 from t2x_core.optim import GradientClipping, build_optimizer, learning_rate_factor, state_bytes
 from t2x_core.recipe import OptimizerConfig
 from t2x_core.training.fit import fit
-from t2x_core.training.run_folder import LAST
 from tests.conftest import TINY
 
 
@@ -68,7 +67,7 @@ def test_an_optimizer_trains_and_goes_on_exactly(name, tmp_path):
         assembly = load_assembly("quickstart", settings)
         module = build_module(assembly)
         fit(assembly, module, build_data(assembly, module), tmp_path / folder, resume=resume)
-        return read_checkpoint(tmp_path / folder / LAST)["state_dict"]
+        return materialize(open_checkpoint(tmp_path / folder, "last")[1]["state_dict"])
 
     whole = train("whole", 4)
     train("parts", 2)

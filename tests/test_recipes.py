@@ -48,7 +48,7 @@ def test_a_recipe_trains(name, needed, tmp_path, monkeypatch, capsys):
     run = find_run(name.split("/")[-1])
     assert "trained 2 steps in 0:" in printed
     assert f"t2x sample {run}" in printed
-    for file in ("recipe.yaml", "environment.json", "log.txt", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
+    for file in ("recipe.yaml", "environment.json", "log.txt", "checkpoints/best.json"):
         assert (run / file).is_file(), file
     assert list((run / "samples").glob("*_0000002.png"))
     assert list((run / "tensorboard").glob("events*"))

@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("num", "batch_size", "steps"):
         if (given := getattr(arguments, name)) is not None and given < 1:
             raise _mistake(f"--{name.replace('_', '-')} must be at least 1, not {given}")
+    check_which(arguments.checkpoint)
     _check_writable(arguments.out)
     run = find_run(arguments.run_folder)
     check_recipe(compose(run / RECIPE_FILE), settings)  # it may have been edited
@@ -59,6 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _mistake(message: str, hint: str | None = None) -> UserError:
     return UserError(message, where="command line", hint=hint)
+
+
+def check_which(checkpoint: str) -> None:
+    """UserError if this is not the name of a checkpoint."""
+    if checkpoint not in ("last", "best") and not checkpoint.isdigit():
+        raise _mistake(f'--checkpoint is last, best or the number of a step, not "{checkpoint}"')
 
 
 def _check_writable(out: Path) -> None:

@@ -11,15 +11,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from t2x_core.checkpoint import StoredTensor, local
+from t2x_core.checkpoint import StoredTensor
 from t2x_core.module import T2XModule
 from t2x_core.recipe import EMAConfig
+from t2x_core.sharding import local
 
 
 class EMA(Callback):
     """Averages everything that is trained, after each optimizer step: w̄ ← decay·w̄ + (1 - decay)·w.
 
-    In float32 at least, as an average in bfloat16 would stand still; of sharded weights each rank averages its own rows.
+    In float32 at least, as an average in bfloat16 would stand still; of sharded weights each rank averages its rows.
     """
 
     def __init__(self, config: EMAConfig) -> None:

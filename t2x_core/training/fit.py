@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
@@ -20,9 +19,8 @@ from rich.console import Console
 
 from t2x_core import quarantine
 from t2x_core.assembly import Assembly
-from t2x_core.checkpoint import checkpoints_of, readable, step_of
+from t2x_core.checkpoint import checkpoints_of, newest, step_of
 from t2x_core.data.mixture import MixedData
-from t2x_core.errors import UserError
 from t2x_core.module import T2XModule
 from t2x_core.recipe import Recipe
 from t2x_core.training import preflight, run_folder
@@ -143,12 +141,12 @@ def build_trainer(
 
 
 def _newest(folder: Path) -> Path | None:
-    """The newest checkpoint that can be read; None if the run has none. Damaged ones are set aside."""
+    """The newest checkpoint that can be read, or None if the run has none. Damaged ones are set aside."""
     there = checkpoints_of(folder)
-    found = next((path for path, _ in readable(folder)), None)
-    if there and found is None:
-        raise UserError(f"no checkpoint in {folder} can be read", hint="start a new run")
-    for damaged in [path for path in there if found and step_of(path) > step_of(found)]:
+    if not there:
+        return None
+    found, _ = newest(folder)
+    for damaged in there[there.index(found) + 1 :]:
         damaged.replace(damaged.with_name(f"damaged_{damaged.name}"))
     return found
 

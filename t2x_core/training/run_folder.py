@@ -121,7 +121,9 @@ def locked(folder: Path) -> Iterator[None]:
             except BlockingIOError as error:
                 file.seek(0)
                 who = file.read().strip() or "another process"
-                raise UserError(f"{folder} is being trained in by {who}", hint="wait for it, or stop it first") from error
+                raise UserError(
+                    f"{folder} is being trained in by {who}", hint="wait for it, or stop it first"
+                ) from error
             except OSError:
                 pass  # some network drives have no locks
         file.truncate(0)

@@ -8,10 +8,9 @@ import torch
 
 from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.bench.fit import BareLoop, LoopBenchmark
-from t2x_core.checkpoint import read_checkpoint
+from t2x_core.checkpoint import materialize, open_checkpoint
 from t2x_core.cli.main import main
 from t2x_core.training.fit import fit
-from t2x_core.training.run_folder import LAST
 from tests.conftest import TINY
 
 
@@ -19,7 +18,7 @@ def test_the_bare_loop_trains_what_fit_trains(tmp_path):
     assembly = load_assembly("quickstart", [*TINY, "trainer.accumulation=2", "trainer.max_steps=4"])
     module = build_module(assembly)
     fit(assembly, module, build_data(assembly, module), tmp_path)
-    saved = read_checkpoint(tmp_path / LAST)
+    saved = materialize(open_checkpoint(tmp_path, "last")[1])
     bare = BareLoop(assembly)
     bare.start(torch.device("cpu"), "32-true")
     bare.steps(4)

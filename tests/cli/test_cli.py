@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from t2x_core.checkpoint import read_checkpoint
+from t2x_core.checkpoint import open_checkpoint
 from t2x_core.cli.main import main
 from t2x_core.runs import find_run
-from t2x_core.training.run_folder import LAST
 from tests.conftest import TINY
 
 
@@ -131,7 +130,7 @@ def test_an_interrupted_run_saves_says_how_to_go_on_and_does(sent, code, tmp_pat
     command = [sys.executable, "-m", "t2x_core.cli.main", "fit", "quickstart"]
     process = subprocess.Popen([*command, *settings], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("runs/*/*/checkpoints/best.ckpt")):  # the first validation has been: it trains
+    while not list(tmp_path.glob("runs/*/*/checkpoints/best.json")):  # the first validation has been: it trains
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -150,10 +149,10 @@ def test_the_last_step_is_saved_whatever_the_steps_between_checkpoints(tmp_path,
     monkeypatch.chdir(tmp_path)
     settings = [*TINY, "watch.checkpoint_every=2", "trainer.max_steps=3"]
     assert main(["fit", "quickstart", *settings, "--folder", "one"]) == 0
-    assert read_checkpoint(tmp_path / "one" / LAST)["global_step"] == 3
+    assert open_checkpoint(tmp_path / "one", "last")[1]["global_step"] == 3
     assert "first step done " in capsys.readouterr().out
     assert main(["fit", "quickstart", *settings, "trainer.max_steps=5", "--resume", "one"]) == 0
     assert main(["fit", "quickstart", *settings, "trainer.max_steps=5", "--folder", "whole"]) == 0
-    resumed, whole = (read_checkpoint(tmp_path / run / LAST) for run in ("one", "whole"))
+    resumed, whole = (open_checkpoint(tmp_path / run, "last")[1] for run in ("one", "whole"))
     assert resumed["global_step"] == whole["global_step"] == 5
     assert resumed["ema"]["updates"] == whole["ema"]["updates"] == 5

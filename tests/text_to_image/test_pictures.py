@@ -160,7 +160,7 @@ def test_ctrl_c_reaches_the_workers_too_and_the_run_is_saved(few, tmp_path):
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("runs/*/*/checkpoints/best.ckpt")):
+    while not list(tmp_path.glob("runs/*/*/checkpoints/best.json")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -67,7 +67,7 @@ def test_a_chosen_folder_is_used_and_never_overwritten(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "quickstart", *TINY, "--folder", "mine"]) == 0
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "mine").rglob("*")}
-    assert (tmp_path / "mine" / "checkpoints" / "last.ckpt").is_file()
+    assert (tmp_path / "mine" / "checkpoints" / "step_00000002").is_dir()
     capsys.readouterr()
     assert main(["fit", "quickstart", *TINY, "--folder", "mine"]) == 2
     assert "mine holds a run; go on with it by --resume mine, or choose another folder" in capsys.readouterr().err

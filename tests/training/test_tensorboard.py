@@ -22,6 +22,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 
 from t2x_core.assembly import Assembly, build_data, build_module, load_assembly
+from t2x_core.checkpoint import checkpoint_of
 from t2x_core.rendering import caption_grid
 from t2x_core.training import fit, run_folder, tensorboard
 from t2x_core.training.callbacks import Metrics
@@ -212,7 +213,7 @@ class KeepCheckpoint(Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == 5:
-            shutil.copy(self.folder / run_folder.LAST, self.folder / "kept.ckpt")
+            shutil.copytree(checkpoint_of(self.folder, 4), self.folder / "kept")
 
 
 def test_a_resumed_run_shows_what_an_uninterrupted_one_does(tmp_path):
@@ -221,7 +222,9 @@ def test_a_resumed_run_shows_what_an_uninterrupted_one_does(tmp_path):
     run = tmp_path / "run"
     train(run, *settings, extra=[KeepCheckpoint(run)])
     before = everything(read(run))
-    shutil.copy(run / "kept.ckpt", run / run_folder.LAST)
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").mkdir()
+    (run / "kept").rename(checkpoint_of(run, 4))
     train(run, *settings, resume=True)
     assert len(list((run / run_folder.TENSORBOARD).glob("events*"))) == 2
     assert everything(read(run)) == before

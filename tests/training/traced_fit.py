@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,9 @@ from lightning.pytorch import Callback
 
 from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.recipe import to_plain
+from t2x_core.sharding import local
 from t2x_core.training import fit, run_folder
+from t2x_core.training.parallel.launch import RUN_FOLDER
 
 
 class Trace(Callback):
@@ -27,7 +30,7 @@ class Trace(Callback):
         self.file, self.pause = file, pause
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        weights = torch.cat([p.detach().flatten() for _, p in pl_module.trainable()])
+        weights = torch.cat([local(p.detach()).flatten() for _, p in pl_module.trainable()])
         line = {
             "step": batch.keys[0].step,
             "keys": [list(key) for key in batch.keys],
@@ -44,6 +47,7 @@ if __name__ == "__main__":
     run, trace, pause, *overrides = sys.argv[1:]
     assembly = load_assembly("quickstart", overrides)
     folder = Path(run)
+    os.environ.setdefault(RUN_FOLDER, run)
     folder.mkdir(parents=True, exist_ok=True)
     run_folder.write_run(folder, to_plain(assembly.recipe))
     module = build_module(assembly)

@@ -17,7 +17,7 @@ class Agreement:
 
     def __init__(self) -> None:
         several = dist.is_initialized() and dist.get_world_size() > 1
-        self._group = dist.new_group(backend="gloo") if several else None
+        self._group: Any = dist.new_group(backend="gloo") if several else None
         self._under_way: tuple[Any, torch.Tensor] | None = None
 
     def __call__(self, *mine: int) -> list[int]:

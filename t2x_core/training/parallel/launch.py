@@ -43,7 +43,7 @@ def launched() -> Launch:
 
 
 def connect(launch: Launch, cpu: bool) -> None:
-    """Opens the process group of processes that somebody else has started, so that they can agree on the run's folder."""
+    """Opens the process group of processes that somebody else started, so that they can agree on the run's folder."""
     if launch.by == "t2x" or launch.ranks == 1 or dist.is_initialized():
         return
     if launch.by == "slurm":

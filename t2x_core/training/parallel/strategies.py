@@ -13,11 +13,13 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-from t2x_core.checkpoint import StoredTensor, local, materialize
+from t2x_core.checkpoint import StoredTensor, materialize
 from t2x_core.interfaces import ConditioningAdapter
 from t2x_core.module import T2XModule
 from t2x_core.recipe import Recipe
+from t2x_core.sharding import local
 from t2x_core.training.checkpoint_io import SafeCheckpointIO
+from t2x_core.training.parallel.children import Launcher
 
 TIMEOUT = timedelta(minutes=30)
 """Of a collective. A rank that dies is noticed sooner (`Watch`); this is for one that hangs alive."""
@@ -33,13 +35,21 @@ def build_strategy(recipe: Recipe) -> Strategy | str:
         return ShardedStrategy(trainer.shards, replicate=True)
     if trainer.strategy == "ddp" or several:
         # A step of one task leaves the adapters of the others without a gradient.
-        return DDPStrategy(
+        return ReplicatedStrategy(
             checkpoint_io=SafeCheckpointIO(), timeout=TIMEOUT, find_unused_parameters=len(recipe.tasks) > 1
         )
     return "auto"
 
 
-class ShardedStrategy(DDPStrategy):
+class ReplicatedStrategy(DDPStrategy):
+    """DDP, with processes that are watched by ours."""
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
+
+
+class ShardedStrategy(ReplicatedStrategy):
     """FSDP2: weights, gradients, optimizer and average are cut up over the ranks (`fully_shard`), each block by itself.
 
     With `replicate`, HSDP: `shards` ranks (None: those of one node) share one copy of the weights, and gradients are

@@ -78,7 +78,6 @@ class Watch(Callback):
             self._over.set()
             self._store.set("failure", f"{self._rank} {message}")
             time.sleep(3 * self.INTERVAL)  # they read it before the store goes with this process
-            os.environ.setdefault("T2X_FAILED", "1")
 
     def _watch(self) -> None:
         last: dict[int, tuple[bytes, float]] = {}
@@ -89,19 +88,19 @@ class Watch(Callback):
                 self._store.set(self._key("beat"), str(beats))
                 now = time.monotonic()
                 if self._store.check(["failure"]):
-                    rank, message = self._store.get("failure").decode().split(" ", 1)
-                    if int(rank) != self._rank:
+                    whose, message = self._store.get("failure").decode().split(" ", 1)
+                    if int(whose) != self._rank:
                         self._end(message)
                     return
                 for rank in range(self._ranks):
                     beat = self._beat(rank)
-                    if beat != last.get(rank, (b"", 0.0))[0] or beat == b"done":
+                    if beat == b"done" or rank not in last or beat != last[rank][0]:
                         last[rank] = beat, now
                     elif now - last[rank][1] > self.patience:
                         name = self._store.get(self._key("name", rank)).decode()
                         self._end(f"rank {rank} ({name}) has stopped without a word: killed, or out of memory?")
                         return
-            except (RuntimeError, dist.DistError) as error:
+            except (RuntimeError, ValueError) as error:
                 if not self._over.is_set():
                     self._end(f"rank 0, which the others talk to, is gone ({str(error).splitlines()[0]})")
                 return
@@ -125,4 +124,4 @@ def _is_from_another(exception: BaseException) -> bool:
     """Whether it says that a connection to another rank broke."""
     text = str(exception).lower()
     words = ("gloo", "nccl", "connection", "peer", "socket", "timed out", "process group")
-    return isinstance(exception, dist.DistError | RuntimeError) and any(word in text for word in words)
+    return isinstance(exception, RuntimeError) and any(word in text for word in words)
