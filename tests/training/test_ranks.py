@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -147,7 +148,7 @@ def test_a_rank_that_dies_stops_the_others_within_a_minute(strategy, who, tmp_pa
     if who == "second":
         err = process.stderr.read()
         assert process.returncode == 3
-        assert f"training stopped: rank 1 (process {child}) was killed by SIGKILL" in err
+        assert re.search(rf"training stopped.*: rank 1 \(process {child}\b.*(was killed by SIGKILL|has stopped)", err)
 
 
 def test_sigterm_to_one_rank_stops_all_at_the_same_step_saved(tmp_path, one):
