@@ -22,10 +22,11 @@ from t2x_core import quarantine
 from t2x_core.assembly import Assembly
 from t2x_core.checkpoint import AtomicCheckpointIO, read_checkpoint
 from t2x_core.data.mixture import MixedData
+from t2x_core.errors import TrainingFailed
 from t2x_core.module import T2XModule
 from t2x_core.recipe import Recipe
 from t2x_core.training import preflight, run_folder
-from t2x_core.training.callbacks import Board, Ending, Interruption, Metrics, Progress, Sampling
+from t2x_core.training.callbacks import Board, Ending, Guard, Interruption, Metrics, Progress, Sampling
 from t2x_core.training.ema import EMA
 from t2x_core.training.precision import resolve_precision
 
@@ -68,6 +69,9 @@ def fit(
         console: where the progress bar is drawn.
         extra: further Lightning callbacks.
         started: `time.perf_counter()` when all began, to say how long the first step took to come; default: now.
+
+    Raises:
+        TrainingFailed: too many steps in a row had to be skipped, and again after going back.
     """
     started = time.perf_counter() if started is None else started
     data.check()
@@ -79,16 +83,55 @@ def fit(
     checkpoint = folder / run_folder.LAST
     start = checkpoint if resume and checkpoint.is_file() else None
 
+    began = time.perf_counter()
+    back_to: int | None = None
+    while True:
+        run = _train_once(assembly, module, data, folder, start, console or Console(), extra, started)
+        if run.guard.roll_back_to is None or run.interruption.signal is not None:
+            break
+        start, back_to = _before_the_series(folder, run.guard, back_to)
+        data.attempt += 1
+        log.info("back to step %d, with other noise and times: attempt %d", back_to, data.attempt)
+    stopped = None if run.interruption.signal is None else signal.Signals(run.interruption.signal)
+    example = next(iter(data.modules.values())).val_conditions(1).captions[0]
+    return FitResult(folder, run.steps, time.perf_counter() - began, run.sampling.scores, stopped, example)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One Trainer's work, and what is asked of it afterwards."""
+
+    steps: int
+    sampling: Sampling
+    interruption: Interruption
+    guard: Guard
+
+
+def _train_once(
+    assembly: Assembly,
+    module: T2XModule,
+    data: MixedData,
+    folder: Path,
+    start: Path | None,
+    console: Console,
+    extra: Sequence[Callback],
+    started: float,
+) -> _Run:
+    """Trains from the checkpoint `start`, or from the beginning, until it is done, interrupted or to be rolled back."""
+    recipe = assembly.recipe
+    last = folder / run_folder.LAST
     ema, metrics = EMA(recipe.ema), _metrics(recipe)
+    guard = Guard(recipe.guard, recipe.trainer.accumulation, folder / run_folder.NAN_REPORT)
     sampling = Sampling(assembly, data, ema, metrics, folder / run_folder.SAMPLES)
-    interruption = Interruption(checkpoint, recipe.trainer.accumulation)
+    interruption = Interruption(last, recipe.trainer.accumulation)
     watchers: list[Callback] = [
         ema,
+        guard,
         metrics,
-        Ending(checkpoint, recipe.watch.checkpoint_every),
+        Ending(last, recipe.watch.checkpoint_every, guard),
         sampling,
         Board(recipe, folder.name, metrics, sampling),
-        Progress(metrics, recipe.trainer.max_steps, console or Console(), started),
+        Progress(metrics, recipe.trainer.max_steps, console, started),
         interruption,
         *extra,
     ]
@@ -96,11 +139,31 @@ def fit(
         _silence_lightning()
         trainer = build_trainer(recipe, folder, watchers, metrics.clock, first_step=_steps_of(start))
         _announce(trainer, assembly, module, data, folder)
-        began = time.perf_counter()
         trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
-    stopped = None if interruption.signal is None else signal.Signals(interruption.signal)
-    example = next(iter(data.modules.values())).val_conditions(1).captions[0]
-    return FitResult(folder, trainer.global_step, time.perf_counter() - began, sampling.scores, stopped, example)
+    return _Run(trainer.global_step, sampling, interruption, guard)
+
+
+def _before_the_series(folder: Path, guard: Guard, back_to: int | None) -> tuple[Path, int]:
+    """The newest checkpoint from before a series of skipped steps, and its step.
+
+    Args:
+        back_to: the step of the last roll-back, or None.
+
+    Raises:
+        TrainingFailed: there is none, or none that is newer than the last roll-back.
+    """
+    assert guard.roll_back_to is not None
+    first = guard.roll_back_to + 1
+    files = [folder / run_folder.LAST, folder / run_folder.BEST]
+    steps = {_steps_of(file): file for file in files if file.is_file()}
+    newest = max((step for step in steps if step < first), default=None)
+    if newest is not None and newest != back_to:
+        return steps[newest], newest
+    why = "there is no checkpoint from before them" if back_to is None else f"again after going back to step {back_to}"
+    raise TrainingFailed(
+        f"{guard.in_a_row} steps in a row were skipped, from step {first} on, and {why}; their norms, losses and "
+        f"samples are in {folder / run_folder.NAN_REPORT}, and t2x replay {folder} {first} shows the first"
+    )
 
 
 def build_trainer(
@@ -140,7 +203,17 @@ def build_trainer(
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Where a validation falls on its step, it saves again afterwards: a resumed run must know the best loss so far."""
+    """Where a validation falls on its step, it saves again afterwards: a resumed run must know the best loss so far.
+
+    When training is about to stop it saves nothing: an interruption has, and what is rolled back must not be kept.
+    """
+
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        for guard in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(guard, Guard):
+                guard.settle(trainer)
+        if not trainer.should_stop:
+            super()._save_checkpoint(trainer, filepath)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)

@@ -20,6 +20,7 @@ from t2x_core.runs import RECIPE_FILE
 
 LAST, BEST = Path("checkpoints/last.ckpt"), Path("checkpoints/best.ckpt")
 SAMPLES, TENSORBOARD, LOG, ENVIRONMENT = "samples", "tensorboard", "log.txt", "environment.json"
+NAN_REPORT = "nan_report.jsonl"
 PACKAGES = ("t2x", "torch", "torchvision", "lightning", "timm", "omegaconf", "numpy", "pillow")
 MAY_CHANGE = (
     "trainer.max_steps",
@@ -29,6 +30,7 @@ MAY_CHANGE = (
     "trainer.strategy",
     "trainer.workers",
     "trainer.threads",
+    "guard",
     "watch",
 )
 """Keys of a recipe that may differ when a run goes on; any other would make it another run."""
