@@ -172,7 +172,7 @@ def build_trainer(
     """The Trainer of a recipe; one Lightning epoch is the whole run."""
     config, watch = recipe.trainer, recipe.watch
     checkpoints: list[Callback] = [
-        _keep(ModelCheckpoint, folder / run_folder.BEST, monitor="val/loss"),
+        _keep(SafeCheckpoint, folder / run_folder.BEST, monitor="val/loss"),
         _keep(LastCheckpoint, folder / run_folder.LAST, every_n_train_steps=watch.checkpoint_every),
     ]
     # Points that a killed run wrote after its last checkpoint are hidden when they are written again.
@@ -202,18 +202,19 @@ def build_trainer(
     )
 
 
-class LastCheckpoint(ModelCheckpoint):
-    """Where a validation falls on its step, it saves again afterwards: a resumed run must know the best loss so far.
-
-    When training is about to stop it saves nothing: an interruption has, and what is rolled back must not be kept.
-    """
+class SafeCheckpoint(ModelCheckpoint):
+    """Saves nothing that is to be rolled back."""
 
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
-        for guard in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(guard, Guard):
-                guard.settle(trainer)
-        if not trainer.should_stop:
+        guards = [callback for callback in trainer.callbacks if isinstance(callback, Guard)]  # type: ignore[attr-defined]
+        for guard in guards:
+            guard.settle(trainer)
+        if all(guard.roll_back_to is None for guard in guards):
             super()._save_checkpoint(trainer, filepath)
+
+
+class LastCheckpoint(SafeCheckpoint):
+    """Where a validation falls on its step, it saves again afterwards: a resumed run must know the best loss so far."""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)

@@ -154,13 +154,14 @@ def test_a_series_is_rolled_back_and_drawn_anew(tmp_path):
 
 
 def test_a_series_that_comes_again_ends_the_training(tmp_path):
-    settings = ["guard.max_skips=3", "watch.checkpoint_every=5", "trainer.max_steps=12"]
+    settings = ["guard.max_skips=3", "watch.checkpoint_every=5", "watch.validate_every=5", "trainer.max_steps=12"]
     with pytest.raises(TrainingFailed, match="4 steps in a row were skipped, from step 7 on, and again after going ba"):
         train(tmp_path, nan_in(range(6, 12), attempts=9), *settings)
     assert [(line["step"], line["attempt"]) for line in report(tmp_path)] == [
         (step, attempt) for attempt in (0, 1) for step in range(7, 11)
     ]
-    assert read_checkpoint(tmp_path / run_folder.LAST)["global_step"] == 5  # as it was
+    for file in (run_folder.LAST, run_folder.BEST):  # as they were
+        assert read_checkpoint(tmp_path / file)["global_step"] == 5
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_back_to(tmp_path):
