@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend. They are shown as one line, without a traceback."""
+"""Errors that are shown as one line, without a traceback."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ class UserError(ValueError):
     def __str__(self) -> str:
         text = f"{self.message}; {self.hint}" if self.hint else self.message
         return " ".join(f"{self.where}: {text}".splitlines() if self.where else text.splitlines())
+
+
+class TrainingFailed(RuntimeError):  # noqa: N818 (it is what the user reads)
+    """Training cannot go on, and no setting was written wrong: one line that says why and what to do."""
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:

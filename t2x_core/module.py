@@ -15,7 +15,7 @@ from t2x_core.backbone import PTDiT
 from t2x_core.diffusion import RectifiedFlow, logit_normal, shift
 from t2x_core.errors import UserError
 from t2x_core.interfaces import ConditioningAdapter, LatentCodec, Loss, TextEncoder
-from t2x_core.optim import GradientClipping, build_optimizer, build_schedule
+from t2x_core.optim import GradientClipping, StepGate, build_optimizer, build_schedule
 from t2x_core.recipe import DiffusionConfig, OptimizerConfig
 from t2x_core.types import Batch, Conditioning, SampleKey
 
@@ -67,6 +67,8 @@ class T2XModule(L.LightningModule):
         self.max_steps, self.seed = max_steps, seed
         self.gradient_parts: tuple[str, ...] = ()
         """Names of the parts of the network whose gradients are measured."""
+        self.gate: StepGate | None = None
+        """Decides whether an optimizer step is taken; None: all are."""
         self.gradient_squares: Tensor | None = None
         """(parts,) squared norm of each part's gradient in the last optimizer step, before clipping."""
 
@@ -139,6 +141,8 @@ class T2XModule(L.LightningModule):
 
     def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
         self.gradient_squares = self._clip()
+        if self.gate is not None:
+            self.gate(self.gradient_squares)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         names = {name for name, _ in self.trainable()}

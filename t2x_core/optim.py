@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -59,7 +59,9 @@ def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: Optimizer
     from timm.optim import Lion, Muon  # costs a third of a second
 
     if config.name == "muon":
-        return Muon(built, lr=config.lr, betas=config.betas, momentum=config.momentum, nesterov=True)
+        # On a GPU its step counts live there too (`capturable`): `StepGate` puts them back without waiting for it.
+        on_gpu = any(p.is_cuda for parameters in groups.values() for p in parameters)
+        return Muon(built, lr=config.lr, betas=config.betas, momentum=config.momentum, nesterov=True, capturable=on_gpu)
     return Lion(built, lr=config.lr, betas=config.betas)
 
 
@@ -122,6 +124,80 @@ class GradientClipping:
             total = squares.sum().sqrt()
         torch._foreach_mul_(gradients, (self.limit / (total + 1e-6)).clamp(max=1.0))
         return squares
+
+
+class StepGate:
+    """Keeps a bad gradient from the weights: one that is not finite, or a spike. Nothing waits for the device.
+
+    The step of a bad gradient leaves weights and optimizer state as they were, to the last bit: no update, no weight
+    decay, no count. Fused AdamW sees to that itself, by its flag `found_inf`; what any other optimizer did is undone.
+    The copies for this are made after the backward pass, when activations need no more memory.
+
+    A spike is a norm above `spike` running means of the task's own norms, once the task has had `grace` good steps;
+    tasks are told apart because their gradients may differ in size for good. The mean is a plain one over the first
+    `WINDOW` good steps, and then forgets at that rate.
+    """
+
+    WINDOW = 100
+
+    def __init__(self, optimizer: Optimizer, tasks: Sequence[str], spike: float | None, grace: int) -> None:
+        self.optimizer, self.tasks, self.spike, self.grace = optimizer, tuple(tasks), spike, grace
+        self.task = self.tasks[0]
+        """The task of the step that is under way."""
+        device = optimizer.param_groups[0]["params"][0].device
+        self.means, self.counts = torch.zeros(2, len(tasks), device=device)
+        self.verdict = torch.zeros(3, device=device)
+        """On the last gradient: 1.0 if it was bad, else 0.0; its norm; the running mean of the norms before it."""
+        self._fused = bool(optimizer.defaults.get("fused"))
+        self._before: dict[tuple[Tensor, str], Tensor] = {}
+        if self._fused:  # a GradScaler then unscales gradients before they are measured, and leaves the flag to us
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        else:
+            optimizer.register_step_post_hook(lambda *_: self._undo())
+
+    @torch.no_grad()
+    def __call__(self, squares: Tensor) -> None:
+        """Judges a gradient by the squared norms of its parts, (parts,); between backward pass and optimizer step."""
+        i = self.tasks.index(self.task)
+        mean, count = self.means[i], self.counts[i]
+        norm = squares.sum().sqrt()
+        bad = ~norm.isfinite()
+        if self.spike is not None:
+            bad |= (count >= self.grace) & (norm > self.spike * mean)
+        self.verdict = torch.stack([bad.to(norm), norm, mean])
+        count.add_(~bad)
+        mean.lerp_(torch.where(bad, mean, norm), 1 / count.clamp(1, self.WINDOW))
+        if self._fused:
+            self.optimizer.found_inf = self.verdict[0]  # type: ignore[attr-defined]
+        else:
+            self._before = {where: tensor.clone() for where, tensor in self._tensors()}
+
+    def _tensors(self) -> Iterator[tuple[tuple[Tensor, str], Tensor]]:
+        """All that a step changes: (parameter, name of its state or "") → tensor, of a sharded one this rank's part."""
+        for group in self.optimizer.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = {name: value for name, value in self.optimizer.state[p].items() if torch.is_tensor(value)}
+                for name, tensor in {"": p.detach(), **state}.items():
+                    yield (p, name), tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+    @torch.no_grad()
+    def _undo(self) -> None:
+        """If the step was bad, weights and state as before it; state that it has made as it was made: zero."""
+        bad = self.verdict[0] > 0
+        for where, tensor in self._tensors():
+            before = self._before.get(where)
+            torch.where(bad, torch.zeros_like(tensor) if before is None else before, tensor, out=tensor)
+        self._before = {}
+
+    def state_dict(self) -> dict[str, tuple[float, float]]:
+        """Task → (running mean, good steps), exactly. Waits for the device."""
+        return dict(zip(self.tasks, zip(self.means.tolist(), self.counts.tolist(), strict=True), strict=True))
+
+    def load_state_dict(self, state: Mapping[str, tuple[float, float]]) -> None:
+        for i, task in enumerate(self.tasks):
+            self.means[i], self.counts[i] = state[task]
 
 
 def _part(name: str) -> str:

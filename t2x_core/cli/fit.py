@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from t2x_core.cli.recipe_arguments import add_recipe, check_early
-from t2x_core.errors import UserError
+from t2x_core.errors import TrainingFailed, UserError
 from t2x_core.runs import find_run
 
 STARTED = time.perf_counter()
@@ -66,6 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
             )
         except UserError:
             raise
+        except TrainingFailed as error:
+            print(f"t2x: training failed: {error}", file=sys.stderr)
+            return 3
         except Exception as error:
             if os.environ.get("T2X_DEBUG") == "1":
                 raise

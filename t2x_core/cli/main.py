@@ -15,6 +15,7 @@ from t2x_core.errors import UserError, did_you_mean
 COMMANDS = {
     "fit": "train a recipe",
     "sample": "make samples with a trained run",
+    "replay": "show the batch of one training step again",
     "bench": "measure t2x against a baseline on this machine",
     "show": "print what a recipe resolves to",
     "recipes": "list the recipes that ship with t2x",

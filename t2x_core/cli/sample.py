@@ -32,12 +32,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     prompts = [*arguments.prompts, *(_read(arguments.file) if arguments.file else [])]
     if not prompts:
-        raise _mistake("nothing to sample", "give a prompt, or --prompts FILE")
+        raise mistake("nothing to sample", "give a prompt, or --prompts FILE")
     for name in ("num", "batch_size", "steps"):
         if (given := getattr(arguments, name)) is not None and given < 1:
-            raise _mistake(f"--{name.replace('_', '-')} must be at least 1, not {given}")
+            raise mistake(f"--{name.replace('_', '-')} must be at least 1, not {given}")
     check_which(arguments.checkpoint)
-    _check_writable(arguments.out)
+    check_writable(arguments.out)
     run = find_run(arguments.run_folder)
     check_recipe(compose(run / RECIPE_FILE), settings)  # it may have been edited
 
@@ -58,30 +58,31 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _mistake(message: str, hint: str | None = None) -> UserError:
+def mistake(message: str, hint: str | None = None) -> UserError:
+    """What is wrong with a command line."""
     return UserError(message, where="command line", hint=hint)
 
 
 def check_which(checkpoint: str) -> None:
     """UserError if this is not the name of a checkpoint."""
     if checkpoint not in ("last", "best") and not checkpoint.isdigit():
-        raise _mistake(f'--checkpoint is last, best or the number of a step, not "{checkpoint}"')
+        raise mistake(f'--checkpoint is last, best or the number of a step, not "{checkpoint}"')
 
 
-def _check_writable(out: Path) -> None:
-    """Finds before the work what would only show after it."""
+def check_writable(out: Path) -> None:
+    """UserError if no picture could be written to `out`: found before the work, not after it."""
     from PIL import Image
 
     if not out.parent.is_dir():
-        raise _mistake(f"cannot write {out}: there is no folder {out.parent}")
+        raise mistake(f"cannot write {out}: there is no folder {out.parent}")
     if out.is_dir():
-        raise _mistake(f"cannot write {out}: it is a folder", f"write {out / 'samples.png'}")
+        raise mistake(f"cannot write {out}: it is a folder", f"write {out / 'samples.png'}")
     if out.suffix.lower() not in Image.registered_extensions():
-        raise _mistake(f'cannot write {out}: "{out.suffix}" is no format of pictures', "end it in .png")
+        raise mistake(f'cannot write {out}: "{out.suffix}" is no format of pictures', "end it in .png")
     try:
         tempfile.TemporaryFile(dir=out.parent).close()
     except OSError as error:
-        raise _mistake(f"cannot write {out}: {error.strerror}") from error
+        raise mistake(f"cannot write {out}: {error.strerror}") from error
 
 
 def _read(file: Path) -> list[str]:
@@ -89,5 +90,5 @@ def _read(file: Path) -> list[str]:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-        raise _mistake(f"cannot read the prompts in {file}: {reason}") from error
+        raise mistake(f"cannot read the prompts in {file}: {reason}") from error
     return [line.strip() for line in lines if line.strip()]

@@ -128,6 +128,8 @@ class MixedData(L.LightningDataModule):
         self.modules, self.weights = dict(modules), dict(weights)
         self.seed, self.global_batch, self.accumulation = seed, global_batch, accumulation
         self.max_steps, self.workers = max_steps, workers
+        self.attempt = 0
+        """Roll-backs so far: what is random about the samples is drawn anew after each."""
 
     def prepare_data(self) -> None:
         for name, module in self.modules.items():
@@ -170,19 +172,41 @@ class MixedData(L.LightningDataModule):
 
     def train_loader(self, rank: int, ranks: int, first_step: Callable[[], int]) -> KeyedLoader:
         """The training batches of one rank, from the optimizer step that `first_step` returns when it is iterated."""
-        sources = {name: module.train_source() for name, module in self.modules.items()}
-        order = SampleOrder(
-            self.seed, {name: (self.weights[name], s.buckets()) for name, s in sources.items()}, self.global_batch
-        )
+        sources = self.train_sources()
         batches = MicroBatches(
-            order,
+            self.order(sources),
             steps=self.max_steps,
             accumulation=self.accumulation,
             rank=rank,
             ranks=ranks,
             first_step=first_step,
+            attempt=self.attempt,
         )
         return KeyedLoader(KeyedDataset(sources), batches, self.workers)
+
+    def train_sources(self) -> dict[str, Source]:
+        """Task → its training samples; after `setup`."""
+        return {name: module.train_source() for name, module in self.modules.items()}
+
+    def order(self, sources: Mapping[str, Source]) -> SampleOrder:
+        """Which samples of these sources each optimizer step takes."""
+        tasks = {name: (self.weights[name], source.buckets()) for name, source in sources.items()}
+        return SampleOrder(self.seed, tasks, self.global_batch)
+
+    def batch(self, step: int, attempt: int) -> Batch:
+        """The global batch of optimizer step `step` (from 0), in the order of its slots; after `setup`."""
+        sources = self.train_sources()
+        batch = KeyedDataset(sources).__getitems__(self.order(sources).keys(step, attempt))
+        if isinstance(batch, UserError):
+            raise batch
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"attempt": self.attempt}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The Trainer calls this before `train_dataloader`. Attempts only count up: a roll-back's is kept."""
+        self.attempt = max(self.attempt, state_dict["attempt"])
 
     def val_dataloader(self) -> KeyedLoader:
         assert self.trainer is not None

@@ -186,9 +186,10 @@ class MicroBatches:
         rank: int,
         ranks: int,
         first_step: Callable[[], int],
+        attempt: int = 0,
     ) -> None:
         self.order, self.steps, self.accumulation = order, steps, accumulation
-        self.rank, self.ranks, self.first_step = rank, ranks, first_step
+        self.rank, self.ranks, self.first_step, self.attempt = rank, ranks, first_step, attempt
         self.size = order.global_batch // (accumulation * ranks)
 
     def __len__(self) -> int:
@@ -196,7 +197,7 @@ class MicroBatches:
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         for step in range(self.first_step(), self.steps):
-            keys = self.order.keys(step)
+            keys = self.order.keys(step, self.attempt)
             for micro in range(self.accumulation):
                 start = (micro * self.ranks + self.rank) * self.size
                 yield keys[start : start + self.size]

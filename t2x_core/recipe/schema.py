@@ -181,6 +181,18 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GuardConfig:
+    """What is done about a gradient that would spoil the weights: its step is skipped, and reported."""
+
+    spike: Annotated[float, Range(above=1)] | None = 10.0
+    """Norm, in running means of its task, above which a gradient is a spike; `null`: only NaN and infinity count."""
+    grace: CountOrZero = 100
+    """Steps of a task before its spikes count, while norms still fall fast."""
+    max_skips: Count = 10
+    """Skipped steps in a row that make training go back, once, to a checkpoint from before them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EMAConfig:
     """Moving average of the trained weights, which validation and sampling use."""
 
@@ -277,6 +289,8 @@ class Recipe:
     """Noise, timesteps and sampler."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimizer and learning rate."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """Steps that are skipped."""
     ema: EMAConfig = field(default_factory=EMAConfig)
     """Moving average of the weights."""
     trainer: TrainerConfig

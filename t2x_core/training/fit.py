@@ -18,13 +18,14 @@ from lightning.pytorch.profilers import Profiler
 from rich.console import Console
 
 from t2x_core import quarantine
-from t2x_core.assembly import Assembly
+from t2x_core.assembly import Assembly, build_module
 from t2x_core.checkpoint import checkpoints_of, newest, step_of
 from t2x_core.data.mixture import MixedData
+from t2x_core.errors import TrainingFailed
 from t2x_core.module import T2XModule
 from t2x_core.recipe import Recipe
 from t2x_core.training import preflight, run_folder
-from t2x_core.training.callbacks import Board, Checkpoints, Interruption, Metrics, Progress, Sampling
+from t2x_core.training.callbacks import Board, Checkpoints, Guard, Interruption, Metrics, Progress, Sampling
 from t2x_core.training.checkpoint_io import SafeCheckpointIO
 from t2x_core.training.ema import EMA
 from t2x_core.training.parallel import build_strategy
@@ -70,6 +71,9 @@ def fit(
         console: where the progress bar is drawn.
         extra: further Lightning callbacks.
         started: `time.perf_counter()` when all began, to say how long the first step took to come; default: now.
+
+    Raises:
+        TrainingFailed: too many steps in a row had to be skipped, and again after going back.
     """
     started = time.perf_counter() if started is None else started
     data.check()
@@ -80,16 +84,56 @@ def fit(
     torch.set_float32_matmul_precision(recipe.matmul_precision)
     start = _newest(folder) if resume else None
 
-    ema, metrics, interruption = EMA(recipe.ema), _metrics(recipe), Interruption()
+    began = time.perf_counter()
+    back_to: int | None = None
+    while True:
+        run = _train_once(assembly, module, data, folder, start, console or Console(), extra, started)
+        if run.guard.roll_back_to is None or run.checkpoints.signal:
+            break
+        start, back_to = _before_the_series(folder, run.guard, back_to)
+        data.attempt += 1
+        module = build_module(assembly)  # the old one is sharded, say
+        log.info("back to step %d, with other noise and times: attempt %d", back_to, data.attempt)
+    stopped = signal.Signals(run.checkpoints.signal) if run.checkpoints.signal else None
+    example = next(iter(data.modules.values())).val_conditions(1).captions[0]
+    return FitResult(folder, run.steps, time.perf_counter() - began, run.sampling.scores, stopped, example)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One Trainer's work, and what is asked of it afterwards."""
+
+    steps: int
+    sampling: Sampling
+    checkpoints: Checkpoints
+    guard: Guard
+
+
+def _train_once(
+    assembly: Assembly,
+    module: T2XModule,
+    data: MixedData,
+    folder: Path,
+    start: Path | None,
+    console: Console,
+    extra: Sequence[Callback],
+    started: float,
+) -> _Run:
+    """Trains from the checkpoint `start`, or from the beginning, until it is done, interrupted or to be rolled back."""
+    recipe = assembly.recipe
+    ema, metrics = EMA(recipe.ema), _metrics(recipe)
+    guard = Guard(recipe.guard, recipe.trainer.accumulation, folder / run_folder.NAN_REPORT)
     sampling = Sampling(assembly, data, ema, metrics, folder / run_folder.SAMPLES)
-    checkpoints = Checkpoints(folder, recipe, metrics, interruption)
+    interruption = Interruption()
+    checkpoints = Checkpoints(folder, recipe, metrics, guard, interruption)
     watchers: list[Callback] = [
         Watch(),
         ema,
+        guard,
         metrics,
         sampling,
         Board(recipe, folder.name, metrics, sampling),
-        Progress(metrics, recipe.trainer.max_steps, console or Console(), started),
+        Progress(metrics, recipe.trainer.max_steps, console, started),
         interruption,
         *extra,
         checkpoints,
@@ -99,11 +143,31 @@ def fit(
         first_step = step_of(start) if start else 0
         trainer = build_trainer(recipe, folder, watchers, metrics.clock, first_step=first_step)
         _announce(trainer, assembly, module, data, folder)
-        began = time.perf_counter()
         trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
-    stopped = signal.Signals(checkpoints.signal) if checkpoints.signal else None
-    example = next(iter(data.modules.values())).val_conditions(1).captions[0]
-    return FitResult(folder, trainer.global_step, time.perf_counter() - began, sampling.scores, stopped, example)
+    return _Run(trainer.global_step, sampling, checkpoints, guard)
+
+
+def _before_the_series(folder: Path, guard: Guard, back_to: int | None) -> tuple[Path, int]:
+    """The newest checkpoint from before a series of skipped steps, and its step; later ones are set aside.
+
+    Args:
+        back_to: the step of the last roll-back, or None.
+
+    Raises:
+        TrainingFailed: there is none, or none that is newer than the last roll-back.
+    """
+    assert guard.roll_back_to is not None
+    first = guard.roll_back_to + 1
+    there = checkpoints_of(folder)
+    before = [path for path in there if step_of(path) < first]
+    if before and step_of(before[-1]) != back_to:
+        _set_aside(there[len(before) :], "rolled_back")
+        return before[-1], step_of(before[-1])
+    why = "there is no checkpoint from before them" if back_to is None else f"again after going back to step {back_to}"
+    raise TrainingFailed(
+        f"{guard.in_a_row} steps in a row were skipped, from step {first} on, and {why}; their norms, losses and "
+        f"samples are in {folder / run_folder.NAN_REPORT}, and t2x replay {folder} {first} shows the first"
+    )
 
 
 def build_trainer(
@@ -146,9 +210,14 @@ def _newest(folder: Path) -> Path | None:
     if not there:
         return None
     found, _ = newest(folder)
-    for damaged in there[there.index(found) + 1 :]:
-        damaged.replace(damaged.with_name(f"damaged_{damaged.name}"))
+    _set_aside(there[there.index(found) + 1 :], "damaged")
     return found
+
+
+def _set_aside(checkpoints: Sequence[Path], why: str) -> None:
+    """Under another name, so that nobody goes on from them."""
+    for path in checkpoints:
+        path.replace(path.with_name(f"{why}_{path.name}"))
 
 
 def _metrics(recipe: Recipe) -> Metrics:

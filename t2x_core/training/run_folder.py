@@ -27,6 +27,7 @@ except ImportError:  # not on Windows
 
 LOCK = ".lock"
 SAMPLES, TENSORBOARD, LOG, ENVIRONMENT = "samples", "tensorboard", "log.txt", "environment.json"
+NAN_REPORT = "nan_report.jsonl"
 PACKAGES = ("t2x", "torch", "torchvision", "lightning", "timm", "omegaconf", "numpy", "pillow")
 MAY_CHANGE = (
     "trainer.max_steps",
@@ -37,6 +38,7 @@ MAY_CHANGE = (
     "trainer.shards",
     "trainer.workers",
     "trainer.threads",
+    "guard",
     "watch",
 )
 """Keys of a recipe that may differ when a run goes on; any other would make it another run."""

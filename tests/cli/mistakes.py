@@ -161,7 +161,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("a file where runs should go", "fit mine.yaml watch.runs_dir=mine.yaml", "cannot make mine.yaml/mine/<date-time>: Not a directory; set watch.runs_dir", slow=True),
         Mistake("no permission to write", "fit mine.yaml watch.runs_dir=/proc/runs", "cannot make /proc/runs/mine/<date-time>: No such file or directory; set watch.runs_dir", slow=True),
         Mistake("a resume of nothing", "fit mine.yaml --resume nowhere", 'command line: there is no run "nowhere"; give the folder of a run, or a recipe that has one in runs/', slow=True),
-        Mistake("a resume with other settings", "fit mine.yaml optimizer.lr=0.5 seed=3 --resume runs/mine/first", "runs/mine/first cannot go on with another recipe: optimizer.lr (0.0001 → 0.5), seed (0 → 3); start a new run, or change only trainer.max_steps, trainer.accumulation, trainer.devices, trainer.num_nodes, trainer.strategy, trainer.workers, trainer.threads, watch", slow=True),
+        Mistake("a resume with other settings", "fit mine.yaml optimizer.lr=0.5 seed=3 --resume runs/mine/first", "runs/mine/first cannot go on with another recipe: optimizer.lr (0.0001 → 0.5), seed (0 → 3); start a new run, or change only trainer.max_steps, trainer.accumulation, trainer.devices, trainer.num_nodes, trainer.strategy, trainer.workers, trainer.threads, guard, watch", slow=True),
         Mistake("a key=value behind --resume", "fit mine.yaml --resume trainer.max_steps=4", 'command line: there is no run "trainer.max_steps=4"; write key=value before the options', slow=True),
     ],
     "Sampling": [
@@ -176,6 +176,13 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("an unknown format", "sample runs/mine/first 'a red circle' --out x.xyz", 'command line: cannot write x.xyz: ".xyz" is no format of pictures; end it in .png'),
         Mistake("a task that was not trained", "sample runs/mine/first 'a red circle' --task text-to-video", 'the model was not trained on "text-to-video"; its tasks: text-to-image', slow=True),
         Mistake("a device that there is not", "sample runs/mine/first 'a red circle' --device cdua", 'there is no device "cdua" here; write cpu, cuda or cuda:1, say', slow=True),
+    ],
+    "Replaying": [
+        Mistake("a word for a step", "replay mine last", "command line: argument STEP: invalid int value: 'last'; `t2x replay --help` shows what there is"),
+        Mistake("a step before the first", "replay mine 0", "command line: STEP must be at least 1, not 0"),
+        Mistake("a negative attempt", "replay mine 1 --attempt -1", "command line: --attempt must be at least 0, not -1"),
+        Mistake("a run to replay that is not there", "replay myne 1", 'command line: there is no run "myne"; did you mean "mine"?'),
+        Mistake("a report that is none", "replay mine 1", "runs/mine/first/nan_report.jsonl: line 2 is no report of a skipped step; mend it, or move the file away", files={"runs/mine/first/nan_report.jsonl": '{"cut off\n["step"]\n'}, slow=True),
     ],
 }
 # fmt: on

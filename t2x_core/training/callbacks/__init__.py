@@ -2,9 +2,10 @@
 
 from t2x_core.training.callbacks.board import Board
 from t2x_core.training.callbacks.checkpoints import Checkpoints
+from t2x_core.training.callbacks.guard import Guard
 from t2x_core.training.callbacks.interruption import Interruption
 from t2x_core.training.callbacks.metrics import Metrics
 from t2x_core.training.callbacks.progress import Progress
 from t2x_core.training.callbacks.sampling import Sampling
 
-__all__ = ["Board", "Checkpoints", "Interruption", "Metrics", "Progress", "Sampling"]
+__all__ = ["Board", "Checkpoints", "Guard", "Interruption", "Metrics", "Progress", "Sampling"]

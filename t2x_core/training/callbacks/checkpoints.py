@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from t2x_core.checkpoint import best_of, checkpoint_of, checkpoints_of, step_of, write_best
 from t2x_core.recipe import Recipe
+from t2x_core.training.callbacks.guard import Guard
 from t2x_core.training.callbacks.interruption import Interruption
 from t2x_core.training.callbacks.metrics import Metrics
 from t2x_core.training.checkpoint_io import SafeCheckpointIO
@@ -23,9 +24,9 @@ class Checkpoints(Callback):
     Put it behind all callbacks whose state belongs to the step.
     """
 
-    def __init__(self, run: Path, recipe: Recipe, metrics: Metrics, interruption: Interruption) -> None:
+    def __init__(self, run: Path, recipe: Recipe, metrics: Metrics, guard: Guard, interruption: Interruption) -> None:
         self.run, self.watch, self.trainer_config = run, recipe.watch, recipe.trainer
-        self.metrics, self.interruption = metrics, interruption
+        self.metrics, self.guard, self.interruption = metrics, guard, interruption
         self.signal = 0
         """The signal on which all ranks have stopped, or 0."""
         self._saved, self._best = -1, math.inf
@@ -61,12 +62,13 @@ class Checkpoints(Callback):
         self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Saves this step, unless it is saved, and removes what is no longer kept."""
-        if self._saved == trainer.global_step:
+        """Saves this step, unless it is saved or to be rolled back, and removes what is no longer kept."""
+        self.guard.settle(trainer)
+        if self._saved == trainer.global_step or self.guard.roll_back_to is not None:
             return
         trainer.save_checkpoint(checkpoint_of(self.run, trainer.global_step))
         self._saved, self._saved_at = trainer.global_step, time.monotonic()
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not self.guard.in_a_row:  # else it may have to go back to one of them
             best = best_of(self.run)
             for old in checkpoints_of(self.run)[: -self.watch.keep_checkpoints]:
                 if step_of(old) != best:

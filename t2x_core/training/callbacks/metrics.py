@@ -116,14 +116,17 @@ class Metrics(Callback):
                 if counts[i]:
                     found[f"loss_by_t/{task}/{i / BINS:.1f}-{(i + 1) / BINS:.1f}"] = sums[i] / counts[i]
         total, samples = (sum(sum(pair[which]) for pair in by_task.values()) for which in (0, 1))
-        return {"loss/total": total / samples, **found}
+        return {"loss/total": total / samples if samples else math.nan, **found}
 
     def _gradient_norms(self, steps: int) -> dict[str, float]:
         all_steps = torch.stack(self._squares).double()  # (steps, parts)
+        finite = all_steps.isfinite().all(1, keepdim=True)  # other steps were skipped
+        all_steps = all_steps.where(finite, 0)
         squares, used = torch.stack([all_steps.sum(0), (all_steps != 0).sum(0)]).tolist()
+        taken = int(finite.sum())
         by_part = zip(self._parts, squares, used, strict=True)
         return {
-            "optimizer/gradient_norm": math.sqrt(sum(squares) / steps),
+            "optimizer/gradient_norm": math.sqrt(sum(squares) / taken) if taken else math.nan,
             **{f"optimizer/gradient_norm/{part}": math.sqrt(square / n) for part, square, n in by_part if n},
         }
 
@@ -160,5 +163,6 @@ def sums_by_t(losses: Sequence[Tensor], times: Sequence[Tensor], device: torch.d
     if losses:
         values = torch.cat(list(losses)).double()
         index = (torch.cat(list(times)) * BINS).long().clamp(max=BINS - 1)
-        sums.index_add_(1, index, torch.stack([values, torch.ones_like(values)]))
+        finite = values.isfinite()  # a step with others was skipped
+        sums.index_add_(1, index, torch.stack([values.where(finite, 0), finite.double()]))
     return sums
