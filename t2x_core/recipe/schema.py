@@ -245,6 +245,8 @@ class WatchConfig:
     """Pictures that the task scores at the end; `0`: no score."""
     checkpoint_every: Count = 500
     """Optimizer steps between two checkpoints."""
+    profile: bool = False
+    """Whether torch's profiler records a few early steps, into the folder profile/ of the run."""
     runs_dir: Annotated[Path, FROM_CURRENT_FOLDER] = Path("runs")
     """Folder in which each run makes its own, relative to the current folder (not to the recipe)."""
 

@@ -25,9 +25,19 @@ from t2x_core.data.mixture import MixedData
 from t2x_core.module import T2XModule
 from t2x_core.recipe import Recipe
 from t2x_core.training import preflight, run_folder
-from t2x_core.training.callbacks import Board, Ending, Interruption, Metrics, Progress, Sampling
+from t2x_core.training.callbacks import (
+    Board,
+    Ending,
+    Interruption,
+    Metrics,
+    Profile,
+    Progress,
+    Sampling,
+    Validation,
+)
 from t2x_core.training.ema import EMA
 from t2x_core.training.precision import resolve_precision
+from t2x_core.training.watching import Watching
 
 log = logging.getLogger("t2x")
 
@@ -79,15 +89,20 @@ def fit(
     checkpoint = folder / run_folder.LAST
     start = checkpoint if resume and checkpoint.is_file() else None
 
-    ema, metrics = EMA(recipe.ema), _metrics(recipe)
-    sampling = Sampling(assembly, data, ema, metrics, folder / run_folder.SAMPLES)
+    ema, watching = EMA(recipe.ema), Watching()
+    metrics = Metrics(recipe.watch.log_every, recipe.trainer.accumulation, recipe.trainer.global_batch, watching)
+    validation = Validation(data, ema, watching, every=recipe.watch.validate_every)
+    sampling = Sampling(assembly, data, ema, watching, folder / run_folder.SAMPLES)
     interruption = Interruption(checkpoint, recipe.trainer.accumulation)
     watchers: list[Callback] = [
         ema,
         metrics,
+        *([Profile(folder / run_folder.PROFILE)] if recipe.watch.profile else []),
+        validation,
+        Best(validation, folder / run_folder.BEST),
         Ending(checkpoint, recipe.watch.checkpoint_every),
         sampling,
-        Board(recipe, folder.name, metrics, sampling),
+        Board(recipe, folder.name, metrics, validation, sampling),
         Progress(metrics, recipe.trainer.max_steps, console or Console(), started),
         interruption,
         *extra,
@@ -109,8 +124,7 @@ def build_trainer(
     """The Trainer of a recipe; one Lightning epoch is the whole run."""
     config, watch = recipe.trainer, recipe.watch
     checkpoints: list[Callback] = [
-        _keep(ModelCheckpoint, folder / run_folder.BEST, monitor="val/loss"),
-        _keep(LastCheckpoint, folder / run_folder.LAST, every_n_train_steps=watch.checkpoint_every),
+        _keep(ModelCheckpoint, folder / run_folder.LAST, every_n_train_steps=watch.checkpoint_every),
     ]
     # Points that a killed run wrote after its last checkpoint are hidden when they are written again.
     logger = TensorBoardLogger(folder, name=None, version=run_folder.TENSORBOARD, purge_step=first_step + 1)
@@ -123,9 +137,7 @@ def build_trainer(
         max_steps=config.max_steps,
         max_epochs=-1,
         accumulate_grad_batches=config.accumulation,
-        val_check_interval=watch.validate_every * config.accumulation,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
+        limit_val_batches=0,  # `Validation` does it
         use_distributed_sampler=False,
         deterministic=recipe.deterministic,
         log_every_n_steps=1,
@@ -139,13 +151,18 @@ def build_trainer(
     )
 
 
-class LastCheckpoint(ModelCheckpoint):
-    """Where a validation falls on its step, it saves again afterwards: a resumed run must know the best loss so far."""
+class Best(Callback):
+    """Saves to `checkpoint` after each validation that found the lowest loss so far."""
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        super().on_validation_end(trainer, pl_module)
-        if self._last_global_step_saved == trainer.global_step:
-            self._save_checkpoint(trainer, self.best_model_path)
+    def __init__(self, validation: Validation, checkpoint: Path) -> None:
+        self.validation, self.checkpoint = validation, checkpoint
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        found = self.validation
+        if found.step == trainer.global_step and found.latest["val/loss"] == found.best:
+            trainer.save_checkpoint(self.checkpoint)
 
 
 def _keep(kind: type[ModelCheckpoint], path: Path, **when: Any) -> ModelCheckpoint:
@@ -153,10 +170,6 @@ def _keep(kind: type[ModelCheckpoint], path: Path, **when: Any) -> ModelCheckpoi
     return kind(
         path.parent, path.stem, save_top_k=1, auto_insert_metric_name=False, enable_version_counter=False, **when
     )
-
-
-def _metrics(recipe: Recipe) -> Metrics:
-    return Metrics(recipe.watch.log_every, recipe.trainer.accumulation, recipe.trainer.global_batch)
 
 
 def _steps_of(checkpoint: Path | None) -> int:

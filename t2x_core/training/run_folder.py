@@ -19,7 +19,7 @@ from t2x_core.recipe import dump_yaml
 from t2x_core.runs import RECIPE_FILE
 
 LAST, BEST = Path("checkpoints/last.ckpt"), Path("checkpoints/best.ckpt")
-SAMPLES, TENSORBOARD, LOG, ENVIRONMENT = "samples", "tensorboard", "log.txt", "environment.json"
+SAMPLES, TENSORBOARD, PROFILE, LOG, ENVIRONMENT = "samples", "tensorboard", "profile", "log.txt", "environment.json"
 PACKAGES = ("t2x", "torch", "torchvision", "lightning", "timm", "omegaconf", "numpy", "pillow")
 MAY_CHANGE = (
     "trainer.max_steps",

@@ -4,7 +4,9 @@ from t2x_core.training.callbacks.board import Board
 from t2x_core.training.callbacks.ending import Ending
 from t2x_core.training.callbacks.interruption import Interruption
 from t2x_core.training.callbacks.metrics import Metrics
+from t2x_core.training.callbacks.profile import Profile
 from t2x_core.training.callbacks.progress import Progress
 from t2x_core.training.callbacks.sampling import Sampling
+from t2x_core.training.callbacks.validation import Validation
 
-__all__ = ["Board", "Ending", "Interruption", "Metrics", "Progress", "Sampling"]
+__all__ = ["Board", "Ending", "Interruption", "Metrics", "Profile", "Progress", "Sampling", "Validation"]
