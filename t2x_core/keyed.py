@@ -12,6 +12,9 @@ import torch
 
 Word = int | str
 
+GOLDEN = 0x9E3779B97F4A7C15
+"""2⁶⁴ / golden ratio."""
+
 
 def digest(seed: int, *words: Word) -> int:
     """64 bits from the seed and the words, the same on every machine and for every version of every library."""
@@ -21,6 +24,14 @@ def digest(seed: int, *words: Word) -> int:
 def generator(seed: int, *words: Word) -> torch.Generator:
     """A CPU generator of its own for (seed, words)."""
     return torch.Generator().manual_seed(digest(seed, *words))
+
+
+def evenly(place: int, seed: int, *words: Word) -> float:
+    """The number at `place` of a sequence in [0, 1) that is evenly spread over every stretch of places.
+
+    Weyl's sequence of the golden ratio from an offset of (seed, words): known for any place at once.
+    """
+    return float((place * GOLDEN + digest(seed, *words)) % 2**64 >> 11) * 2.0**-53
 
 
 def mix(words: np.ndarray) -> np.ndarray:

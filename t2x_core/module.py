@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from t2x_core import keyed
 from t2x_core.backbone import PTDiT
+from t2x_core.data.mixture import VAL_STEP
 from t2x_core.diffusion import RectifiedFlow, logit_normal, shift
 from t2x_core.errors import UserError
 from t2x_core.interfaces import ConditioningAdapter, LatentCodec, Loss, TextEncoder
@@ -81,10 +82,6 @@ class T2XModule(L.LightningModule):
         losses = self.losses[batch.task](velocity, noised, batch)  # (B,)
         return {"loss": losses.mean(), "losses": losses.detach(), "t": draws.t, "tokens": self.tokens(latents)}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        loss = self.training_step(batch, batch_idx)["loss"]
-        self.log("val/loss", loss, on_epoch=True, batch_size=len(batch), sync_dist=True, logger=False)
-
     def tokens(self, latents: Tensor) -> int:
         """Tokens that the backbone sees of latents (B, C, F, H, W): B·N."""
         return latents[:, 0].numel() // self.backbone.config.patch_size**2
@@ -96,11 +93,16 @@ class T2XModule(L.LightningModule):
             return self.codec.encode(batch.pixels)
 
     def draw(self, keys: Sequence[SampleKey], latents: Tensor) -> Draws:
-        """Time, noise and condition dropout of each sample, from its key alone, whatever the device."""
+        """Time, noise and condition dropout of each sample, from its key alone, whatever the device.
+
+        The times of validation samples are spread evenly over the set, so that few samples measure the loss well.
+        """
         u, noise = [], []
         for key in keys:
             own = keyed.generator(self.seed, "diffusion", key.attempt, key.step, key.slot)
             u.append(torch.rand(2, generator=own, dtype=torch.float64))
+            if key.step == VAL_STEP:
+                u[-1][0] = keyed.evenly(key.slot, self.seed, "validation")
             noise.append(torch.randn(latents.shape[1:], generator=own))
         time, drop = torch.stack(u).unbind(1)
         return Draws(

@@ -75,18 +75,28 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
 
 
 class FixedBatches:
-    """Batch sampler of the validation set: every sample once, a batch from one bucket, shared out over the ranks."""
+    """Batch sampler of the validation set: every sample once, a batch from one bucket, shared out over the ranks.
+
+    All ranks get the same number of batches, and the n-th is of the same task everywhere, since each forward pass of
+    a sharded network is one of all ranks together. Where a task's batches do not come out even, the last one is given
+    to the remaining ranks once more; `counted` says which are to be left out.
+    """
 
     def __init__(self, sources: Mapping[str, Source], size: int, rank: int, ranks: int) -> None:
-        keys: list[list[SampleKey]] = []
+        self.batches: list[list[SampleKey]] = []
+        self.counted: list[bool] = []
+        """For each batch: whether it counts; no other rank has it then."""
         slot = 0
         for task, source in sources.items():
+            keys: list[list[SampleKey]] = []
             for bucket, shape in enumerate(source.buckets()):
                 for start in range(0, shape.count, size):
                     ids = range(start, min(start + size, shape.count))
                     keys.append([SampleKey(task, bucket, id, VAL_STEP, slot + id) for id in ids])
                 slot += shape.count
-        self.batches: Sequence[list[SampleKey]] = keys[rank::ranks]
+            for place in range(rank, -(-len(keys) // ranks) * ranks, ranks):
+                self.batches.append(keys[min(place, len(keys) - 1)])
+                self.counted.append(place < len(keys))
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -208,9 +218,12 @@ class MixedData(L.LightningDataModule):
         """The Trainer calls this before `train_dataloader`. Attempts only count up: a roll-back's is kept."""
         self.attempt = max(self.attempt, state_dict["attempt"])
 
-    def val_dataloader(self) -> KeyedLoader:
-        assert self.trainer is not None
+    def val_batches(self, rank: int, ranks: int) -> FixedBatches:
+        """Which validation samples a rank reads, in batches of the size of a micro-batch; after `check`."""
         sources = {name: module.val_source() for name, module in self.modules.items()}
-        size = self.global_batch // (self.accumulation * self.trainer.world_size)
-        batches = FixedBatches(sources, size, self.trainer.global_rank, self.trainer.world_size)
+        return FixedBatches(sources, self.global_batch // (self.accumulation * ranks), rank, ranks)
+
+    def val_loader(self, batches: FixedBatches) -> KeyedLoader:
+        """The validation set, the same at each pass."""
+        sources = {name: module.val_source() for name, module in self.modules.items()}
         return KeyedLoader(KeyedDataset(sources), batches, self.workers)

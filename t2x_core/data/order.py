@@ -47,7 +47,7 @@ class Permutation:
 class Turns:
     """Whose turn it is, in proportion to weights: a Weyl sequence, so evenly spread and known for any turn at once."""
 
-    GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio
+    GOLDEN = np.uint64(keyed.GOLDEN)
 
     def __init__(self, weights: Sequence[float], seed: int, *words: keyed.Word) -> None:
         shares = np.cumsum(np.asarray(weights, dtype=np.float64))

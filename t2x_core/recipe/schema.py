@@ -263,6 +263,8 @@ class WatchConfig:
     """Minutes after which a checkpoint is written even if not so many steps have been done; `null`: never."""
     keep_checkpoints: Count = 2
     """Checkpoints that are kept, the newest ones; the best one is kept besides."""
+    profile: bool = False
+    """Whether torch's profiler records a few early steps, into the folder profile/ of the run."""
     runs_dir: Annotated[Path, FROM_CURRENT_FOLDER] = Path("runs")
     """Folder in which each run makes its own, relative to the current folder (not to the recipe)."""
 

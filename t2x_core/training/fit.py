@@ -25,12 +25,23 @@ from t2x_core.errors import TrainingFailed
 from t2x_core.module import T2XModule
 from t2x_core.recipe import Recipe
 from t2x_core.training import preflight, run_folder
-from t2x_core.training.callbacks import Board, Checkpoints, Guard, Interruption, Metrics, Progress, Sampling
+from t2x_core.training.callbacks import (
+    Board,
+    Checkpoints,
+    Guard,
+    Interruption,
+    Metrics,
+    Profile,
+    Progress,
+    Sampling,
+    Validation,
+)
 from t2x_core.training.checkpoint_io import SafeCheckpointIO
 from t2x_core.training.ema import EMA
 from t2x_core.training.parallel import build_strategy
 from t2x_core.training.parallel.watch import Watch
 from t2x_core.training.precision import resolve_precision
+from t2x_core.training.watching import Watching
 
 log = logging.getLogger("t2x")
 
@@ -121,18 +132,22 @@ def _train_once(
 ) -> _Run:
     """Trains from the checkpoint `start`, or from the beginning, until it is done, interrupted or to be rolled back."""
     recipe = assembly.recipe
-    ema, metrics = EMA(recipe.ema), _metrics(recipe)
+    ema, watching = EMA(recipe.ema), Watching()
     guard = Guard(recipe.guard, recipe.trainer.accumulation, folder / run_folder.NAN_REPORT)
-    sampling = Sampling(assembly, data, ema, metrics, folder / run_folder.SAMPLES)
+    metrics = Metrics(recipe.watch.log_every, recipe.trainer.accumulation, recipe.trainer.global_batch, watching)
+    validation = Validation(data, ema, watching, every=recipe.watch.validate_every)
+    sampling = Sampling(assembly, data, ema, watching, folder / run_folder.SAMPLES)
     interruption = Interruption()
-    checkpoints = Checkpoints(folder, recipe, metrics, guard, interruption)
+    checkpoints = Checkpoints(folder, recipe, validation, guard, interruption)
     watchers: list[Callback] = [
         Watch(),
         ema,
         guard,
         metrics,
+        *([Profile(folder / run_folder.PROFILE)] if recipe.watch.profile else []),
+        validation,
         sampling,
-        Board(recipe, folder.name, metrics, sampling),
+        Board(recipe, folder.name, metrics, validation, sampling),
         Progress(metrics, recipe.trainer.max_steps, console, started),
         interruption,
         *extra,
@@ -187,9 +202,7 @@ def build_trainer(
         max_steps=config.max_steps,
         max_epochs=-1,
         accumulate_grad_batches=config.accumulation,
-        val_check_interval=watch.validate_every * config.accumulation,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
+        limit_val_batches=0,  # `Validation` does it
         use_distributed_sampler=False,
         deterministic=recipe.deterministic,
         log_every_n_steps=1,
@@ -220,8 +233,6 @@ def _set_aside(checkpoints: Sequence[Path], why: str) -> None:
         path.replace(path.with_name(f"{why}_{path.name}"))
 
 
-def _metrics(recipe: Recipe) -> Metrics:
-    return Metrics(recipe.watch.log_every, recipe.trainer.accumulation, recipe.trainer.global_batch)
 
 
 def _announce(trainer: L.Trainer, assembly: Assembly, module: T2XModule, data: MixedData, folder: Path) -> None:

@@ -26,7 +26,7 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
-SAMPLES, TENSORBOARD, LOG, ENVIRONMENT = "samples", "tensorboard", "log.txt", "environment.json"
+SAMPLES, TENSORBOARD, PROFILE, LOG, ENVIRONMENT = "samples", "tensorboard", "profile", "log.txt", "environment.json"
 NAN_REPORT = "nan_report.jsonl"
 PACKAGES = ("t2x", "torch", "torchvision", "lightning", "timm", "omegaconf", "numpy", "pillow")
 MAY_CHANGE = (

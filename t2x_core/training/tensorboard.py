@@ -31,8 +31,9 @@ def layout(tasks: Sequence[str]) -> Layout:
 
     return {
         "Loss": {
-            "training and validation": chart("loss/", "val/loss"),
+            "training and validation": chart("loss/", "val/loss$", "val_raw/loss$"),
             **{f"training loss by t: {task}": chart(f"loss_by_t/{task}/") for task in tasks},
+            **{f"validation loss by t: {task}": chart(f"val/loss_by_t/{task}/") for task in tasks},
         },
         "Scores": {task: chart(f"score/{task}/") for task in tasks},
         "Optimizer": {
@@ -42,7 +43,9 @@ def layout(tasks: Sequence[str]) -> Layout:
         },
         "Speed": {
             "samples a second": chart("speed/samples_per_second"),
-            "share of the time spent waiting for data": chart("speed/data_wait"),
+            "seconds of a step, by part": chart("speed/step/"),
+            "MFU": chart("speed/mfu"),
+            "share of the time: waiting for data, validation and sampling": chart("speed/data_wait", "speed/watching"),
             "memory, GiB": chart("memory/"),
             "epoch": chart("progress/epoch/"),
         },

@@ -27,6 +27,7 @@ from t2x_core.rendering import caption_grid
 from t2x_core.training import fit, run_folder, tensorboard
 from t2x_core.training.callbacks import Metrics
 from t2x_core.training.fit import build_trainer
+from t2x_core.training.watching import Watching
 from t2x_core.types import SampleKey
 from t2x_plugins.text_to_image.data import ShapesData, ShapesSource
 from tests.conftest import TINY
@@ -122,7 +123,7 @@ def test_several_tasks_are_told_apart(tmp_path):
     mine = data.modules[TASK]
     assert isinstance(mine, ShapesData)
     data.modules["other"], data.weights["other"] = ShapesData("other", mine.config, mine.context), 1.0
-    metrics = Metrics(4, 1, 16)
+    metrics = Metrics(4, 1, 16, Watching())
     build_trainer(assembly.recipe, tmp_path, [metrics], metrics.clock, first_step=0).fit(module, datamodule=data)
 
     events = read(tmp_path)

@@ -11,18 +11,20 @@ from t2x_core.recipe import Recipe, to_plain
 from t2x_core.training import run_folder, tensorboard
 from t2x_core.training.callbacks.metrics import Metrics
 from t2x_core.training.callbacks.sampling import Sampling
+from t2x_core.training.callbacks.validation import Validation
 from t2x_core.training.heat_map import draw_heat_map
 
 
 class Board(Callback):
     """Writes them at the start, and the heat maps of the loss after each validation and at the end.
 
-    Put it behind `Metrics` and `Sampling`, whose last figures are the results. A resumed run writes a text again
-    only if it is another one than before.
+    Put it behind `Metrics`, `Validation` and `Sampling`, whose last figures are the results. A resumed run writes a
+    text again only if it is another one than before.
     """
 
-    def __init__(self, recipe: Recipe, run: str, metrics: Metrics, sampling: Sampling) -> None:
-        self.recipe, self.run, self.metrics, self.sampling = recipe, run, metrics, sampling
+    def __init__(self, recipe: Recipe, run: str, metrics: Metrics, validation: Validation, sampling: Sampling) -> None:
+        self.recipe, self.run = recipe, run
+        self.metrics, self.validation, self.sampling = metrics, validation, sampling
         self._texts: dict[str, str] = {}
         self._drawn_at = -1
 
@@ -42,8 +44,11 @@ class Board(Callback):
                 tensorboard.write_hyperparameters(writer, tensorboard.hyperparameters(self.recipe), self.run)
         self._texts = texts
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer)
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.validation.step == trainer.global_step:
+            self._draw(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw(trainer)
@@ -54,7 +59,7 @@ class Board(Callback):
     def results(self) -> dict[str, float]:
         """What runs are compared by: the first columns of the tab "HParams"."""
         return {
-            **({"final/best_val_loss": self.metrics.best} if self.metrics.best < math.inf else {}),
+            **({"final/best_val_loss": self.validation.best} if self.validation.best < math.inf else {}),
             **({"final/loss": self.metrics.latest["loss/total"]} if self.metrics.latest else {}),
             **{
                 f"final/score/{task}/{what}": value

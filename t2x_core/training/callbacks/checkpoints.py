@@ -13,7 +13,7 @@ from t2x_core.checkpoint import best_of, checkpoint_of, checkpoints_of, step_of,
 from t2x_core.recipe import Recipe
 from t2x_core.training.callbacks.guard import Guard
 from t2x_core.training.callbacks.interruption import Interruption
-from t2x_core.training.callbacks.metrics import Metrics
+from t2x_core.training.callbacks.validation import Validation
 from t2x_core.training.checkpoint_io import SafeCheckpointIO
 from t2x_core.training.parallel.agreement import Agreement
 
@@ -24,9 +24,9 @@ class Checkpoints(Callback):
     Put it behind all callbacks whose state belongs to the step.
     """
 
-    def __init__(self, run: Path, recipe: Recipe, metrics: Metrics, guard: Guard, interruption: Interruption) -> None:
+    def __init__(self, run: Path, recipe: Recipe, validation: Validation, guard: Guard, interruption: Interruption) -> None:
         self.run, self.watch, self.trainer_config = run, recipe.watch, recipe.trainer
-        self.metrics, self.guard, self.interruption = metrics, guard, interruption
+        self.validation, self.guard, self.interruption = validation, guard, interruption
         self.signal = 0
         """The signal on which all ranks have stopped, or 0."""
         self._saved, self._best = -1, math.inf
@@ -35,7 +35,7 @@ class Checkpoints(Callback):
         self._agree = Agreement()
         self._saved = trainer.global_step
         self._saved_at = time.monotonic()
-        self._best = self.metrics.best
+        self._best = self.validation.best
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -45,13 +45,13 @@ class Checkpoints(Callback):
         minutes = self.watch.checkpoint_minutes
         late = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
         signal, waited = self._agree(self.interruption.signal, int(late))
-        best = self.metrics.best < self._best
+        best = self.validation.best < self._best
         step = trainer.global_step
         regular = step % self.watch.checkpoint_every == 0 or step >= self.trainer_config.max_steps
         if regular or best or waited or signal:
             self.save(trainer)
         if best:
-            self._best = self.metrics.best
+            self._best = self.validation.best
             if trainer.is_global_zero:
                 write_best(self.run, step, self._best)
         if signal:

@@ -73,6 +73,12 @@ class Progress(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
+        watching = self.metrics.watching
+        whole = watching.training_seconds + watching.seconds
+        log.info(
+            "validation and sampling took %s of %s (%.1f %%)",
+            *(minutes(watching.seconds), minutes(whole), 100 * watching.share),
+        )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from t2x_core.assembly import Assembly
 from t2x_core.data.mixture import MixedData
@@ -17,9 +17,9 @@ from t2x_core.generation import sample
 from t2x_core.module import T2XModule
 from t2x_core.rendering import save
 from t2x_core.training import tensorboard
-from t2x_core.training.callbacks.metrics import Metrics
 from t2x_core.training.ema import EMA
-from t2x_core.types import Batch
+from t2x_core.training.watching import Watching, evaluating
+from t2x_core.types import Batch, Bucket
 
 log = logging.getLogger("t2x")
 
@@ -28,10 +28,13 @@ SCORE_BATCH = 32
 
 
 class Sampling(Callback):
-    """Every `watch.sample_every` steps, and at the end: a grid to a file and to TensorBoard, and the scores."""
+    """Every `watch.sample_every` steps, and at the end: a grid to a file and to TensorBoard, and the scores.
 
-    def __init__(self, assembly: Assembly, data: MixedData, ema: EMA, metrics: Metrics, folder: Path) -> None:
-        self.assembly, self.data, self.ema, self.metrics, self.folder = assembly, data, ema, metrics, folder
+    The ranks share the work, a batch each; the first one scores and writes.
+    """
+
+    def __init__(self, assembly: Assembly, data: MixedData, ema: EMA, watching: Watching, folder: Path) -> None:
+        self.assembly, self.data, self.ema, self.watching, self.folder = assembly, data, ema, watching, folder
         self.watch = assembly.recipe.watch
         self.scores: dict[str, dict[str, float]] = {}
         """Task → its last scores."""
@@ -41,22 +44,30 @@ class Sampling(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step, every = trainer.global_step, self.watch.sample_every
-        if every and step % every == 0 and step not in (self._sampled_at, self.assembly.recipe.trainer.max_steps):
+        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if every and whole and step % every == 0 and step not in (self._sampled_at, trainer.max_steps):
             self.run(trainer, pl_module, self.watch.score_samples)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._first_step = trainer.global_step
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step >= self.assembly.recipe.trainer.max_steps:
+        if trainer.global_step >= trainer.max_steps:
             self.run(trainer, pl_module, self.watch.final_score_samples)
 
     def run(self, trainer: Trainer, module: LightningModule, score_samples: int) -> None:
         """Samples, shows and scores each task."""
         assert isinstance(module, T2XModule)
         self._sampled_at = trainer.global_step
-        start = time.perf_counter()
-        with self.ema.applied(module), trainer.precision_plugin.forward_context():
+        again = self.watch.sample_every if self._sampled_at < trainer.max_steps else 0
+        with (
+            self.watching.clocked("watch.sample_every", again, self._sampled_at - self._first_step),
+            evaluating(module),
+            self.ema.applied(module),
+            trainer.precision_plugin.forward_context(),
+        ):
             for name in self.assembly.recipe.tasks:
                 self._run_task(trainer, module, name, score_samples)
-        self.metrics.skip(time.perf_counter() - start)
 
     def _run_task(self, trainer: Trainer, module: T2XModule, name: str, score_samples: int) -> None:
         plugin, config = self.assembly.task(name)
@@ -64,14 +75,9 @@ class Sampling(Callback):
         if not count:
             return
         conditions = self.data.modules[name].val_conditions(count)
-        pixels = sample(
-            module,
-            conditions,
-            range(count),
-            plugin.bucket(config),
-            self.assembly.recipe.diffusion.sampler,
-            min(SCORE_BATCH, count),
-        )
+        pixels = self._sample(trainer, module, conditions, plugin.bucket(config))
+        if not trainer.is_global_zero:
+            return
         step = trainer.global_step
         if self.watch.samples:
             shown = list(range(self.watch.samples))
@@ -83,9 +89,26 @@ class Sampling(Callback):
             listed = "  ".join(f"{what} {value:.2f}" for what, value in scores.items())
             log.info("step %d  score of %d %s samples: %s", step, score_samples, name, listed)
 
-    def _show(self, trainer: Trainer, name: str, pixels: torch.Tensor, conditions: Batch, step: int) -> None:
-        if not trainer.is_global_zero:
-            return
+    def _sample(self, trainer: Trainer, module: T2XModule, conditions: Batch, bucket: Bucket) -> Tensor:
+        """Pixels (B, 3, F, H, W) on the CPU; sample i from seed i.
+
+        The i-th batch is the same for any number of ranks, so its pictures are, to the last bit. In each round every
+        rank computes one, the last batch again where there are not enough, so that all make the same forward passes.
+        """
+        count = len(conditions)
+        size = min(SCORE_BATCH, count)
+        batches = [[min(i, count - 1) for i in range(start, start + size)] for start in range(0, count, size)]
+        settings = self.assembly.recipe.diffusion.sampler
+        pixels = []
+        for first in range(0, len(batches), trainer.world_size):
+            mine = batches[min(first + trainer.global_rank, len(batches) - 1)]
+            part = sample(module, conditions.select(mine), mine, bucket, settings, size)  # (size, 3, F, H, W)
+            if trainer.world_size > 1:
+                part = trainer.strategy.all_gather(part).flatten(0, 1)  # (ranks · size, …)
+            pixels.append(part.cpu())
+        return torch.cat(pixels)[:count]
+
+    def _show(self, trainer: Trainer, name: str, pixels: Tensor, conditions: Batch, step: int) -> None:
         self.folder.mkdir(exist_ok=True)
         rendered = self.assembly.task(name)[0].render(pixels, conditions)
         save(rendered, self.folder / f"{name}_{step:07d}.png")

@@ -1,0 +1,66 @@
+"""What each operation of a few steps costs, for whoever wants to see why a step is slow."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.profiler import ProfilerActivity, profile, schedule
+
+log = logging.getLogger("t2x")
+
+WAIT, WARM_UP, ACTIVE = 9, 1, 5
+"""Optimizer steps that are left out, that only the profiler's own start falls into, and that are recorded."""
+
+
+class Profile(Callback):
+    """Records steps 11 to 15 after the start with torch's profiler, on the first rank, into a file of `folder`.
+
+    A run of fewer steps records what it has after step 10, if anything.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._profile: profile | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        self._first_step = trainer.global_step
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+        self._profile = profile(
+            activities=activities,
+            schedule=schedule(wait=WAIT, warmup=WARM_UP, active=ACTIVE, repeat=1),
+            on_trace_ready=self._write,
+            record_shapes=True,
+        )
+        self._profile.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._profile is None or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        self._profile.step()
+        if trainer.global_step >= self._first_step + WAIT + WARM_UP + ACTIVE:
+            self._stop()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._profile is not None:
+            self._profile.stop()
+            self._profile = None
+
+    def _write(self, recorded: profile) -> None:
+        self.folder.mkdir(exist_ok=True)
+        file = self.folder / f"from_step_{self._first_step + WAIT + WARM_UP + 1}.json"
+        recorded.export_chrome_trace(str(file))
+        log.info("profile    %s: open it at https://ui.perfetto.dev, or in Chrome at chrome://tracing", file)

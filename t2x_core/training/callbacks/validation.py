@@ -1,0 +1,94 @@
+"""The loss on the fixed held-out samples, with the averaged weights and with the weights as they are."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from t2x_core.data.mixture import KeyedLoader, MixedData
+from t2x_core.module import T2XModule
+from t2x_core.training.ema import EMA
+from t2x_core.training.loss_by_t import figures, sums_by_t
+from t2x_core.training.watching import Watching, evaluating
+
+log = logging.getLogger("t2x")
+
+
+class Validation(Callback):
+    """Two passes over the set every `every` optimizer steps, and after the last one.
+
+    The noise and the time of a validation sample are its own, so the figure is the same function of the weights each
+    time, whatever the number of ranks (to rounding). It is no Lightning loop, since it comes after an optimizer step
+    and before that step's checkpoint, and since every rank makes the same number of forward passes.
+
+    Put it behind `EMA` and before whatever saves.
+
+    Attributes:
+        latest: tag → figure of the last validation: `val/…` of the averaged weights, `val_raw/…` of those trained.
+        best: the lowest `val/loss` so far.
+        step: optimizer step of the last validation; -1 before the first.
+    """
+
+    def __init__(self, data: MixedData, ema: EMA, watching: Watching, *, every: int) -> None:
+        self.data, self.ema, self.watching, self.every = data, ema, watching, every
+        self.latest: dict[str, float] = {}
+        self.best = math.inf
+        self.step = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._batches = self.data.val_batches(trainer.global_rank, trainer.world_size)
+        self._loader: KeyedLoader | None = self.data.val_loader(self._batches)
+        self._first_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        due = step % self.every == 0 or step == trainer.max_steps
+        if due and step != self.step and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self.run(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._loader = None  # its worker processes end
+
+    def run(self, trainer: Trainer, module: LightningModule) -> None:
+        """Validates, and reports."""
+        assert isinstance(module, T2XModule)
+        self.step = trainer.global_step
+        again = self.every if self.step < trainer.max_steps else 0
+        with (
+            self.watching.clocked("watch.validate_every", again, self.step - self._first_step),
+            evaluating(module),
+            torch.no_grad(),
+            trainer.precision_plugin.forward_context(),
+        ):
+            with self.ema.applied(module):
+                averaged = self._losses(trainer, module, "val/")
+            self.latest = {**averaged, **self._losses(trainer, module, "val_raw/")}
+        loss, raw = self.latest["val/loss"], self.latest["val_raw/loss"]
+        self.best = min(self.best, loss)
+        for logger in trainer.loggers:
+            logger.log_metrics(self.latest, self.step)
+        log.info("step %d  validation loss %.4f (%.4f without the average)", self.step, loss, raw)
+
+    def _losses(self, trainer: Trainer, module: T2XModule, prefix: str) -> dict[str, float]:
+        """One pass over the set."""
+        assert self._loader is not None
+        device, tasks = trainer.strategy.root_device, list(module.losses)
+        sums = {task: sums_by_t([], [], device) for task in tasks}
+        for batch, counted in zip(self._loader, self._batches.counted, strict=True):
+            outputs = module.training_step(trainer.strategy.batch_to_device(batch), 0)
+            if counted:
+                sums[batch.task] += sums_by_t([outputs["losses"]], [outputs["t"]], device)
+        over_ranks = trainer.strategy.reduce(torch.stack([sums[task] for task in tasks]), reduce_op="sum")
+        return figures(dict(zip(tasks, over_ranks.tolist(), strict=True)), "loss", prefix)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"latest": self.latest, "best": self.best, "step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.latest, self.best, self.step = dict(state_dict["latest"]), state_dict["best"], state_dict["step"]

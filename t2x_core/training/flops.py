@@ -1,0 +1,147 @@
+"""How much arithmetic a training step is, and how much a device could do: the two sides of the MFU.
+
+MFU (model FLOPs utilization, Chowdhery et al. 2022, arXiv 2204.02311, appendix B): the floating-point operations that
+the mathematics of a step needs, over those that the device could have done in its time. A product of matrices
+(m, k) · (k, n) is 2·m·k·n operations; anything else is left out, and so is what is computed twice to save memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from t2x_core.data.mixture import MixedData
+from t2x_core.module import T2XModule
+from t2x_core.types import Batch, SampleKey
+
+log = logging.getLogger("t2x")
+
+PEAKS: tuple[tuple[str, float | None, float | None, float], ...] = (
+    ("H200|GH200|H100 80GB HBM3|H100 SXM", 989.4, 494.7, 66.9),
+    ("H100 PCIe", 756.0, 378.0, 51.2),
+    ("A100", 312.0, 156.0, 19.5),
+    ("L40S", 362.0, 183.0, 91.6),
+    ("L4", 121.0, 60.0, 30.3),
+    ("A10", 125.0, 62.5, 31.2),
+    ("V100", None, None, 15.7),
+    ("RTX 4090", 165.2, 82.6, 82.6),
+    ("RTX 3090", 71.0, 35.6, 35.6),
+)
+"""Name of a GPU → TFLOP/s with bf16 (sums in float32), TF32 and float32, without sparsity; None: it has no such units.
+
+From NVIDIA's data sheets of H100, H200, A100, L40S, L4, A10 and V100 (half of what they print "with sparsity"), and
+from its white papers on Ada (v2.1) and on GA102 (v2), appendices A.
+"""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What a device can do at most."""
+
+    flops: float
+    """Operations per second."""
+    how: str
+    """Where the figure is from, in words."""
+
+
+def bucket_name(batch: Batch) -> str:
+    """Task and shape, "text-to-image/1x64x48": frames, height and width in pixels."""
+    assert batch.pixels is not None
+    return f"{batch.task}/{'x'.join(map(str, batch.pixels.shape[2:]))}"
+
+
+def flops_by_bucket(module: T2XModule, data: MixedData) -> dict[str, float]:
+    """Operations for one training sample of each bucket; `data` is checked (`MixedData.check`).
+
+    One sample of each is read. Empty, with a line in the log, if a part of the model cannot be counted.
+    """
+    found: dict[str, float] = {}
+    try:
+        for task, modules in data.modules.items():
+            source = modules.train_source()
+            for index, bucket in enumerate(source.buckets()):
+                if bucket.count:
+                    batch = source.collate([source[SampleKey(task, index, 0, 0, 0)]])
+                    if (name := bucket_name(batch)) not in found:
+                        found[name] = float(step_flops(module, batch))
+    except Exception as error:  # a plugin's part may do anything, and no run should end for a figure
+        log.info("the MFU cannot be told: the FLOPs of a step cannot be counted (%s)", str(error).split("\n")[0])
+        return {}
+    return found
+
+
+def step_flops(module: T2XModule, batch: Batch) -> int:
+    """Operations of the forward and the backward pass of what is trained, for a batch on the CPU.
+
+    Computed on tensors without content, before the module is moved or sharded. Frozen parts (codec, text encoder) are
+    left out. An attention is counted as the products that it is, whatever kernel will do it.
+    """
+    trained = [p for _, p in module.trainable()]
+    with torch.no_grad():
+        module.backbone.prepare(module.encode(batch))  # a cache must not keep tensors without content
+    with FakeTensorMode(allow_non_fake_inputs=True), sdpa_kernel(SDPBackend.MATH):
+        with FlopCounterMode(display=False) as codec:
+            module.encode(batch)
+        with FlopCounterMode(display=False) as everything, _frozen(module.text_encoder, everything) as frozen:
+            torch.autograd.grad(module.training_step(batch, 0)["loss"], trained, allow_unused=True)
+    return everything.get_total_flops() - codec.get_total_flops() - frozen["flops"]
+
+
+@contextmanager
+def _frozen(part: nn.Module | None, counter: FlopCounterMode) -> Iterator[Mapping[str, int]]:
+    """Counts the operations of a part, if it is there and none of it is trained."""
+    found = {"flops": 0}
+    if part is None or any(p.requires_grad for p in part.parameters()):
+        yield found
+        return
+
+    def enter(*_: object) -> None:
+        found["flops"] -= counter.get_total_flops()
+
+    def leave(*_: object) -> None:
+        found["flops"] += counter.get_total_flops()
+
+    hooks = part.register_forward_pre_hook(enter), part.register_forward_hook(leave)
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def peak(device: torch.device, precision: str) -> Peak:
+    """The peak of a device in the arithmetic of the run ("bf16-mixed", "32-true", …): by its name, else measured."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    low = precision.startswith("bf16")
+    exact = torch.get_float32_matmul_precision() == "highest"
+    for gpu, bf16, tf32, float32 in PEAKS:
+        value = bf16 if low else float32 if exact else tf32
+        if value is not None and re.search(rf"\b({gpu})\b", name):
+            return Peak(value * 1e12, f"data sheet of {name}")
+    return Peak(measured_peak(device, torch.bfloat16 if low else torch.float32), "measured")
+
+
+def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a product of two square matrices: 4096² on a GPU, 1024² on a CPU; the best of 3."""
+    n = 4096 if device.type == "cuda" else 1024
+    a = torch.ones(n, n, device=device, dtype=dtype)
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - began
+
+    seconds()  # chooses kernels
+    return 2 * n**3 / min(seconds() for _ in range(3))
