@@ -20,6 +20,7 @@ from rich.console import Console
 
 from t2x_core import quarantine
 from t2x_core.assembly import Assembly
+from t2x_core.backbone.training_blocks import checkpoint_blocks, compile_blocks
 from t2x_core.checkpoint import AtomicCheckpointIO, read_checkpoint
 from t2x_core.data.mixture import MixedData
 from t2x_core.module import T2XModule
@@ -27,7 +28,7 @@ from t2x_core.recipe import Recipe
 from t2x_core.training import preflight, run_folder
 from t2x_core.training.callbacks import Board, Ending, Interruption, Metrics, Progress, Sampling
 from t2x_core.training.ema import EMA
-from t2x_core.training.precision import resolve_precision
+from t2x_core.training.precision import precision_plugin
 
 log = logging.getLogger("t2x")
 
@@ -76,6 +77,7 @@ def fit(
     if recipe.trainer.threads is not None:
         torch.set_num_threads(recipe.trainer.threads)
     torch.set_float32_matmul_precision(recipe.matmul_precision)
+    _set_blocks(module, data, recipe)
     checkpoint = folder / run_folder.LAST
     start = checkpoint if resume and checkpoint.is_file() else None
 
@@ -119,7 +121,6 @@ def build_trainer(
         devices=config.devices,
         num_nodes=config.num_nodes,
         strategy=config.strategy,
-        precision=resolve_precision(config.precision, config.accelerator),
         max_steps=config.max_steps,
         max_epochs=-1,
         accumulate_grad_batches=config.accumulation,
@@ -130,7 +131,7 @@ def build_trainer(
         deterministic=recipe.deterministic,
         log_every_n_steps=1,
         callbacks=[*callbacks, *checkpoints],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), precision_plugin(config.precision, config.accelerator)],
         logger=logger,
         profiler=profiler,
         enable_progress_bar=False,
@@ -153,6 +154,14 @@ def _keep(kind: type[ModelCheckpoint], path: Path, **when: Any) -> ModelCheckpoi
     return kind(
         path.parent, path.stem, save_top_k=1, auto_insert_metric_name=False, enable_version_counter=False, **when
     )
+
+
+def _set_blocks(module: T2XModule, data: MixedData, recipe: Recipe) -> None:
+    """How the blocks compute while training: compiled, checkpointed, both or as they are."""
+    if recipe.trainer.compile:
+        compile_blocks(module.backbone, sum(len(task.train_source().buckets()) for task in data.modules.values()))
+    if recipe.trainer.gradient_checkpointing:
+        checkpoint_blocks(module.backbone)
 
 
 def _metrics(recipe: Recipe) -> Metrics:

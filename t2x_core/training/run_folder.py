@@ -27,7 +27,11 @@ MAY_CHANGE = (
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",
+    "trainer.shards",
+    "trainer.gradient_checkpointing",
+    "trainer.compile",
     "trainer.workers",
+    "trainer.stall_minutes",
     "trainer.threads",
     "watch",
 )

@@ -91,7 +91,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("a misspelt key of a plugin", "fit mine.yaml", 'mine.yaml:5: unknown key "tasks.text-to-image.data.shapes.sise"; did you mean "size"?', edit=("size: 16", "sise: 16")),
         Mistake("a misspelt key of a text encoder", "fit mine.yaml", 'mine.yaml:8: unknown key "text_encoder.dimm"; did you mean "dim"?', edit=("name: bytes, dim", "name: bytes, dimm")),
         Mistake("a key without its block", "fit mine.yaml lr=1e-3", 'command line: unknown key "lr"; did you mean "optimizer.lr"?'),
-        Mistake("a key of another block", "fit mine.yaml trainer.seed=3", 'command line: unknown key "trainer.seed"; known here: max_steps, global_batch, accumulation, devices, num_nodes, accelerator, strategy, precision, workers, threads'),
+        Mistake("a key of another block", "fit mine.yaml trainer.seed=3", 'command line: unknown key "trainer.seed"; known here: max_steps, global_batch, accumulation, devices, num_nodes, accelerator, strategy, shards, precision, gradient_checkpointing, compile, workers, stall_minutes, threads'),
         Mistake("something missing", "fit mine.yaml", "mine.yaml:10: trainer.max_steps is missing (Length of the training, in optimizer steps.)", edit=("  max_steps: 2\n", "")),
         Mistake("no size of the network", "fit mine.yaml", "mine.yaml:6: backbone: set a preset (S, B, L, XL, H), or width, depth and heads; not set: width, depth, heads", edit=("width: 32, depth: 1, heads: 2, ", "")),
         Mistake("no codec", "fit mine.yaml", "mine.yaml: codec is missing (Pixels to latents and back.)", edit=("codec: {name: identity}\n", "")),
@@ -161,7 +161,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("a file where runs should go", "fit mine.yaml watch.runs_dir=mine.yaml", "cannot make mine.yaml/mine/<date-time>: Not a directory; set watch.runs_dir", slow=True),
         Mistake("no permission to write", "fit mine.yaml watch.runs_dir=/proc/runs", "cannot make /proc/runs/mine/<date-time>: No such file or directory; set watch.runs_dir", slow=True),
         Mistake("a resume of nothing", "fit mine.yaml --resume nowhere", 'command line: there is no run "nowhere"; give the folder of a run, or a recipe that has one in runs/', slow=True),
-        Mistake("a resume with other settings", "fit mine.yaml optimizer.lr=0.5 seed=3 --resume runs/mine/first", "runs/mine/first cannot go on with another recipe: optimizer.lr (0.0001 → 0.5), seed (0 → 3); start a new run, or change only trainer.max_steps, trainer.accumulation, trainer.devices, trainer.num_nodes, trainer.strategy, trainer.workers, trainer.threads, watch", slow=True),
+        Mistake("a resume with other settings", "fit mine.yaml optimizer.lr=0.5 seed=3 --resume runs/mine/first", "runs/mine/first cannot go on with another recipe: optimizer.lr (0.0001 → 0.5), seed (0 → 3); start a new run, or change only trainer.max_steps, trainer.accumulation, trainer.devices, trainer.num_nodes, trainer.strategy, trainer.shards, trainer.gradient_checkpointing, trainer.compile, trainer.workers, trainer.stall_minutes, trainer.threads, watch", slow=True),
         Mistake("a key=value behind --resume", "fit mine.yaml --resume trainer.max_steps=4", 'command line: there is no run "trainer.max_steps=4"; write key=value before the options', slow=True),
     ],
     "Sampling": [
