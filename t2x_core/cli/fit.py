@@ -43,12 +43,13 @@ def run(arguments: argparse.Namespace) -> int:
     from t2x_core.assembly import build_data, build_module, load_assembly
     from t2x_core.training import fit, preflight, run_folder
     from t2x_core.training.callbacks.progress import minutes
+    from t2x_core.training.launch import check_launch
     from t2x_core.training.log import start_log
 
     start_log(None, quiet=_is_other_rank())
     assembly = load_assembly(arguments.recipe, arguments.overrides)
     with assembly.composed.blame("trainer"):
-        preflight.check_devices(assembly.recipe)
+        check_launch(assembly.recipe.trainer)
     module = build_module(assembly)  # all this before there is a folder: what cannot be built leaves none behind
     data = build_data(assembly, module)
     data.check()

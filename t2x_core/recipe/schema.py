@@ -209,11 +209,11 @@ class TrainerConfig:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Kind of device; `auto`: a GPU if there is one."""
     strategy: Literal["auto", "ddp", "fsdp2", "hsdp"] = "auto"
-    """How devices share the work; `auto`: one device, or ddp; `fsdp2`: each has a part of the weights; `hsdp`: in groups."""
+    """How devices share the work; `auto`: one device, or ddp; `fsdp2`: each has a part of the weights."""
     shards: Count | None = None
     """Devices that share one copy of the weights (hsdp only); `null`: those of one node."""
     precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed"] = "auto"
-    """Arithmetic; `auto`: bf16-mixed if there are units for it; `bf16-true`: no float32 weights, small updates are lost."""
+    """Arithmetic; `auto`: bf16-mixed if there are units for it; `bf16-true`: bf16 weights, small updates are lost."""
     gradient_checkpointing: bool = False
     """Whether the backward pass computes each block once more, instead of keeping what is inside it."""
     compile: bool = False
