@@ -154,6 +154,7 @@ def build_data(assembly: Assembly, module: T2XModule) -> MixedData:
         accumulation=recipe.trainer.accumulation,
         max_steps=recipe.trainer.max_steps,
         workers=recipe.trainer.workers,
+        stall_minutes=recipe.trainer.stall_minutes,
         quarantine=quarantine,
         blame=assembly.composed.blame,
     )

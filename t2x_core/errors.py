@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend. They are shown as one line, without a traceback."""
+"""Errors that are shown as one line, without a traceback."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ class UserError(ValueError):
     def __str__(self) -> str:
         text = f"{self.message}; {self.hint}" if self.hint else self.message
         return " ".join(f"{self.where}: {text}".splitlines() if self.where else text.splitlines())
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on, for a reason that lies in the data or the machine: one line, as of `UserError`."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{message}; {hint}" if hint else message)
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:

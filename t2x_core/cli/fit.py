@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from t2x_core.assembly import build_data, build_module, load_assembly
     from t2x_core.training import fit, preflight, run_folder
     from t2x_core.training.callbacks.progress import minutes
+    from t2x_core.training.failure import explain
     from t2x_core.training.launch import check_launch
     from t2x_core.training.log import start_log
 
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     except Exception as error:
         if os.environ.get("T2X_DEBUG") == "1":
             raise
-        print(f"t2x: training failed: {error.__class__.__name__}: {error}; T2X_DEBUG=1 shows where", file=sys.stderr)
+        print(f"t2x: training failed: {explain(error, assembly.recipe)}", file=sys.stderr)
         return 3
     if result.signal is not None:
         console.print(f"saved at step {result.steps}; go on with: t2x fit {arguments.recipe} --resume {folder}")

@@ -27,6 +27,7 @@ from t2x_core.module import T2XModule
 from t2x_core.recipe import Recipe
 from t2x_core.training import preflight, run_folder
 from t2x_core.training.callbacks import Board, Ending, Interruption, Metrics, Progress, Sampling
+from t2x_core.training.data_record import check_data
 from t2x_core.training.ema import EMA
 from t2x_core.training.precision import precision_plugin
 
@@ -72,6 +73,7 @@ def fit(
     """
     started = time.perf_counter() if started is None else started
     data.check()
+    check_data(folder, data.fingerprint())
     data.quarantine.write_to(folder / quarantine.FILE_NAME)
     recipe = assembly.recipe
     if recipe.trainer.threads is not None:
