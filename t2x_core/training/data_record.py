@@ -16,14 +16,14 @@ FILE_NAME = "data.json"
 PARTS = {"train": "training", "val": "validation"}
 
 
-def check_data(folder: Path, found: Mapping[str, Any]) -> None:
-    """Keeps in the run's folder what `MixedData.fingerprint` found, or holds it against what is kept there.
+def check_data(folder: Path, found: Mapping[str, Any], resume: bool) -> None:
+    """Keeps in the run's folder what `MixedData.fingerprint` found; on a resume, holds it against what is kept there.
 
     Raises:
         UserError: the data is not that with which the run began.
     """
     file = folder / FILE_NAME
-    if not file.is_file():
+    if not (resume and file.is_file()):
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             folder.mkdir(parents=True, exist_ok=True)
             beside = file.with_name(f".{FILE_NAME}.part")

@@ -73,7 +73,7 @@ def fit(
     """
     started = time.perf_counter() if started is None else started
     data.check()
-    check_data(folder, data.fingerprint())
+    check_data(folder, data.fingerprint(), resume)
     data.quarantine.write_to(folder / quarantine.FILE_NAME)
     recipe = assembly.recipe
     if recipe.trainer.threads is not None:

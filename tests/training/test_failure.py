@@ -11,8 +11,9 @@ import torch
 
 from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.cli.main import main
-from t2x_core.errors import TrainingError
+from t2x_core.errors import TrainingError, UserError
 from t2x_core.module import T2XModule
+from t2x_core.training.data_record import check_data
 from t2x_core.training.failure import explain
 from t2x_core.training.out_of_memory import hint, is_out_of_memory
 from tests.conftest import PICTURES, TINY, TINY_PICTURES
@@ -139,3 +140,22 @@ def test_more_processes_than_cores_are_told_in_a_line_of_ours(tmp_path, recwarn)
     data.train_loader(0, 1, lambda: 0)
     assert "999 loader processes share " in "\n".join(data.describe())
     assert not [warning for warning in recwarn if "worker" in str(warning.message)]
+
+
+def test_a_damaged_record_of_the_data_is_told_from_other_data(tmp_path):
+    found = {"films": {"train": {"buckets": [[1, 2, 2, 9]], "names": "a"}, "val": {"buckets": [], "names": None}}}
+    check_data(tmp_path, found, resume=False)
+    check_data(tmp_path, found, resume=True)
+    other = {"films": {**found["films"], "train": {"buckets": [[1, 2, 2, 9]], "names": "b"}}}
+    with pytest.raises(
+        UserError, match="for training films had 9 samples in 1 bucket, now as many, but others; put it"
+    ):
+        check_data(tmp_path, other, resume=True)
+    other["films"]["train"]["buckets"] = [[1, 2, 4, 9]]
+    with pytest.raises(UserError, match="had 9 samples in 1 bucket, now as many, in other buckets; put it back"):
+        check_data(tmp_path, other, resume=True)
+    (tmp_path / "data.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged; delete it to go on"):
+        check_data(tmp_path, found, resume=True)
+    check_data(tmp_path, found, resume=False)
+    check_data(tmp_path, found, resume=True)
