@@ -21,6 +21,7 @@ from t2x_core.interfaces import (
     TextEncoder,
 )
 from t2x_core.module import T2XModule
+from t2x_core.optim import freeze
 from t2x_core.plugins import Registry
 from t2x_core.quarantine import Quarantine
 from t2x_core.recipe import Composed, Recipe, TaskConfig, check_recipe, compose
@@ -63,7 +64,7 @@ def load_assembly(recipe: str, overrides: Sequence[str]) -> Assembly:
 
 
 def build_module(assembly: Assembly) -> T2XModule:
-    """The module of a recipe, with the weights that its seed gives."""
+    """The module of a recipe, with the weights that its seed gives. What is frozen keeps them."""
     recipe, blame = assembly.recipe, assembly.composed.blame
     adapters, losses = {}, {}
     with torch.random.fork_rng(devices=[]):
@@ -82,7 +83,7 @@ def build_module(assembly: Assembly) -> T2XModule:
                 losses[name] = plugin.loss(config)
         with blame("backbone"):
             backbone = PTDiT(backbone_config(recipe, codec.channels, [a.dims for a in adapters.values()]))
-        return T2XModule(
+        module = T2XModule(
             backbone,
             codec,
             text_encoder,
@@ -93,6 +94,9 @@ def build_module(assembly: Assembly) -> T2XModule:
             max_steps=recipe.trainer.max_steps,
             seed=recipe.seed,
         )
+    with blame("optimizer"):
+        freeze(module.trainable(), recipe.optimizer.freeze)
+    return module
 
 
 def backbone_config(recipe: Recipe, channels: int, dims: Sequence[ConditioningDims]) -> PTDiTConfig:
@@ -150,6 +154,7 @@ def build_data(assembly: Assembly, module: T2XModule) -> MixedData:
         accumulation=recipe.trainer.accumulation,
         max_steps=recipe.trainer.max_steps,
         workers=recipe.trainer.workers,
+        stall_minutes=recipe.trainer.stall_minutes,
         quarantine=quarantine,
         blame=assembly.composed.blame,
     )

@@ -28,8 +28,11 @@ class UserError(ValueError):
         return " ".join(f"{self.where}: {text}".splitlines() if self.where else text.splitlines())
 
 
-class TrainingFailed(RuntimeError):  # noqa: N818 (it is what the user reads)
-    """Training cannot go on, and no setting was written wrong: one line that says why and what to do."""
+class TrainingError(RuntimeError):
+    """Training cannot go on, for a reason that lies in the data or the machine: one line, as of `UserError`."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{message}; {hint}" if hint else message)
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:

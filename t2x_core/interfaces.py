@@ -1,6 +1,7 @@
 """What the author of a task, a codec or a text encoder implements.
 
-Every class here is abstract through and through: implement all of it, override nothing else.
+Every class here is abstract through and through: implement all of it, override nothing else. (Only `Source.name` may be
+left as it is.)
 """
 
 from __future__ import annotations
@@ -95,6 +96,13 @@ class Source(ABC):
     @abstractmethod
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Samples of one bucket → a batch (`t2x_core.data.stack` does it for plain samples)."""
+
+    def name(self, key: SampleKey) -> str:
+        """What the user calls the sample: its file, as it is called in messages; "" if it is made on the fly.
+
+        It is what a loader that hangs is said to read, and by it a resumed run knows whether the samples are the same.
+        """
+        return ""
 
 
 @dataclass(frozen=True)

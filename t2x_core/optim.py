@@ -18,6 +18,9 @@ from t2x_core.errors import UserError
 from t2x_core.recipe import OptimizerConfig
 from t2x_core.sharding import local
 
+PATTERNS = 'write the beginning of a name and a star, such as "backbone.head.*", "adapters.*", "text_encoder.*"'
+"""What to do about a pattern of names that fits nothing."""
+
 
 def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> Optimizer:
     """The optimizer that the recipe names.
@@ -41,10 +44,7 @@ def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: Optimizer
         scale = 1.0 if pattern is None else config.lr_scale[pattern]
         groups.setdefault((matrix, matrix and ".blocks." in name, scale), []).append(parameter)
     if unused:
-        raise UserError(
-            f'optimizer.lr_scale: "{sorted(unused)[0]}" fits no parameter',
-            hint='write the beginning of a name and a star, such as "backbone.head.*", "adapters.*", "text_encoder.*"',
-        )
+        raise UserError(f'optimizer.lr_scale: "{sorted(unused)[0]}" fits no parameter', hint=PATTERNS)
     built: list[dict[str, Any]] = [
         {
             "params": parameters,
@@ -63,6 +63,26 @@ def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: Optimizer
         on_gpu = any(p.is_cuda for parameters in groups.values() for p in parameters)
         return Muon(built, lr=config.lr, betas=config.betas, momentum=config.momentum, nesterov=True, capturable=on_gpu)
     return Lion(built, lr=config.lr, betas=config.betas)
+
+
+def freeze(named: Iterable[tuple[str, nn.Parameter]], patterns: Sequence[str]) -> None:
+    """Takes `requires_grad` from those of the parameters whose name fits a pattern.
+
+    Raises:
+        UserError: with the key `freeze`; a pattern fits none of them, or nothing is left to train.
+    """
+    named = list(named)
+    frozen = set()
+    for pattern in patterns:
+        fits = {name for name, _ in named if fnmatchcase(name, pattern)}
+        if not fits:
+            raise UserError(f'"{pattern}" fits no parameter that trains', key="freeze", hint=PATTERNS)
+        frozen |= fits
+    if len(frozen) == len(named):
+        raise UserError("nothing is left to train", key="freeze", hint="take a pattern out")
+    for name, parameter in named:
+        if name in frozen:
+            parameter.requires_grad_(False)
 
 
 def state_bytes(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> int:

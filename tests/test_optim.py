@@ -7,9 +7,11 @@ from torch import nn
 from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.checkpoint import materialize, open_checkpoint
 from t2x_core.errors import UserError
+from t2x_core.generation import T2XPipeline
 from t2x_core.optim import GradientClipping, build_optimizer, learning_rate_factor, state_bytes
-from t2x_core.recipe import OptimizerConfig
+from t2x_core.recipe import OptimizerConfig, to_plain
 from t2x_core.training.fit import fit
+from t2x_core.training.run_folder import write_run
 from tests.conftest import TINY
 
 
@@ -118,3 +120,58 @@ def test_the_memory_of_an_optimizer_is_what_it_keeps(tiny, name):
     optimizer.step()
     kept = [v for state in optimizer.state.values() for v in state.values() if torch.is_tensor(v) and v.ndim]
     assert sum(v.nbytes for v in kept) == state_bytes(named, config)
+
+
+FROZEN = [*TINY, "optimizer.freeze=[text_encoder.*, backbone.blocks.0.*]", "optimizer.schedule=constant"]
+
+
+def fits_frozen(name: str) -> bool:
+    return name.startswith(("text_encoder.", "backbone.blocks.0."))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "lion"])
+def test_what_is_frozen_stays_as_the_seed_made_it_and_is_not_saved(name, tmp_path):
+    def train(folder, steps, resume=False):
+        assembly = load_assembly("quickstart", [*FROZEN, f"optimizer.name={name}", f"trainer.max_steps={steps}"])
+        module = build_module(assembly)
+        (tmp_path / folder).mkdir(exist_ok=True)
+        write_run(tmp_path / folder, to_plain(assembly.recipe))
+        fit(assembly, module, build_data(assembly, module), tmp_path / folder, resume=resume)
+        return module
+
+    whole = train("whole", 4)
+    train("parts", 2)
+    parts = train("parts", 4, resume=True)
+    start = dict(build_module(load_assembly("quickstart", TINY)).named_parameters())
+    for key, p in whole.named_parameters():
+        assert torch.equal(p, dict(parts.named_parameters())[key]), key
+        if fits_frozen(key):
+            assert torch.equal(p, start[key]), key
+    saved = open_checkpoint(tmp_path / "parts", "last")[1]
+    assert not any(map(fits_frozen, (*saved["state_dict"], *saved["ema"]["weights"])))
+    assert not torch.equal(whole.backbone.blocks[1].table, start["backbone.blocks.1.table"])
+
+    pipelines = [T2XPipeline.from_pretrained(tmp_path / run) for run in ("whole", "parts")]
+    pixels = [pipeline("a red circle").pixels for pipeline in pipelines]
+    assert torch.equal(*pixels)
+    sampled = dict(pipelines[1].module.named_parameters())
+    assert all(torch.equal(sampled[key], start[key]) for key in start if fits_frozen(key))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "says"),
+    [
+        ("[bakbone.*]", '"bakbone.*" fits no parameter that trains'),
+        ("[codec.*]", '"codec.*" fits no parameter that trains'),
+        ("[backbone.*, text_encoder.*, adapters.*]", "nothing is left to train"),
+    ],
+)
+def test_freezing_nothing_or_everything_is_a_mistake(patterns, says):
+    with pytest.raises(UserError) as caught:
+        build_module(load_assembly("quickstart", [*TINY, f"optimizer.freeze={patterns}"]))
+    assert str(caught.value).startswith(f"command line: optimizer.freeze: {says}")
+
+
+def test_a_parameter_may_fit_two_patterns_of_freeze():
+    module = build_module(load_assembly("quickstart", [*TINY, "optimizer.freeze=[backbone.*, backbone.head.*]"]))
+    assert {name.split(".")[0] for name, _ in module.trainable()} == {"text_encoder", "adapters"}

@@ -215,6 +215,7 @@ class PTDiT(nn.Module):
         self._check_parts(conditioning)
         grid = self._grid(latents)  # (f, h, w)
         dtype = self.head.table.dtype  # of the residual stream; float32 under autocast
+        latents, conditioning = latents.to(dtype), conditioning.to(dtype)
 
         if conditioning.concat is not None:
             latents = torch.cat((latents, conditioning.concat), 1)  # (B, C + Cc, F, H, W)

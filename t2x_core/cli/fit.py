@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from t2x_core.cli.recipe_arguments import add_recipe, check_early
-from t2x_core.errors import TrainingFailed, UserError
+from t2x_core.errors import UserError
 from t2x_core.runs import find_run
 
 STARTED = time.perf_counter()
@@ -42,13 +42,15 @@ def run(arguments: argparse.Namespace) -> int:
     from t2x_core.assembly import build_data, build_module, load_assembly
     from t2x_core.training import fit, parallel, preflight, run_folder
     from t2x_core.training.callbacks.progress import minutes
+    from t2x_core.training.failure import explain
+    from t2x_core.training.launch import check_launch
     from t2x_core.training.log import start_log
 
     launch = parallel.launched()
     start_log(None, quiet=launch.rank > 0)
     assembly = load_assembly(arguments.recipe, arguments.overrides)
     with assembly.composed.blame("trainer"):
-        preflight.check_devices(assembly.recipe)
+        check_launch(assembly.recipe.trainer)
     module = build_module(assembly)  # all this before there is a folder: what cannot be built leaves none behind
     data = build_data(assembly, module)
     data.check()
@@ -66,15 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
             )
         except UserError:
             raise
-        except TrainingFailed as error:
-            print(f"t2x: training failed: {error}", file=sys.stderr)
-            return 3
         except Exception as error:
             if os.environ.get("T2X_DEBUG") == "1":
                 raise
-            print(
-                f"t2x: training failed: {error.__class__.__name__}: {error}; T2X_DEBUG=1 shows where", file=sys.stderr
-            )
+            print(f"t2x: training failed: {explain(error, assembly.recipe)}", file=sys.stderr)
             return 3
     if result.signal is not None:
         console.print(f"saved at step {result.steps}; go on with: t2x fit {arguments.recipe} --resume {folder}")

@@ -2,76 +2,23 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning as L
-import torch
-from torch.utils.data import DataLoader, Dataset
 
+from t2x_core.data.loader import KeyedLoader
 from t2x_core.data.order import MicroBatches, SampleOrder
 from t2x_core.errors import UserError
 from t2x_core.interfaces import Source, TaskDataModule
 from t2x_core.quarantine import Quarantine
-from t2x_core.types import Batch, Sample, SampleKey
+from t2x_core.types import Batch, SampleKey
 
 VAL_STEP = -1
 """The step in the keys of validation samples: no optimizer step has it, so their noise is theirs alone."""
-
-
-class KeyedDataset(Dataset[Sample]):
-    """The sources of all tasks, read by key, a batch at a time."""
-
-    def __init__(self, sources: Mapping[str, Source]) -> None:
-        self.sources = dict(sources)
-
-    def __getitem__(self, key: SampleKey) -> Sample:
-        return self.sources[key.task][key]
-
-    def __getitems__(self, keys: Sequence[SampleKey]) -> Batch | UserError:
-        """The batch of these keys, all of one task.
-
-        A UserError is handed over: if a worker process raised it, torch would raise another in the main process, with
-        a traceback for a message.
-        """
-        try:
-            return self.sources[keys[0].task].collate([self[key] for key in keys])
-        except UserError as error:
-            return error
-
-
-class KeyedLoader(DataLoader[Sample]):
-    """Batches of a `KeyedDataset`, in the order of a batch sampler."""
-
-    def __init__(self, dataset: KeyedDataset, batches: Any, workers: int) -> None:
-        super().__init__(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=_as_it_is,  # `__getitems__` has made the batch
-            num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=workers > 0,
-            prefetch_factor=4 if workers else None,
-            worker_init_fn=_leave_signals_to_the_main_process,
-        )
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Ctrl-C and a cluster's SIGTERM reach every process: workers must outlive the last step and its checkpoint."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class FixedBatches:
@@ -116,6 +63,7 @@ class MixedData(L.LightningDataModule):
         accumulation: micro-batches of one optimizer step.
         max_steps: optimizer steps of the whole run.
         workers: loader processes of each rank; 0 = load in the training process.
+        stall_minutes: how long a batch may take (`KeyedLoader`).
         quarantine: what the modules tell of files that cannot be read.
         blame: gives a UserError of the block at a path of the recipe its place there (`Composed.blame`).
     """
@@ -130,6 +78,7 @@ class MixedData(L.LightningDataModule):
         accumulation: int,
         max_steps: int,
         workers: int,
+        stall_minutes: float | None = None,
         quarantine: Quarantine | None = None,
         blame: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
@@ -137,7 +86,7 @@ class MixedData(L.LightningDataModule):
         self.quarantine, self.blame = quarantine or Quarantine(), blame
         self.modules, self.weights = dict(modules), dict(weights)
         self.seed, self.global_batch, self.accumulation = seed, global_batch, accumulation
-        self.max_steps, self.workers = max_steps, workers
+        self.max_steps, self.workers, self.stall_minutes = max_steps, workers, stall_minutes
         self.attempt = 0
         """Roll-backs so far: what is random about the samples is drawn anew after each."""
 
@@ -169,7 +118,17 @@ class MixedData(L.LightningDataModule):
             for name, module in self.modules.items()
             for line in module.describe()
         ]
+        cores = _cores()
+        if self.workers > cores:
+            lines.append(f"{self.workers} loader processes share {cores} cores: trainer.workers={cores} would do")
         return [f"{'' if i else 'data':11}{line}" for i, line in enumerate(lines)]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that the order of samples depends on besides the recipe, as plain values; after `check`."""
+        return {
+            name: {"train": _fingerprint(name, module.train_source()), "val": _fingerprint(name, module.val_source())}
+            for name, module in self.modules.items()
+        }
 
     def teardown(self, stage: str) -> None:
         for module in self.modules.values():
@@ -192,7 +151,7 @@ class MixedData(L.LightningDataModule):
             first_step=first_step,
             attempt=self.attempt,
         )
-        return KeyedLoader(KeyedDataset(sources), batches, self.workers)
+        return KeyedLoader(sources, batches, self.workers, self.stall_minutes)
 
     def train_sources(self) -> dict[str, Source]:
         """Task → its training samples; after `setup`."""
@@ -206,10 +165,9 @@ class MixedData(L.LightningDataModule):
     def batch(self, step: int, attempt: int) -> Batch:
         """The global batch of optimizer step `step` (from 0), in the order of its slots; after `setup`."""
         sources = self.train_sources()
-        batch = KeyedDataset(sources).__getitems__(self.order(sources).keys(step, attempt))
-        if isinstance(batch, UserError):
-            raise batch
-        return batch
+        keys = self.order(sources).keys(step, attempt)
+        source = sources[keys[0].task]
+        return source.collate([source[key] for key in keys])
 
     def state_dict(self) -> dict[str, Any]:
         return {"attempt": self.attempt}
@@ -226,4 +184,23 @@ class MixedData(L.LightningDataModule):
     def val_loader(self, batches: FixedBatches) -> KeyedLoader:
         """The validation set, the same at each pass."""
         sources = {name: module.val_source() for name, module in self.modules.items()}
-        return KeyedLoader(KeyedDataset(sources), batches, self.workers)
+        return KeyedLoader(sources, batches, self.workers, self.stall_minutes)
+
+
+def _fingerprint(task: str, source: Source) -> dict[str, Any]:
+    """Buckets, and a hash of the samples' names in their order (None: they have no names)."""
+    buckets = source.buckets()
+    first = next((i for i, bucket in enumerate(buckets) if bucket.count), 0)
+    names = None
+    if source.name(SampleKey(task, first, 0, 0, 0)):
+        digest = hashlib.sha256()
+        for i, bucket in enumerate(buckets):
+            for id in range(bucket.count):
+                digest.update(source.name(SampleKey(task, i, id, 0, 0)).encode() + b"\0")
+        names = digest.hexdigest()
+    return {"buckets": [[b.frames, b.height, b.width, b.count] for b in buckets], "names": names}
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -178,6 +178,8 @@ class OptimizerConfig:
     """Learning rate at the end of cosine and wsd, as a fraction of lr."""
     clip_norm: Positive | None = 1.0
     """Largest norm of the whole gradient; a longer one is scaled down; `null`: no clipping."""
+    freeze: list[str] = field(default_factory=list)
+    """Names of parameters that keep the values they begin with, such as "text_encoder.*"; not saved, not averaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,23 +221,48 @@ class TrainerConfig:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Kind of device; `auto`: a GPU if there is one."""
     strategy: Literal["auto", "ddp", "fsdp2", "hsdp"] = "auto"
-    """How devices share the work; `auto`: a single device, or ddp."""
+    """How devices share the work; `auto`: one device, or ddp; `fsdp2`: each has a part of the weights."""
     shards: Count | None = None
     """Devices that share one copy of the weights (hsdp only); `null`: those of one node."""
-    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
-    """Arithmetic of the network; `auto`: bf16-mixed where the hardware has it, else 32-true."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed"] = "auto"
+    """Arithmetic; `auto`: bf16-mixed if there are units for it; `bf16-true`: bf16 weights, small updates are lost."""
+    gradient_checkpointing: bool = False
+    """Whether the backward pass computes each block once more, instead of keeping what is inside it."""
+    compile: bool = False
+    """Whether the blocks are compiled (torch.compile), once for each shape of a batch; needs a C++ compiler."""
     workers: CountOrZero = 0
     """Loader processes per device; `0`: samples are made in the training process."""
+    stall_minutes: Positive | None = 10.0
+    """Minutes without a batch from the loader after which training stops and names the file; `null`: never."""
     threads: Count | None = None
     """CPU threads per training process; `null`: what torch chooses."""
 
     def __post_init__(self) -> None:
-        if self.devices == "auto":
-            return  # how many there are is seen later
-        parts = self.devices * self.num_nodes * self.accumulation
+        sharded = self.strategy in ("fsdp2", "hsdp")
+        if sharded and self.precision == "16-mixed":
+            raise UserError(f"16-mixed does not go with {self.strategy}", key="precision", hint="bf16-mixed does")
+        if self.shards is not None and self.strategy != "hsdp":
+            raise UserError("only hsdp has shards", key="shards", hint="set strategy: hsdp, or shards: null")
+        if self.devices != "auto":  # else it is seen later how many there are
+            self.check_ranks(self.devices)
+
+    def check_ranks(self, devices: int) -> None:
+        """UserError if the batch or the shards do not divide by so many devices a node."""
+        ranks = devices * self.num_nodes
+        if self.strategy == "hsdp":
+            if ranks == 1:
+                raise UserError("hsdp needs several devices", key="strategy", hint="set devices, or strategy: auto")
+            shards = self.shards or devices
+            if ranks % shards:
+                raise UserError(
+                    f"{ranks} devices do not divide into groups of {shards}; "
+                    f"{', '.join(str(n) for n in range(1, ranks + 1) if ranks % n == 0)} do",
+                    key="shards",
+                )
+        parts = ranks * self.accumulation
         if self.global_batch % parts:
             raise UserError(
-                f"{self.global_batch} does not divide into devices {self.devices} × num_nodes {self.num_nodes} × "
+                f"{self.global_batch} does not divide into devices {devices} × num_nodes {self.num_nodes} × "
                 f"accumulation {self.accumulation} = {parts} equal parts; {multiples(self.global_batch, parts)} do",
                 key="global_batch",
             )

@@ -19,9 +19,10 @@ from rich.console import Console
 
 from t2x_core import quarantine
 from t2x_core.assembly import Assembly, build_module
+from t2x_core.backbone.training_blocks import checkpoint_blocks, compile_blocks
 from t2x_core.checkpoint import checkpoints_of, newest, step_of
 from t2x_core.data.mixture import MixedData
-from t2x_core.errors import TrainingFailed
+from t2x_core.errors import TrainingError
 from t2x_core.module import T2XModule
 from t2x_core.recipe import Recipe
 from t2x_core.training import preflight, run_folder
@@ -37,10 +38,11 @@ from t2x_core.training.callbacks import (
     Validation,
 )
 from t2x_core.training.checkpoint_io import SafeCheckpointIO
+from t2x_core.training.data_record import check_data
 from t2x_core.training.ema import EMA
 from t2x_core.training.parallel import build_strategy
 from t2x_core.training.parallel.watch import Watch
-from t2x_core.training.precision import resolve_precision
+from t2x_core.training.precision import precision_plugin
 from t2x_core.training.watching import Watching
 
 log = logging.getLogger("t2x")
@@ -84,10 +86,11 @@ def fit(
         started: `time.perf_counter()` when all began, to say how long the first step took to come; default: now.
 
     Raises:
-        TrainingFailed: too many steps in a row had to be skipped, and again after going back.
+        TrainingError: too many steps in a row had to be skipped, and again after going back.
     """
     started = time.perf_counter() if started is None else started
     data.check()
+    check_data(folder, data.fingerprint(), resume)
     data.quarantine.write_to(folder / quarantine.FILE_NAME)
     recipe = assembly.recipe
     if recipe.trainer.threads is not None:
@@ -103,7 +106,8 @@ def fit(
             break
         start, back_to = _before_the_series(folder, run.guard, back_to)
         data.attempt += 1
-        module = build_module(assembly)  # the old one is sharded, say
+        losses, module = module.losses, build_module(assembly)  # the old one may be sharded
+        module.losses = losses
         log.info("back to step %d, with other noise and times: attempt %d", back_to, data.attempt)
     stopped = signal.Signals(run.checkpoints.signal) if run.checkpoints.signal else None
     example = next(iter(data.modules.values())).val_conditions(1).captions[0]
@@ -132,6 +136,7 @@ def _train_once(
 ) -> _Run:
     """Trains from the checkpoint `start`, or from the beginning, until it is done, interrupted or to be rolled back."""
     recipe = assembly.recipe
+    _set_blocks(module, data, recipe)
     ema, watching = EMA(recipe.ema), Watching()
     guard = Guard(recipe.guard, recipe.trainer.accumulation, folder / run_folder.NAN_REPORT)
     metrics = Metrics(recipe.watch.log_every, recipe.trainer.accumulation, recipe.trainer.global_batch, watching)
@@ -169,7 +174,7 @@ def _before_the_series(folder: Path, guard: Guard, back_to: int | None) -> tuple
         back_to: the step of the last roll-back, or None.
 
     Raises:
-        TrainingFailed: there is none, or none that is newer than the last roll-back.
+        TrainingError: there is none, or none that is newer than the last roll-back.
     """
     assert guard.roll_back_to is not None
     first = guard.roll_back_to + 1
@@ -179,7 +184,7 @@ def _before_the_series(folder: Path, guard: Guard, back_to: int | None) -> tuple
         _set_aside(there[len(before) :], "rolled_back")
         return before[-1], step_of(before[-1])
     why = "there is no checkpoint from before them" if back_to is None else f"again after going back to step {back_to}"
-    raise TrainingFailed(
+    raise TrainingError(
         f"{guard.in_a_row} steps in a row were skipped, from step {first} on, and {why}; their norms, losses and "
         f"samples are in {folder / run_folder.NAN_REPORT}, and t2x replay {folder} {first} shows the first"
     )
@@ -189,8 +194,9 @@ def build_trainer(
     recipe: Recipe, folder: Path, callbacks: list[Callback], profiler: Profiler, *, first_step: int
 ) -> L.Trainer:
     """The Trainer of a recipe; one Lightning epoch is the whole run."""
-    config, watch = recipe.trainer, recipe.watch
+    config = recipe.trainer
     strategy = build_strategy(recipe)
+    checkpoint_io = [SafeCheckpointIO()] if strategy == "auto" else []  # the others bring their own
     # Points that a killed run wrote after its last checkpoint are hidden when they are written again.
     logger = TensorBoardLogger(folder, name=None, version=run_folder.TENSORBOARD, purge_step=first_step + 1)
     return L.Trainer(
@@ -198,7 +204,6 @@ def build_trainer(
         devices=config.devices,
         num_nodes=config.num_nodes,
         strategy=strategy,
-        precision=resolve_precision(config.precision, config.accelerator),
         max_steps=config.max_steps,
         max_epochs=-1,
         accumulate_grad_batches=config.accumulation,
@@ -207,7 +212,7 @@ def build_trainer(
         deterministic=recipe.deterministic,
         log_every_n_steps=1,
         callbacks=callbacks,
-        plugins=[SafeCheckpointIO()] if strategy == "auto" else [],
+        plugins=[precision_plugin(config.precision, config.accelerator), *checkpoint_io],
         logger=logger,
         profiler=profiler,
         enable_checkpointing=False,
@@ -233,6 +238,12 @@ def _set_aside(checkpoints: Sequence[Path], why: str) -> None:
         path.replace(path.with_name(f"{why}_{path.name}"))
 
 
+def _set_blocks(module: T2XModule, data: MixedData, recipe: Recipe) -> None:
+    """How the blocks compute while training: compiled, checkpointed, both or as they are."""
+    if recipe.trainer.compile:
+        compile_blocks(module.backbone, sum(len(task.train_source().buckets()) for task in data.modules.values()))
+    if recipe.trainer.gradient_checkpointing:
+        checkpoint_blocks(module.backbone)
 
 
 def _announce(trainer: L.Trainer, assembly: Assembly, module: T2XModule, data: MixedData, folder: Path) -> None:

@@ -1,20 +1,96 @@
-"""What `precision: auto` means on this machine."""
+"""Arithmetic of the network: what `trainer.precision` means on this machine, and Lightning's part of it."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from torch import nn
+
+from t2x_core.interfaces import TextEncoder
+from t2x_core.module import T2XModule
+from t2x_core.types import Batch
 
 
-def resolve_precision(precision: str, accelerator: str) -> Any:
+def resolve_precision(precision: str, accelerator: str) -> str:
     """`precision`, with "auto" → "bf16-mixed" where the hardware multiplies bf16 matrices itself, else "32-true".
 
     A CPU without such units does it about 100 times slower than float32, so it has to be asked.
     """
     if precision != "auto":
         return precision
-    if accelerator != "cpu" and torch.cuda.is_available():
+    if has_gpu(accelerator):
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16-mixed" if units else "32-true"
+
+
+def has_gpu(accelerator: str) -> bool:
+    """Whether a run with this `trainer.accelerator` takes a GPU."""
+    return accelerator != "cpu" and torch.cuda.is_available()
+
+
+def precision_plugin(precision: str, accelerator: str) -> Precision:
+    """Lightning's plugin for `trainer.precision`."""
+    resolved = resolve_precision(precision, accelerator)
+    device = "cuda" if has_gpu(accelerator) else "cpu"
+    if resolved == "bf16-true":
+        return BFloat16()
+    if resolved == "16-mixed":
+        return Float16Mixed(device)
+    return MixedPrecision("bf16-mixed", device) if resolved == "bf16-mixed" else Precision()
+
+
+def trained_parts(module: T2XModule) -> Iterator[nn.Module]:
+    """The backbone, each adapter, and the text encoder if any of it trains: what changes its precision as a whole."""
+    yield module.backbone
+    yield from module.adapters.values()
+    if module.text_encoder is not None and any(p.requires_grad for p in module.text_encoder.parameters()):
+        yield module.text_encoder
+
+
+class BFloat16(Precision):
+    """`bf16-true`: the trained parts are bfloat16, without float32 copies of the weights.
+
+    Pixels, latents, times, noise and losses stay float32, codecs and frozen encoders as they are. The backbone casts
+    what comes into it, an adapter is handed a batch of its own precision. (Lightning's `HalfPrecision` would cast the
+    whole batch, which as a frozen dataclass it cannot, and the times with it.)
+    """
+
+    precision: Literal["bf16-true"] = "bf16-true"
+
+    def convert_module(self, module: nn.Module) -> nn.Module:
+        assert isinstance(module, T2XModule)
+        for part in trained_parts(module):
+            part.to(torch.bfloat16)
+        for adapter in module.adapters.values():
+            adapter.register_forward_pre_hook(_cast_batch)
+        return module
+
+
+def _cast_batch(adapter: nn.Module, arguments: tuple[Batch, TextEncoder | None]) -> tuple[Batch, TextEncoder | None]:
+    batch, text_encoder = arguments
+    return batch.to(torch.bfloat16), text_encoder
+
+
+class Float16Mixed(MixedPrecision):
+    """`16-mixed`: Lightning's, but the gradients are unscaled before they are measured and clipped.
+
+    Lightning leaves that to an optimizer that can do it in its step, as the fused AdamW, which is too late.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__("16-mixed", device)
+
+    def optimizer_step(  # type: ignore[override]
+        self, optimizer: Any, model: Any, closure: Callable[[], Any], **kwargs: Any
+    ) -> Any:
+        assert self.scaler is not None
+        closure()
+        self.scaler.unscale_(optimizer)
+        self._after_closure(model, optimizer)
+        done = self.scaler.step(optimizer, **kwargs)  # which leaves out a step whose gradients are not finite
+        self.scaler.update()
+        return done

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from t2x_core.assembly import Assembly
 from t2x_core.data.mixture import MixedData
-from t2x_core.errors import UserError
 from t2x_core.interfaces import Source
 from t2x_core.module import T2XModule
 from t2x_core.optim import count_parameters, state_bytes
 from t2x_core.recipe import Recipe
-from t2x_core.training.precision import resolve_precision
+from t2x_core.training.launch import device_count
+from t2x_core.training.precision import precision_plugin, resolve_precision, trained_parts
 from t2x_core.types import Batch, SampleKey
 
 GIB = 2**30
@@ -49,27 +52,16 @@ class Memory:
         return f"about {self.total / GIB:.2f} GiB a device: {listed}"
 
 
-def check_devices(recipe: Recipe) -> None:
-    """UserError if the recipe asks for hardware that is not there."""
-    trainer = recipe.trainer
-    if trainer.accelerator == "cpu":
-        return
-    gpus = torch.cuda.device_count()
-    if trainer.accelerator == "gpu" and not gpus:
-        raise UserError("torch sees no GPU", key="accelerator", hint="set it to cpu, or auto")
-    if gpus and trainer.devices != "auto" and trainer.devices > gpus:
-        raise UserError(f"there are {gpus} GPUs here, not {trainer.devices}", key="devices")
-
-
 def rehearse(assembly: Assembly, module: T2XModule, data: MixedData) -> list[str]:
     """Loads the first batch, and returns lines on all that would run. `data` is checked (`MixedData.check`)."""
-    recipe = assembly.recipe
-    precision = str(resolve_precision(recipe.trainer.precision, recipe.trainer.accelerator))
+    recipe, trainer = assembly.recipe, assembly.recipe.trainer
+    precision = resolve_precision(trainer.precision, trainer.accelerator)
     batch = next(iter(data.train_loader(rank=0, ranks=1, first_step=lambda: 0)))
     assert batch.pixels is not None
     frames, height, width = batch.pixels.shape[2:]
     shape = f"{height}×{width}" if frames == 1 else f"{frames}×{height}×{width}"
     try:
+        precision_plugin(precision, trainer.accelerator).convert_module(module)
         memory = str(estimate_memory(module, data, recipe, precision))
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         memory = f"cannot be told: a part looks at the content of tensors ({error})"
@@ -103,35 +95,92 @@ def describe(assembly: Assembly, module: T2XModule) -> list[str]:
 def estimate_memory(module: T2XModule, data: MixedData, recipe: Recipe, precision: str) -> Memory:
     """The memory of training, from one forward pass of the largest micro-batch on tensors without content.
 
-    `data` is checked (`MixedData.check`); `precision` is resolved, "bf16-mixed" say.
+    `data` is checked (`MixedData.check`); `precision` is resolved, "bf16-mixed" say, and the module of that precision
+    (`convert_module` of its plugin). Weights that `fsdp2` and `hsdp` gather for a moment are not counted.
     """
-    ranks = 1 if recipe.trainer.devices == "auto" else recipe.trainer.devices * recipe.trainer.num_nodes
-    size = max(1, recipe.trainer.global_batch // (ranks * recipe.trainer.accumulation))
+    trainer = recipe.trainer
+    devices = device_count(trainer)
+    ranks = devices * trainer.num_nodes
+    shards = {"fsdp2": ranks, "hsdp": trainer.shards or devices}.get(trainer.strategy, 1)
+    size = max(1, trainer.global_batch // (ranks * trainer.accumulation))
     everything = sum(p.nbytes for p in (*module.parameters(), *module.buffers()))
-    trained = sum(p.nbytes for _, p in module.trainable())
+    sharded = sum(p.nbytes for part in trained_parts(module) for p in part.parameters())
+    trained = [p for _, p in module.trainable()]
+    average = 4 * sum(p.numel() for p in trained)  # float32 whatever the weights are
     batches = [_largest(name, task.train_source(), size) for name, task in data.modules.items()]
-    activations = max(saved_bytes(module, batch, precision) for batch in batches)
-    optimizer = state_bytes(module.trainable(), recipe.optimizer)
-    return Memory(everything, trained, optimizer + trained, activations)
+    return Memory(
+        weights=everything - sharded + sharded // shards,
+        gradients=sum(p.nbytes for p in trained) // shards,
+        optimizer=(state_bytes(module.trainable(), recipe.optimizer) + average) // shards,
+        activations=max(saved_bytes(module, batch, precision, trainer.gradient_checkpointing) for batch in batches),
+    )
 
 
-def saved_bytes(module: T2XModule, batch: Batch, precision: str) -> int:
-    """Bytes that the backward pass of a training step would keep, weights not counted. Nothing is computed."""
-    kept: dict[int, tuple[int, Any]] = {}  # by storage; the tensor is held so that no other takes its place
+def saved_bytes(module: T2XModule, batch: Batch, precision: str, gradient_checkpointing: bool = False) -> int:
+    """Bytes that the backward pass of a training step would keep, weights not counted. Nothing is computed.
 
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage.nbytes(), tensor
-        return tensor
-
+    With gradient checkpointing: the inputs of all blocks, what is kept outside of them, and the inside of the largest,
+    which is there while the backward pass is in it.
+    """
+    saved = _Saved(module.backbone.blocks if gradient_checkpointing else ())
     with torch.no_grad():
         module.backbone.prepare(module.encode(batch.select([0])))  # a cache must not keep tensors without content
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed")
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake, autocast:
-        weights = {fake.from_tensor(w).untyped_storage()._cdata for w in (*module.parameters(), *module.buffers())}
-        with saved_tensors_hooks(note, lambda tensor: tensor):
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision.endswith("-mixed"))
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake, autocast, saved.watch():
+        weights = [fake.from_tensor(w) for w in (*module.parameters(), *module.buffers())]  # held, as those saved
+        with saved_tensors_hooks(saved.note, lambda tensor: tensor):
             module.training_step(batch, 0)
-    return sum(size for storage, (size, _) in kept.items() if storage not in weights)
+    return saved.most(without={weight.untyped_storage()._cdata for weight in weights})
+
+
+class _Saved:
+    """What autograd saves, told apart by the block of `blocks` in which it does.
+
+    A tensor is known by its storage, and held, so that no other takes its place.
+    """
+
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+        self.blocks = tuple(blocks)
+        self._outside: dict[int, Tensor] = {}
+        self._inside: list[dict[int, Tensor]] = [{} for _ in self.blocks]
+        self._here = self._outside
+
+    def note(self, tensor: Tensor) -> Tensor:
+        self._here[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Inside, it is known which block is being computed; its inputs count as kept outside of it."""
+
+        def enter(inside: dict[int, Tensor], arguments: tuple[Any, ...]) -> None:
+            for argument in arguments:
+                if isinstance(argument, Tensor):
+                    self.note(argument)
+            self._here = inside
+
+        def leave(*_: Any) -> None:
+            self._here = self._outside
+
+        hooks = []
+        for block, inside in zip(self.blocks, self._inside, strict=True):
+            hooks.append(block.register_forward_pre_hook(lambda _, arguments, inside=inside: enter(inside, arguments)))
+            hooks.append(block.register_forward_hook(leave))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def most(self, without: Collection[int]) -> int:
+        """Bytes outside of the blocks and in the one that saves most; `without`: storages that do not count."""
+        outside = {*self._outside, *without}
+        inside = (_bytes({k: t for k, t in kept.items() if k not in outside}) for kept in self._inside)
+        return _bytes({k: t for k, t in self._outside.items() if k not in without}) + max(inside, default=0)
+
+
+def _bytes(kept: Mapping[int, Tensor]) -> int:
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 def _largest(task: str, source: Source, size: int) -> Batch:

@@ -105,6 +105,9 @@ class PictureSource(Source):
     def collate(self, samples: Sequence[Sample]) -> Batch:
         return stack(samples)
 
+    def name(self, key: SampleKey) -> str:
+        return self._buckets[key.bucket][1][key.id].name
+
 
 class PicturesData(TaskDataModule):
     """One's own pictures as training data."""

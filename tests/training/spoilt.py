@@ -19,7 +19,7 @@ from lightning.pytorch import Callback
 from torch import Tensor
 
 from t2x_core.assembly import build_data, build_module, load_assembly
-from t2x_core.errors import TrainingFailed
+from t2x_core.errors import TrainingError
 from t2x_core.recipe import to_plain
 from t2x_core.training import fit, run_folder
 from t2x_core.types import Batch, Noised, SampleKey
@@ -69,6 +69,6 @@ if __name__ == "__main__":
     spoil = nan_in(range(int(first), int(last) + 1), int(attempt) + 1)
     try:
         outcome = digest(train(Path(run), spoil, *overrides))
-    except TrainingFailed as error:
+    except TrainingError as error:
         outcome = str(error)
     print(json.dumps({"outcome": outcome}))

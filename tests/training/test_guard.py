@@ -16,9 +16,9 @@ from lightning.pytorch import Callback
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from t2x_core.checkpoint import read_checkpoint
+from t2x_core.checkpoint import best_of, checkpoints_of, open_checkpoint, step_of
 from t2x_core.cli.main import main
-from t2x_core.errors import TrainingFailed
+from t2x_core.errors import TrainingError
 from t2x_core.optim import StepGate, build_optimizer
 from t2x_core.recipe import OptimizerConfig
 from t2x_core.training import fit as fit_function
@@ -155,22 +155,20 @@ def test_a_series_is_rolled_back_and_drawn_anew(tmp_path):
 
 def test_a_series_that_comes_again_ends_the_training(tmp_path):
     settings = ["guard.max_skips=3", "watch.checkpoint_every=5", "watch.validate_every=5", "trainer.max_steps=12"]
-    with pytest.raises(TrainingFailed, match="4 steps in a row were skipped, from step 7 on, and again after going ba"):
+    with pytest.raises(TrainingError, match="4 steps in a row were skipped, from step 7 on, and again after going ba"):
         train(tmp_path, nan_in(range(6, 12), attempts=9), *settings)
     assert [(line["step"], line["attempt"]) for line in report(tmp_path)] == [
         (step, attempt) for attempt in (0, 1) for step in range(7, 11)
     ]
-    for file in (run_folder.LAST, run_folder.BEST):  # as they were
-        assert read_checkpoint(tmp_path / file)["global_step"] == 5
+    assert [step_of(path) for path in checkpoints_of(tmp_path)] == [5]  # as they were
+    assert best_of(tmp_path) == 5
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_back_to(tmp_path):
     settings = ["guard.max_skips=2", "watch.checkpoint_every=100", "trainer.max_steps=12"]
-    with pytest.raises(
-        TrainingFailed, match=r"from step 2 on, and there is no checkpoint from before.*t2x replay .* 2"
-    ):
+    with pytest.raises(TrainingError, match=r"from step 2 on, and there is no checkpoint from before.*t2x replay .* 2"):
         train(tmp_path, nan_in(range(1, 12)), *settings)
-    assert not (tmp_path / run_folder.LAST).exists()
+    assert not checkpoints_of(tmp_path)
 
 
 def test_a_series_at_the_very_end_is_seen(tmp_path):
@@ -186,14 +184,14 @@ def test_a_resume_in_the_middle_of_a_series_is_exact(tmp_path):
     train(tmp_path / "parts", factor, *settings, "trainer.max_steps=4")
     parts = train(tmp_path / "parts", factor, *settings, "trainer.max_steps=8", resume=True)
     assert all(torch.equal(parts[name], weight) for name, weight in through.items())
-    one, other = (read_checkpoint(tmp_path / folder / run_folder.LAST)["guard"] for folder in ("through", "parts"))
+    one, other = (open_checkpoint(tmp_path / folder, "last")[1]["guard"] for folder in ("through", "parts"))
     assert one == other
     for line, same in zip(report(tmp_path / "through"), report(tmp_path / "parts"), strict=True):
         assert {**line, "when": ""} == {**same, "when": ""}
 
     more = [*settings, "guard.max_skips=4"]  # two of the four before the resume, two after it
     train(tmp_path / "long", nan_in(range(2, 8)), *more, "trainer.max_steps=4")
-    with pytest.raises(TrainingFailed, match="5 steps in a row were skipped, from step 3 on"):
+    with pytest.raises(TrainingError, match="5 steps in a row were skipped, from step 3 on"):
         train(tmp_path / "long", nan_in(range(2, 8)), *more, "trainer.max_steps=8", resume=True)
 
 
@@ -301,7 +299,7 @@ def test_only_an_overflow_of_the_scale_is_no_reason_for_alarm():
 
 def test_the_command_says_in_one_line_that_training_failed(tmp_path, monkeypatch, capsys):
     def failing(*args: Any, **options: Any) -> None:
-        raise TrainingFailed("3 steps in a row were skipped")
+        raise TrainingError("3 steps in a row were skipped")
 
     assert callable(fit_function)
     monkeypatch.setattr("t2x_core.training.fit", failing)

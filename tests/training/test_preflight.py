@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from t2x_core.assembly import build_data, build_module, load_assembly
+from t2x_core.backbone.training_blocks import checkpoint_blocks
 from t2x_core.cli.main import main
 from t2x_core.module import T2XModule
 from t2x_core.training import preflight
+from t2x_core.training.precision import precision_plugin
 from t2x_core.types import Batch, SampleKey
 from tests.conftest import TINY
 
@@ -42,6 +50,81 @@ def test_the_activations_are_those_that_training_keeps(attention):
     weights = sum(p.nbytes for p in module.parameters())
     assert (estimate.weights, estimate.gradients, estimate.optimizer) == (weights, weights, 3 * weights)
     assert preflight.estimate_memory(module, data, assembly.recipe, "bf16-mixed").activations < estimate.activations
+
+
+class Alive(TorchDispatchMode):
+    """Keeps account of the memory of what operations return, views of `weights` left out."""
+
+    def __init__(self, weights: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        self._weights = {w.untyped_storage()._cdata for w in weights}
+        self._sizes: dict[StorageWeakRef, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self._sizes[StorageWeakRef(leaf.untyped_storage())] = leaf.untyped_storage().nbytes()
+        return out
+
+    def bytes(self) -> int:
+        alive = {ref.cdata: size for ref, size in self._sizes.items() if not ref.expired()}
+        return sum(size for storage, size in alive.items() if storage not in self._weights)
+
+
+@pytest.mark.parametrize("attention", ["proxy", "fused", "dense"])
+def test_checkpointing_keeps_the_inputs_of_blocks_and_the_inside_of_one(attention):
+    depth = 6
+    shape = ["tasks.text-to-image.data.shapes.size=64", f"backbone.attention={attention}", f"backbone.depth={depth}"]
+    assembly = load_assembly("quickstart", [*TINY, *shape, "trainer.gradient_checkpointing=true"])
+    module = build_module(assembly)
+    data = build_data(assembly, module)
+    data.check()
+    estimate = preflight.estimate_memory(module, data, assembly.recipe, "32-true").activations
+    source = data.modules["text-to-image"].train_source()
+    batch = source.collate([source[SampleKey("text-to-image", 0, 0, 0, slot)] for slot in range(4)])
+
+    def after_forward() -> int:
+        with Alive(module.parameters()) as alive:
+            out = module.training_step(batch, 0)
+            kept = alive.bytes()
+            out["loss"].backward()
+        return kept
+
+    after_forward()  # fills the caches
+    plain = after_forward()
+    checkpoint_blocks(module.backbone)
+    checkpointed = after_forward()
+    one_block = (plain - checkpointed) / depth
+    assert checkpointed < 0.5 * plain
+    assert 0.95 < estimate / (checkpointed + one_block) < 1.15  # of `fused`, some is saved and let go at once
+
+
+def test_shards_and_bf16_weights_take_their_part():
+    def estimate(*settings):
+        assembly = load_assembly("quickstart", [*TINY, "trainer.global_batch=8", *settings])
+        module = build_module(assembly)
+        module.codec.register_buffer("frozen", torch.zeros(1000))
+        precision = assembly.recipe.trainer.precision
+        precision_plugin(precision, "cpu").convert_module(module)
+        data = build_data(assembly, module)
+        data.check()
+        return preflight.estimate_memory(module, data, assembly.recipe, precision), module
+
+    four = ["trainer.devices=4", "trainer.strategy"]
+    whole, module = estimate("trainer.devices=4")
+    trained = sum(p.nbytes for p in module.parameters())
+    assert (whole.weights, whole.gradients, whole.optimizer) == (trained + 4000, trained, 3 * trained)
+    sharded, _ = estimate(f"{four[1]}=fsdp2", four[0])
+    assert (sharded.weights, sharded.gradients) == (trained // 4 + 4000, trained // 4)
+    assert sharded.optimizer == 3 * trained // 4
+    assert sharded.activations == whole.activations
+    pairs, _ = estimate(f"{four[1]}=hsdp", four[0], "trainer.shards=2")
+    assert (pairs.weights, pairs.gradients) == (trained // 2 + 4000, trained // 2)
+    half, _ = estimate("trainer.devices=4", "trainer.precision=bf16-true")
+    assert (half.weights, half.gradients) == (trained // 2 + 4000, trained // 2)
+    assert half.optimizer == 2 * trained  # two averages in bf16, and that of the weights in float32
+    assert half.activations < 0.8 * whole.activations
 
 
 def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path, monkeypatch, capsys):

@@ -24,7 +24,9 @@ class Checkpoints(Callback):
     Put it behind all callbacks whose state belongs to the step.
     """
 
-    def __init__(self, run: Path, recipe: Recipe, validation: Validation, guard: Guard, interruption: Interruption) -> None:
+    def __init__(
+        self, run: Path, recipe: Recipe, validation: Validation, guard: Guard, interruption: Interruption
+    ) -> None:
         self.run, self.watch, self.trainer_config = run, recipe.watch, recipe.trainer
         self.validation, self.guard, self.interruption = validation, guard, interruption
         self.signal = 0

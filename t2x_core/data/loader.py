@@ -1,0 +1,190 @@
+"""The loader of keyed samples. It says what its processes read, so that one that hangs or dies can be named."""
+
+from __future__ import annotations
+
+import logging
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from t2x_core.errors import TrainingError, UserError
+from t2x_core.interfaces import Source
+from t2x_core.types import Batch, Sample, SampleKey
+
+log = logging.getLogger("t2x")
+
+
+class Reading:
+    """What each loader process is reading, in memory that they share with the training process.
+
+    Args:
+        sources: task name → its samples.
+        workers: loader processes; 0 = the training process reads.
+    """
+
+    def __init__(self, sources: Mapping[str, Source], workers: int) -> None:
+        self.sources = dict(sources)
+        self._tasks = list(sources)
+        # A row for each process: since when it reads (ns of the clock that all processes share; 0: not), and the key.
+        self._rows = torch.zeros(max(1, workers), 1 + len(SampleKey._fields), dtype=torch.int64).share_memory_()
+
+    @contextmanager
+    def of(self, key: SampleKey) -> Iterator[None]:
+        """Inside, this process reads the sample `key`."""
+        process = get_worker_info()
+        row = self._rows[process.id if process else 0]
+        row[1:] = torch.tensor([self._tasks.index(key.task), *key[1:]])
+        row[0] = time.monotonic_ns()
+        try:
+            yield
+        finally:
+            row[0] = 0
+
+    def longest(self) -> tuple[int, SampleKey, float] | None:
+        """Who has been reading one sample for longest: (process, sample, seconds); None if nobody reads."""
+        rows = [(since, process, *key) for process, (since, *key) in enumerate(self._rows.tolist()) if since]
+        if not rows:
+            return None
+        since, process, task, *rest = min(rows)
+        return process, SampleKey(self._tasks[task], *rest), (time.monotonic_ns() - since) / 1e9
+
+    def describe(self, key: SampleKey) -> str:
+        """ "cats/1.jpg (sample 12 of bucket 0 of text-to-image)"."""
+        place = f"sample {key.id} of bucket {key.bucket} of {key.task}"
+        name = self.sources[key.task].name(key)
+        return f"{name} ({place})" if name else place
+
+
+class KeyedDataset(Dataset[Sample]):
+    """The sources of all tasks, read by key, a batch at a time."""
+
+    def __init__(self, sources: Mapping[str, Source], reading: Reading) -> None:
+        self.sources, self.reading = dict(sources), reading
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        with self.reading.of(key):
+            return self.sources[key.task][key]
+
+    def __getitems__(self, keys: Sequence[SampleKey]) -> Batch | UserError:
+        """The batch of these keys, all of one task.
+
+        A UserError is handed over: if a worker process raised it, torch would raise another in the main process, with
+        a traceback for a message.
+        """
+        try:
+            return self.sources[keys[0].task].collate([self[key] for key in keys])
+        except UserError as error:
+            return error
+
+
+class KeyedLoader(DataLoader[Sample]):
+    """Batches of keyed samples, in the order of a batch sampler.
+
+    Args:
+        sources: task name → its samples.
+        batches: batch sampler that gives lists of keys.
+        workers: loader processes; 0 = load in the training process.
+        stall_minutes: so long without a batch from the processes is a TrainingError that names what is being read;
+            without processes, which nothing can interrupt, it is a warning. None: wait for ever.
+    """
+
+    def __init__(
+        self, sources: Mapping[str, Source], batches: Any, workers: int, stall_minutes: float | None = None
+    ) -> None:
+        self.reading, self.stall_minutes = Reading(sources, workers), stall_minutes
+        super().__init__(
+            KeyedDataset(sources, self.reading),
+            batch_sampler=batches,
+            collate_fn=_as_it_is,  # `__getitems__` has made the batch
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=_leave_signals_to_the_main_process,
+            timeout=60 * (stall_minutes or 0) if workers else 0,
+        )
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        with self._watch():
+            batches = super().__iter__()
+            _end_by_kill(getattr(batches, "_workers", ()))
+            try:
+                for batch in batches:
+                    if isinstance(batch, UserError):
+                        raise batch
+                    yield batch
+            except RuntimeError as error:
+                if str(error).startswith("DataLoader timed out"):
+                    raise self._stalled() from error
+                raise dead_worker(error) or error from error
+
+    def check_worker_number_rationality(self) -> None:
+        """torch would warn, at length, of more processes than cores; `MixedData.describe` says it in a line."""
+
+    def _stalled(self) -> TrainingError:
+        found = self.reading.longest()
+        who = "none of its processes says what it reads"
+        if found is not None:
+            process, key, seconds = found
+            who = f"process {process} has been reading {self.reading.describe(key)} for {seconds / 60:.2g} minutes"
+        return TrainingError(
+            f"the loader gave no batch for {self.stall_minutes:g} minutes: {who}",
+            hint="mend or remove what it reads, or raise trainer.stall_minutes; then --resume",
+        )
+
+    @contextmanager
+    def _watch(self) -> Iterator[None]:
+        """Inside, samples that the training process itself reads for too long are named in the log, once each."""
+        if self.num_workers or self.stall_minutes is None:
+            yield
+            return
+        limit, over = 60 * self.stall_minutes, threading.Event()
+
+        def watch() -> None:
+            told: SampleKey | None = None
+            while not over.wait(limit / 4):
+                found = self.reading.longest()
+                if found is not None and found[2] > limit and found[1] != told:
+                    told = found[1]
+                    log.warning("reading %s takes more than %g minutes", self.reading.describe(told), limit / 60)
+
+        threading.Thread(target=watch, name="t2x-stall", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
+
+def dead_worker(error: BaseException) -> TrainingError | None:
+    """What happened, if torch says that a loader process died; it may say so in the midst of anything."""
+    found = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ([^.]*)", str(error))
+    if not isinstance(error, RuntimeError) or found is None:
+        return None
+    hint = "the system does that when memory runs out: set fewer trainer.workers, then --resume"
+    if "Bus error" in str(error):
+        hint = "/dev/shm is full: enlarge it, or set fewer trainer.workers, then --resume"
+    return TrainingError(f"a loader process (pid {found[1]}) {found[2]}", hint=hint)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    """Ctrl-C and a cluster's SIGTERM reach every process: workers must outlive the last step and its checkpoint."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _end_by_kill(workers: Sequence[Any]) -> None:
+    """Processes that do not end by themselves get a SIGTERM from torch and from multiprocessing, which ours ignore: it
+    becomes a SIGKILL, or a decoder that hangs would keep the training process from ending."""
+    for worker in workers:
+        worker.terminate, worker._popen.terminate = worker.kill, worker._popen.kill
