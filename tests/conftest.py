@@ -31,7 +31,7 @@ TINY_MODEL = (
     "watch.final_score_samples=2",
     "watch.checkpoint_every=2",
 )
-TINY = (f"{SHAPES}.size=16", f"{SHAPES}.val_count=8", *TINY_MODEL)
+TINY = (f"{SHAPES}.size=16", f"{SHAPES}.val_count=6", *TINY_MODEL)
 """Overrides of recipes on the shapes world."""
 TINY_PICTURES = (f"{PICTURES}.size=32", "trainer.accelerator=cpu", "trainer.precision=32-true", *TINY_MODEL)
 """Overrides of `text_to_image/folder`, which also wants the folder."""

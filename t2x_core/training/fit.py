@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import Profiler
 from rich.console import Console
+from torch.distributed.fsdp import FSDPModule
 
 from t2x_core import quarantine
 from t2x_core.assembly import Assembly, build_module
@@ -96,6 +97,7 @@ def fit(
     if recipe.trainer.threads is not None:
         torch.set_num_threads(recipe.trainer.threads)
     torch.set_float32_matmul_precision(recipe.matmul_precision)
+    _set_blocks(module, data, recipe)
     start = _newest(folder) if resume else None
 
     began = time.perf_counter()
@@ -106,8 +108,9 @@ def fit(
             break
         start, back_to = _before_the_series(folder, run.guard, back_to)
         data.attempt += 1
-        losses, module = module.losses, build_module(assembly)  # the old one may be sharded
-        module.losses = losses
+        if any(isinstance(part, FSDPModule) for part in module.modules()):  # which cannot be sharded twice
+            module = build_module(assembly)
+            _set_blocks(module, data, recipe)
         log.info("back to step %d, with other noise and times: attempt %d", back_to, data.attempt)
     stopped = signal.Signals(run.checkpoints.signal) if run.checkpoints.signal else None
     example = next(iter(data.modules.values())).val_conditions(1).captions[0]
@@ -136,7 +139,6 @@ def _train_once(
 ) -> _Run:
     """Trains from the checkpoint `start`, or from the beginning, until it is done, interrupted or to be rolled back."""
     recipe = assembly.recipe
-    _set_blocks(module, data, recipe)
     ema, watching = EMA(recipe.ema), Watching()
     guard = Guard(recipe.guard, recipe.trainer.accumulation, folder / run_folder.NAN_REPORT)
     metrics = Metrics(recipe.watch.log_every, recipe.trainer.accumulation, recipe.trainer.global_batch, watching)

@@ -52,7 +52,7 @@ class Checkpoints(Callback):
         regular = step % self.watch.checkpoint_every == 0 or step >= self.trainer_config.max_steps
         if regular or best or waited or signal:
             self.save(trainer)
-        if best:
+        if best and self._saved == step:
             self._best = self.validation.best
             if trainer.is_global_zero:
                 write_best(self.run, step, self._best)
