@@ -148,7 +148,7 @@ def test_a_rank_that_dies_stops_the_others_within_a_minute(strategy, who, tmp_pa
     if who == "second":
         err = process.stderr.read()
         assert process.returncode == 3
-        assert re.search(rf"training stopped.*: rank 1 \(process {child}\b.*(was killed by SIGKILL|has stopped)", err)
+        assert re.search(rf"training stopped: rank 1 \(process {child}\b.*(was killed by SIGKILL|has stopped)", err)
 
 
 def test_sigterm_to_one_rank_stops_all_at_the_same_step_saved(tmp_path, one):
@@ -192,4 +192,4 @@ def test_a_rank_that_says_nothing_any_more_stops_the_others(tmp_path):
     assert process.wait(60) == 3
     assert time.monotonic() - frozen < 60
     assert f"rank 1 (process {child} on " in process.stderr.read()
-    os.kill(child, signal.SIGKILL)
+    assert gone(child)  # it would hold the device

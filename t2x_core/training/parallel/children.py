@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +12,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from t2x_core.training.parallel.watch import FAILED
+from t2x_core.training.parallel.watch import CHILDREN, end
 
 WELL = (None, 0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
 """Exit codes of a process that runs, is done, or has saved and stopped because it was asked to."""
@@ -27,6 +25,7 @@ class Launcher(_SubprocessScriptLauncher):
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not self.cluster_environment.creates_processes_externally:
             self._call_children_scripts()
+            CHILDREN.extend(self.procs)
             threading.Thread(target=observe, args=(self.procs,), name="children", daemon=True).start()
         return function(*args, **kwargs)
 
@@ -41,8 +40,5 @@ def observe(children: Sequence[subprocess.Popen[Any]], grace: float = 5.0) -> No
             if (code := child.poll()) not in WELL:
                 time.sleep(grace)
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-                print(f"t2x: training stopped: rank {rank} (process {child.pid}) {how}", file=sys.stderr, flush=True)
-                for other in children:
-                    other.kill()
-                os._exit(FAILED)
+                end(f"rank {rank} (process {child.pid}) {how}")
         time.sleep(0.5)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
 from datetime import timedelta
+from typing import Any, NoReturn
 
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -20,6 +22,18 @@ log = logging.getLogger("t2x")
 
 FAILED = 3
 """Exit code of a run whose training failed."""
+CHILDREN: list[subprocess.Popen[Any]] = []
+"""The other ranks that this process has started."""
+
+
+def end(reason: str) -> NoReturn:
+    """Ends this process and its children at once, whatever their main threads are waiting for."""
+    print(f"t2x: training stopped: {reason}", file=sys.stderr, flush=True)
+    for handler in log.handlers:
+        handler.flush()
+    for child in CHILDREN:
+        child.kill()
+    os._exit(FAILED)
 
 
 class Watch(Callback):
@@ -32,8 +46,6 @@ class Watch(Callback):
 
     def __init__(self, patience: float = 25.0) -> None:
         self.patience = patience
-        self.reason: str | None = None
-        """Why the run ends, once it is known."""
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
 
@@ -73,11 +85,10 @@ class Watch(Callback):
             return
         if _is_from_another(exception):
             self._thread.join(self.patience + 10)
-        if self.reason is None:
-            message = f"rank {self._rank} failed: {exception.__class__.__name__}: {exception}"
-            self._over.set()
-            self._store.set("failure", f"{self._rank} {message}")
-            time.sleep(3 * self.INTERVAL)  # they read it before the store goes with this process
+        message = f"rank {self._rank} failed: {exception.__class__.__name__}: {exception}"
+        self._over.set()
+        self._store.set("failure", f"{self._rank} {message}")
+        time.sleep(3 * self.INTERVAL)  # they read it before the store goes with this process
 
     def _watch(self) -> None:
         last: dict[int, tuple[bytes, float]] = {}
@@ -90,7 +101,7 @@ class Watch(Callback):
                 if self._store.check(["failure"]):
                     whose, message = self._store.get("failure").decode().split(" ", 1)
                     if int(whose) != self._rank:
-                        self._end(message)
+                        end(message)
                     return
                 for rank in range(self._ranks):
                     beat = self._beat(rank)
@@ -98,20 +109,12 @@ class Watch(Callback):
                         last[rank] = beat, now
                     elif now - last[rank][1] > self.patience:
                         name = self._store.get(self._key("name", rank)).decode()
-                        self._end(f"rank {rank} ({name}) has stopped without a word: killed, or out of memory?")
+                        end(f"rank {rank} ({name}) has stopped without a word: killed, or out of memory?")
                         return
             except (RuntimeError, ValueError) as error:
                 if not self._over.is_set():
-                    self._end(f"rank 0, which the others talk to, is gone ({str(error).splitlines()[0]})")
+                    end(f"rank 0, which the others talk to, is gone ({str(error).splitlines()[0]})")
                 return
-
-    def _end(self, reason: str) -> None:
-        """Whatever the main thread is waiting for."""
-        self.reason = reason
-        print(f"t2x: training stopped on rank {self._rank}: {reason}", file=sys.stderr, flush=True)
-        for handler in log.handlers:
-            handler.flush()
-        os._exit(FAILED)
 
     def _key(self, what: str, rank: int | None = None) -> str:
         return f"{what}/{self._rank if rank is None else rank}"
