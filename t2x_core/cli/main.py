@@ -16,6 +16,7 @@ COMMANDS = {
     "fit": "train a recipe",
     "sample": "make samples with a trained run",
     "replay": "show the batch of one training step again",
+    "export": "make one safetensors file of a run's averaged weights",
     "bench": "measure t2x against a baseline on this machine",
     "show": "print what a recipe resolves to",
     "recipes": "list the recipes that ship with t2x",

@@ -327,6 +327,14 @@ class Recipe:
     watch: WatchConfig = field(default_factory=WatchConfig)
     """Logging, samples and checkpoints."""
 
+    def __post_init__(self) -> None:
+        if self.optimizer.name == "muon" and self.trainer.strategy in ("fsdp2", "hsdp"):
+            raise UserError(
+                f"muon needs whole matrices, which {self.trainer.strategy} cuts up",
+                key="optimizer.name",
+                hint="adamw and lion go with it, or set trainer.strategy to ddp",
+            )
+
 
 def multiples(number: int, of: int) -> str:
     """The multiples next to `number`: "24 and 32"."""

@@ -156,3 +156,23 @@ def test_the_last_step_is_saved_whatever_the_steps_between_checkpoints(tmp_path,
     resumed, whole = (open_checkpoint(tmp_path / run, "last")[1] for run in ("one", "whole"))
     assert resumed["global_step"] == whole["global_step"] == 5
     assert resumed["ema"]["updates"] == whole["ema"]["updates"] == 5
+
+
+def test_export_writes_one_model_that_samples_like_the_run(run, tmp_path, capsys):
+    assert main(["export", str(run), "--out", str(tmp_path / "model")]) == 0
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.safetensors", "recipe.yaml"]
+    for source in (str(run), str(tmp_path / "model")):
+        assert main(["sample", source, "a red circle", "--out", str(tmp_path / f"{Path(source).name}.png")]) == 0
+    assert (tmp_path / "model.png").read_bytes() == (tmp_path / f"{run.name}.png").read_bytes()
+    assert "is there already" in refused(["export", str(run), "--out", str(tmp_path / "model")], capsys)
+
+
+def test_a_second_process_is_kept_out_of_a_run(run, capsys):
+    code = "import sys, time, pathlib; from t2x_core.training.run_folder import locked\n"
+    code += "with locked(pathlib.Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code, str(run)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "in\n"
+    arguments = ["fit", "quickstart", *TINY, "trainer.max_steps=9", "watch.log_every=2", "--resume", str(run)]
+    assert f"is being trained in by process {other.pid} on " in refused(arguments, capsys)
+    other.kill()
+    other.wait()

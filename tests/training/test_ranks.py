@@ -182,6 +182,7 @@ def test_torchrun_gives_all_ranks_one_folder(tmp_path):
     assert done.stdout.count("trained 2 steps") == 1
 
 
+@pytest.mark.slow
 def test_a_rank_that_says_nothing_any_more_stops_the_others(tmp_path):
     """Frozen, not dead: no connection breaks, and no process ends."""
     process = start(tmp_path, *devices(2, "ddp"))

@@ -35,10 +35,13 @@ def observe(children: Sequence[subprocess.Popen[Any]], grace: float = 5.0) -> No
 
     It leaves `Watch`, which may know why, `grace` seconds to say so first.
     """
-    while any(child.poll() is None for child in children):
-        for rank, child in enumerate(children, start=1):
-            if (code := child.poll()) not in WELL:
+    while True:
+        codes = [child.poll() for child in children]
+        for rank, (child, code) in enumerate(zip(children, codes, strict=True), start=1):
+            if code not in WELL:
                 time.sleep(grace)
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
                 end(f"rank {rank} (process {child.pid}) {how}")
+        if None not in codes:
+            return
         time.sleep(0.5)
