@@ -62,7 +62,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("a misspelt name", "fit quikstart", 'command line: no recipe "quikstart": there is no such file, and none of that name ships with t2x; did you mean "quickstart"?'),
         Mistake("a misspelt file", "fit myne.yaml", 'command line: no recipe "myne.yaml": there is no such file, and none of that name ships with t2x; did you mean "mine.yaml"?'),
         Mistake("a folder", "fit .", 'command line: "." is a folder, not a recipe; write mine.yaml'),
-        Mistake("the folder of a run", "fit runs/mine/first", 'command line: "runs/mine/first" is a folder, not a recipe'),
+        Mistake("the folder of a run", "fit runs/mine/first", 'command line: "runs/mine/first" is a folder, not a recipe; write runs/mine/first/recipe.yaml'),
         Mistake("a checkpoint", "fit runs/mine/first/checkpoints/step_00000002", 'command line: "runs/mine/first/checkpoints/step_00000002" is a folder, not a recipe'),
         Mistake("a picture", "fit x.png", "x.png: is not a text file in UTF-8", files={"x.png": b'\x89PNG\r\n\x1a\n\x00\xff'}),
         Mistake("an empty file", "fit x.yaml", "x.yaml: is empty; a recipe is a mapping of keys to values", files={"x.yaml": ""}),
