@@ -1,7 +1,7 @@
 """Training with losses that are spoilt on purpose.
 
-Usage, for a process of its own: python spoilt.py RUN FIRST LAST MAX_ATTEMPT [key=value …]; the loss of slot 3 is NaN in
-steps FIRST … LAST (from 0) up to that attempt; prints one JSON line on what came of it.
+Usage, for a process of its own: python -m tests.training.spoilt RUN FIRST LAST MAX_ATTEMPT [key=value …]; the loss of
+slot 3 is NaN in steps FIRST … LAST (from 0) up to that attempt; prints one JSON line on what came of it.
 """
 
 from __future__ import annotations

@@ -198,10 +198,20 @@ def test_a_resume_in_the_middle_of_a_series_is_exact(tmp_path):
 @pytest.mark.parametrize("attempts", [0, 9])
 def test_two_ranks_decide_alike(attempts, tmp_path):
     """Only the second rank sees the bad sample. Attempt 0 alone: rolled back and done; all attempts: a clear stop."""
-    script = Path(__file__).with_name("spoilt.py")
+    root = Path(__file__).parents[2]
     settings = ["trainer.devices=2", "trainer.strategy=ddp", "guard.max_skips=3", "watch.checkpoint_every=5"]
-    command = [sys.executable, script, tmp_path / "run", "6", "11", str(attempts), *settings, "trainer.max_steps=12"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [
+        sys.executable,
+        "-m",
+        "tests.training.spoilt",
+        tmp_path / "run",
+        "6",
+        "11",
+        str(attempts),
+        *settings,
+        "trainer.max_steps=12",
+    ]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     outcomes = [json.loads(line)["outcome"] for line in done.stdout.splitlines() if line.startswith('{"outcome"')]
     assert len(outcomes) == 2
