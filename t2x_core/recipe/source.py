@@ -165,7 +165,7 @@ def _parse(text: str, file: Path | None) -> Node | None:
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
-        return None if root is None else _Tree(loader, file).node(root)
+        return None if root is None else _Tree(file).node(root)
     except yaml.reader.ReaderError as error:
         where = COMMAND_LINE if file is None else Origin(file)
         raise UserError(f"is not a text file (character #x{error.character:02x})", where=str(where)) from error
@@ -191,8 +191,7 @@ def _explain(error: yaml.MarkedYAMLError) -> str:
 class _Tree:
     """Turns PyYAML's nodes, which have marks, into ours."""
 
-    def __init__(self, loader: _Loader, file: Path | None) -> None:
-        self.loader = loader
+    def __init__(self, file: Path | None) -> None:
         self.file = file
         self.done: dict[int, Node | None] = {}  # None: under way. An aliased node is met more than once.
 
@@ -232,5 +231,20 @@ class _Tree:
                 message += f", first on line {first[key.value]}" if self.file else ""
                 raise UserError(message, where=str(self.origin(key)))
             first[key.value] = key.start_mark.line + 1
-        self.loader.flatten_mapping(source)
-        return {key.value: self.node(child, self.origin(key)) for key, child in source.value}
+        return {name: self.node(child, self.origin(key)) for name, (key, child) in self.pairs(source).items()}
+
+    def pairs(self, source: yaml.Node, within: tuple[yaml.Node, ...] = ()) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """A mapping's keys and values, what it merges (`<<`) included: its own win, then what is merged first."""
+        if not isinstance(source, yaml.MappingNode):
+            raise UserError("<< takes a mapping, or a list of mappings", where=str(self.origin(source)))
+        if source in within:
+            raise UserError("an alias that contains itself", where=str(self.origin(source)))
+        own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for key, child in source.value:
+            if key.tag != _TAG + "merge":
+                own[key.value] = key, child
+                continue
+            for other in child.value if isinstance(child, yaml.SequenceNode) else [child]:
+                merged = {**self.pairs(other, (*within, source)), **merged}
+        return {**merged, **own}
