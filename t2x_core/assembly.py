@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,6 +49,16 @@ class Assembly:
             raise UserError(f'the model was not trained on "{name}"', hint=f"its tasks: {', '.join(names)}")
         return self.registry.task(name), self.recipe.tasks[name]
 
+    def asking(self, task: str | None, sampling: Mapping[str, Any]) -> Assembly:
+        """The same, with other values of keys of a task's block `sampling`; UserError if there are none such."""
+        if not sampling:
+            return self
+        name = self.task(task)[0].name
+        composed = self.composed.override([f"tasks.{name}.sampling.{k}={json.dumps(v)}" for k, v in sampling.items()])
+        checked = check_recipe(composed, self.registry.schema)
+        assert checked is not None  # the registry knows every schema
+        return Assembly(checked, self.registry, composed)
+
     def component(self, kind: Literal["codec", "text_encoder"]) -> Component:
         """The codec or the text encoder that the recipe names."""
         block = self.recipe.codec if kind == "codec" else self.recipe.text_encoder
@@ -89,6 +100,7 @@ def build_module(assembly: Assembly) -> T2XModule:
             text_encoder,
             adapters,
             losses,
+            separate_frames=[name for name in recipe.tasks if assembly.registry.task(name).separate_frames],
             diffusion=recipe.diffusion,
             optimizer=recipe.optimizer,
             max_steps=recipe.trainer.max_steps,

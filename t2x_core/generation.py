@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,14 +59,14 @@ def _sample_batch(
     module: T2XModule, conditions: Batch, seeds: Sequence[int], bucket: Bucket, config: SamplerConfig
 ) -> Tensor:
     device = next(module.backbone.parameters()).device
-    shape = module.codec.latent_shape(bucket)
+    shape = module.latent_shape(bucket, conditions.task)
     noise = torch.stack([torch.randn(shape, generator=keyed.generator(seed, "sample")) for seed in seeds]).to(device)
     adapter: Any = module.adapters[conditions.task]
     conditioning = adapter(conditions.to(device), module.text_encoder)
     velocity = guided(module.velocity, conditioning, adapter.null(conditioning), config.guidance)
     factor = module.diffusion.timesteps.shift if config.shift is None else config.shift
     latents = SAMPLERS[config.name](velocity, noise, grid(config.steps, factor, device))
-    return module.codec.decode(latents).clamp(-1, 1)
+    return module.decode(latents, conditions.task).clamp(-1, 1)
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,7 @@ class T2XPipeline:
         *,
         task: str | None = None,
         batch_size: int = 1,
+        sampling: Mapping[str, Any] | None = None,
         **sampler: Any,
     ) -> Samples:
         """Samples for prompts.
@@ -148,17 +149,32 @@ class T2XPipeline:
             seeds: one for each prompt, or the first one (the next prompts take the numbers that follow).
             task: name of the task; needed if the model was trained on several.
             batch_size: samples computed at once; more is faster, and needs more memory.
+            sampling: values for keys of the task's block `sampling`: what else can be asked for.
             sampler: `name`, `steps`, `guidance` or `shift`, to differ from the recipe's.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         chosen = tuple(range(seeds, seeds + len(prompts))) if isinstance(seeds, int) else tuple(seeds)
         if len(chosen) != len(prompts):
             raise UserError(f"there are {len(prompts)} prompts but {len(chosen)} seeds")
-        plugin, config = self.assembly.task(task)
-        conditions = plugin.conditions(prompts)
-        settings = replace(self.assembly.recipe.diffusion.sampler, **sampler)
-        pixels = sample(self.module, conditions, chosen, plugin.bucket(config), settings, batch_size)
+        assembly = self.assembly.asking(task, sampling or {})
+        plugin, config = assembly.task(task)
+        try:
+            conditions, bucket = plugin.conditions(prompts, config), plugin.bucket(config)
+        except UserError as error:
+            if error.key is None:  # the prompt's fault, and not the recipe's
+                raise
+            with assembly.composed.blame(f"tasks.{plugin.name}"):
+                raise
+        self._check_size(bucket)
+        settings = replace(assembly.recipe.diffusion.sampler, **sampler)
+        pixels = sample(self.module, conditions, chosen, bucket, settings, batch_size)
         return Samples(pixels, conditions, chosen)
+
+    def _check_size(self, bucket: Bucket) -> None:
+        multiple = self.module.codec.spatial_factor * self.module.backbone.config.patch_size
+        for pixels in (bucket.height, bucket.width):
+            if pixels % multiple:
+                raise UserError(f"a side of {pixels} pixels is no multiple of {multiple}, which samples need")
 
     def render(self, samples: Samples) -> RenderedSamples:
         """Samples as the task shows them: a grid with captions, an animation …"""

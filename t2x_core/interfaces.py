@@ -1,7 +1,7 @@
 """What the author of a task, a codec or a text encoder implements.
 
-Every class here is abstract through and through: implement all of it, override nothing else. (Only `Source.name` may be
-left as it is.)
+Every class here is abstract through and through: implement all of it, override nothing else. (Only `Source.name` and
+`TaskPlugin.separate_frames` may be left as they are.)
 """
 
 from __future__ import annotations
@@ -153,6 +153,8 @@ class TaskPlugin(ABC, Generic[ConfigT]):
     """The task's name in a recipe, and the name of its entry point."""
     config_class: type[ConfigT]
     """Frozen dataclass (a `TaskConfig`) that the task's block of the recipe is checked against."""
+    separate_frames: bool = False
+    """Whether the codec sees each frame by itself, as a picture: views of an object, and no clip."""
 
     @abstractmethod
     def data_module(self, config: ConfigT, context: DataContext) -> TaskDataModule:
@@ -168,11 +170,15 @@ class TaskPlugin(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def bucket(self, config: ConfigT) -> Bucket:
-        """The shape of a sample when nobody asks for another."""
+        """The shape of a sample when nobody asks for another (`config.sampling`, see `conditions`)."""
 
     @abstractmethod
-    def conditions(self, prompts: Sequence[str]) -> Batch:
-        """Prompts that somebody typed → conditions to sample from."""
+    def conditions(self, prompts: Sequence[str], config: ConfigT) -> Batch:
+        """Prompts that somebody typed → conditions to sample from.
+
+        What else can be asked for is a block `sampling` of the config: `t2x sample RUN "a prompt" --set key=value` and
+        `T2XPipeline(…, sampling={key: value})` change its keys.
+        """
 
     @abstractmethod
     def score(self, samples: Tensor, conditions: Batch) -> dict[str, float] | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning as L
@@ -18,7 +18,7 @@ from t2x_core.errors import UserError
 from t2x_core.interfaces import ConditioningAdapter, LatentCodec, Loss, TextEncoder
 from t2x_core.optim import GradientClipping, StepGate, build_optimizer, build_schedule
 from t2x_core.recipe import DiffusionConfig, OptimizerConfig
-from t2x_core.types import Batch, Conditioning, SampleKey
+from t2x_core.types import Batch, Bucket, Conditioning, SampleKey
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class T2XModule(L.LightningModule):
     Args:
         backbone, codec, text_encoder: shared by all tasks.
         adapters, losses: task name → its own.
+        separate_frames: tasks whose frames are pictures by themselves to the codec.
         diffusion, optimizer: blocks of the recipe.
         max_steps: optimizer steps of the whole run (for the learning rate).
         seed: of the recipe.
@@ -54,6 +55,7 @@ class T2XModule(L.LightningModule):
         adapters: Mapping[str, ConditioningAdapter],
         losses: Mapping[str, Loss],
         *,
+        separate_frames: Collection[str] = (),
         diffusion: DiffusionConfig,
         optimizer: OptimizerConfig,
         max_steps: int,
@@ -63,6 +65,7 @@ class T2XModule(L.LightningModule):
         self.backbone, self.codec, self.text_encoder = backbone, codec.requires_grad_(False), text_encoder
         self.adapters = nn.ModuleDict(adapters)
         self.losses = dict(losses)
+        self.separate_frames = frozenset(separate_frames)
         self.path = RectifiedFlow(diffusion.prediction)
         self.diffusion, self.optimizer_config = diffusion, optimizer
         self.max_steps, self.seed = max_steps, seed
@@ -90,7 +93,33 @@ class T2XModule(L.LightningModule):
         """The batch's pixels as latents (B, C, F, H, W)."""
         assert batch.pixels is not None
         with torch.no_grad():
-            return self.codec.encode(batch.pixels)
+            return self._coded(self.codec.encode, batch.pixels, batch.task)
+
+    def decode(self, latents: Tensor, task: str) -> Tensor:
+        """Latents (B, C, F, H, W) of a task as pixels."""
+        return self._coded(self.codec.decode, latents, task)
+
+    def latent_shape(self, bucket: Bucket, task: str) -> tuple[int, int, int, int]:
+        """(C, F, H, W) of the latents of a sample of this shape."""
+        if task not in self.separate_frames:
+            return self.codec.latent_shape(bucket)
+        channels, _, height, width = self.codec.latent_shape(replace(bucket, frames=1))
+        return channels, bucket.frames, height, width
+
+    def _coded(self, code: Callable[[Tensor], Tensor], x: Tensor, task: str) -> Tensor:
+        """`code` of x (B, C, F, H, W); where frames are separate, of each by itself."""
+        if task not in self.separate_frames:
+            return code(x)
+        coded = code(x.transpose(1, 2).flatten(0, 1).unsqueeze(2))  # (B·F, C, 1, H, W)
+        return coded.squeeze(2).unflatten(0, (len(x), -1)).transpose(1, 2)
+
+    def prepare(self, batch: Batch) -> None:
+        """Makes the tables that the network caches for a batch of this shape."""
+        one = batch.select([0])
+        with torch.no_grad():
+            latents = self.encode(one)
+            conditioning = self.condition(one, torch.zeros(1, dtype=torch.bool, device=latents.device))
+        self.backbone.prepare(latents, conditioning.frame_axis)
 
     def draw(self, keys: Sequence[SampleKey], latents: Tensor) -> Draws:
         """Time, noise and condition dropout of each sample, from its key alone, whatever the device.

@@ -7,6 +7,7 @@ import io
 import math
 import string
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ INK, PAPER = (30, 30, 30), (250, 250, 250)
 FALLBACKS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arialuni.ttf", "msyh.ttc")
 """Fonts that know more scripts than Pillow's own; looked for where the system keeps its fonts."""
 
+ANIMATED = (".gif", ".mp4", ".webp", ".apng")
+"""Endings of formats that move."""
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -35,10 +39,13 @@ def to_uint8(pixels: Tensor) -> Tensor:
     return levels.permute(0, 2, 3, 4, 1).cpu()
 
 
-def caption_grid(pixels: Tensor, captions: Sequence[str], columns: int | None = None) -> RenderedSamples:
+def caption_grid(
+    pixels: Tensor, captions: Sequence[str], columns: int | None = None, fps: float = 8.0
+) -> RenderedSamples:
     """A grid of samples (B, 3, F, H, W) in [-1, 1], each with its caption below; F > 1 becomes an animation.
 
     Small pictures are enlarged to at least 128 pixels, by whole factors, without smoothing. A long caption is cut.
+    `fps`: frames a second of the animation.
     """
     levels = to_uint8(pixels).numpy()
     count, frames, height, width = levels.shape[:4]
@@ -61,7 +68,7 @@ def caption_grid(pixels: Tensor, captions: Sequence[str], columns: int | None = 
             for k, text in enumerate(texts[i]):
                 draw.text((x, y + height + k * line + 2), text, INK, font)
         sheets.append(torch.from_numpy(np.array(sheet)))
-    return RenderedSamples(torch.stack(sheets))
+    return RenderedSamples(torch.stack(sheets), fps)
 
 
 def _font(text: str, size: int) -> Font:
@@ -106,13 +113,31 @@ def _wrapped(text: str, width: int, font: Font) -> list[str]:
 
 
 def save(rendered: RenderedSamples, path: Path) -> Path:
-    """Writes a still picture in the format of the path's ending, an animation as GIF; returns the path written."""
-    path = path.with_suffix(".gif") if len(rendered.frames) > 1 else path
+    """Writes samples in the format of the path's ending; returns the path written.
+
+    What only moves, and is to go into a format for still pictures, becomes a GIF beside it. MP4 is H.264.
+    """
+    animated, moves = path.suffix.lower() in ANIMATED, len(rendered.frames) > 1
+    if moves and rendered.still is None and not animated:
+        path, animated = path.with_suffix(".gif"), True
     try:
-        _write(rendered, path)
+        if path.suffix.lower() == ".mp4":
+            _write_mp4(rendered, path)
+        elif moves and not animated:
+            Image.fromarray(_still(rendered)).save(path)
+        else:
+            _write(rendered, path)
     except (OSError, ValueError) as error:  # ValueError: no format has this ending
         raise UserError(f"cannot write {path}: {error}") from error
     return path
+
+
+def save_all(rendered: RenderedSamples, path: Path) -> list[Path]:
+    """Writes all that there is to see: `path`.png for what is still, `path`.gif and `path`.mp4 for what moves."""
+    moves = len(rendered.frames) > 1
+    endings = [".png"] if not moves or rendered.still is not None else []
+    endings += [".gif", ".mp4"] if moves else []
+    return [save(rendered, path.with_name(path.name + ending)) for ending in endings]
 
 
 def encode(rendered: RenderedSamples) -> bytes:
@@ -122,8 +147,28 @@ def encode(rendered: RenderedSamples) -> bytes:
     return file.getvalue()
 
 
+def _still(rendered: RenderedSamples) -> np.ndarray:
+    assert rendered.still is not None
+    return rendered.still.numpy()
+
+
 def _write(rendered: RenderedSamples, file: Path | io.BytesIO, **options: Any) -> None:
     first, *others = (Image.fromarray(frame.numpy()) for frame in rendered.frames)
     if others:
         options |= {"save_all": True, "append_images": others, "duration": round(1000 / rendered.fps), "loop": 0}
     first.save(file, **options)
+
+
+def _write_mp4(rendered: RenderedSamples, path: Path) -> None:
+    """H.264 takes even sides only: the last row or column is repeated."""
+    import av  # only here: it takes a while to load
+
+    frames = rendered.frames.numpy()
+    frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(rendered.fps).limit_denominator(1000))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": "16"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())

@@ -98,6 +98,18 @@ class Batch(_TensorRecord):
 
 
 @dataclass(frozen=True)
+class FrameAxis:
+    """What the frames of a sample are to each other, where they are no clip."""
+
+    window: int | None = None
+    """Frames of a window; None: pf of the recipe's `backbone.window`."""
+    circular: bool = False
+    """Whether the last frame is a neighbour of the first (views around an object): shifted windows then join them."""
+    numbered: bool = True
+    """Whether the network is told the number of a frame (no: the conditioning says what it needs to know)."""
+
+
+@dataclass(frozen=True)
 class Conditioning(_TensorRecord):
     """What the backbone is told besides the noised latents and the time. Each part may be absent."""
 
@@ -111,6 +123,8 @@ class Conditioning(_TensorRecord):
     """(B, F, Df), added to the tokens of each frame after a projection (cameras, frame rate)."""
     concat: Tensor | None = None
     """(B, Cc, F, H, W), joined to the latents on the channel axis (first frame, depth, mask)."""
+    frame_axis: FrameAxis = FrameAxis()
+    """What the frames are to each other: the same for all samples of a batch."""
 
     def where(self, mask: Tensor, other: Conditioning) -> Conditioning:
         """For each sample `other` where `mask` (B,) is true, else this one; both have the same parts and shapes."""
@@ -126,7 +140,9 @@ class Conditioning(_TensorRecord):
         def part(mine: Tensor | None, theirs: Tensor | None) -> Tensor | None:
             return None if mine is None or theirs is None else combine(mine, theirs)
 
-        return Conditioning(**{f.name: part(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})
+        parts = {f.name: part(getattr(self, f.name), getattr(other, f.name)) for f in fields(ConditioningDims)}
+        mask = part(self.text_mask, other.text_mask)
+        return Conditioning(**parts, text_mask=mask, frame_axis=self.frame_axis)
 
 
 @dataclass(frozen=True)
@@ -176,12 +192,14 @@ class Noised:
 
 @dataclass(frozen=True)
 class RenderedSamples:
-    """Samples as a person looks at them: one still picture, or an animation."""
+    """Samples as a person looks at them: one still picture, an animation, or both."""
 
     frames: Tensor
     """(frames, height, width, 3) uint8; one frame is a still picture."""
     fps: float = 8.0
     """Frames per second of an animation."""
+    still: Tensor | None = None
+    """(height, width, 3) uint8: a picture of the same samples, for what an animation does not show at one glance."""
 
 
 for _record in (Batch, Conditioning):

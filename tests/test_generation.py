@@ -71,3 +71,15 @@ def test_weights_of_another_model_are_refused(pipeline, tmp_path):
     (tmp_path / "wider" / "model.safetensors").replace(tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="another model"):
         T2XPipeline.from_pretrained(tmp_path)
+
+
+def test_what_else_is_asked_for(pipeline):
+    samples = pipeline("a red circle", 1, sampling={"height": 24, "width": 8})
+    assert samples.pixels.shape[-2:] == (24, 8)
+    assert pipeline("a red circle", 1).pixels.shape[-2:] == (16, 16)
+    with pytest.raises(UserError, match="a side of 9 pixels is no multiple of"):
+        pipeline("a red circle", 1, sampling={"height": 9})
+    with pytest.raises(UserError, match="heigth") as caught:
+        pipeline("a red circle", 1, sampling={"heigth": 24})
+    assert caught.value.where == "command line"
+    assert "height" in caught.value.hint

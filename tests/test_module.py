@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from t2x_core.assembly import build_data, build_module, load_assembly
+from t2x_core.encoders.config import IdentityConfig
+from t2x_core.encoders.identity import IdentityCodec
 from t2x_core.errors import UserError
 from t2x_core.module import check_shapes
 from t2x_core.optim import build_optimizer, learning_rate_factor
 from t2x_core.recipe import OptimizerConfig
-from t2x_core.types import SampleKey
+from t2x_core.types import Batch, Bucket, SampleKey
 from tests.conftest import TINY
 
 
@@ -137,3 +139,28 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(tiny):
         check_shapes(shapes, weights)
     for part in ("backbone.head.linear.bias is missing", "extra is not of this model", "is (1, 2), not (48, 32)"):
         assert part in str(caught.value)
+
+
+def test_views_are_pictures_by_themselves_to_the_codec(tiny):
+    """A codec that looks along the frames sees one at a time, on the way in and on the way out."""
+
+    class Mixing(IdentityCodec):
+        def encode(self, pixels):
+            return pixels - pixels.mean(2, keepdim=True)  # of one frame alone: nothing is left
+
+        def decode(self, latents):
+            return latents.cumsum(2)
+
+        def latent_shape(self, bucket):
+            return (3, (bucket.frames + 3) // 4, bucket.height, bucket.width)
+
+    module = build_module(tiny)
+    module.codec = Mixing(IdentityConfig())
+    pixels = torch.randn(2, 3, 5, 8, 8)
+    batch, bucket = Batch("text-to-image", ("a", "b"), pixels=pixels), Bucket(5, 8, 8)
+    assert module.encode(batch).abs().max() > 0.1
+    assert module.latent_shape(bucket, "text-to-image") == (3, 2, 8, 8)
+    module.separate_frames = frozenset({"text-to-image"})
+    assert module.encode(batch).abs().max() == 0
+    assert torch.equal(module.decode(pixels, "text-to-image"), pixels)
+    assert module.latent_shape(bucket, "text-to-image") == (3, 5, 8, 8)

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import io
 
+import av
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFont
 
-from t2x_core.rendering import LINES, _wrapped, caption_grid, encode, save
+from t2x_core.rendering import LINES, _wrapped, caption_grid, encode, save, save_all
+from t2x_core.types import RenderedSamples
 
 GREY = torch.zeros(3, 3, 1, 32, 32)
 
@@ -65,3 +68,22 @@ def test_an_animation_becomes_a_gif(tmp_path):
     with Image.open(io.BytesIO(encode(rendered))) as picture:
         assert picture.format == "GIF"
         assert picture.n_frames == 3
+
+
+def test_an_animation_becomes_a_film_and_a_still_picture_stays_one(tmp_path):
+    frames = torch.zeros(6, 33, 35, 3, dtype=torch.uint8)
+    for i in range(6):
+        frames[i, :, 5 * i : 5 * i + 5] = torch.tensor([230, 20, 20], dtype=torch.uint8)
+    still = RenderedSamples(frames, 4.0, still=frames[3])
+    assert [path.name for path in save_all(still, tmp_path / "x_1.5")] == ["x_1.5.png", "x_1.5.gif", "x_1.5.mp4"]
+    assert [path.suffix for path in save_all(RenderedSamples(frames), tmp_path / "y")] == [".gif", ".mp4"]
+    assert [path.suffix for path in save_all(RenderedSamples(frames[:1]), tmp_path / "z")] == [".png"]
+    with av.open(str(tmp_path / "x_1.5.mp4")) as film:
+        stream = film.streams.video[0]
+        assert (stream.codec_context.name, stream.average_rate, stream.width, stream.height) == ("h264", 4, 36, 34)
+        shown = [frame.to_ndarray(format="rgb24") for frame in film.decode(stream)]
+    assert len(shown) == 6
+    for i, frame in enumerate(shown):
+        assert frame[10, 5 * i + 2, 0] > 150  # the bar has moved there
+        assert frame[10, (5 * i + 17) % 30, 0] < 80
+    assert np.array_equal(np.array(Image.open(tmp_path / "x_1.5.png")), frames[3].numpy())

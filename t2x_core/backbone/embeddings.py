@@ -20,19 +20,25 @@ def _sincos(values: Tensor, dim: int, period: float = 10000.0) -> tuple[Tensor, 
 @lru_cache(maxsize=256)
 @torch.inference_mode(False)  # the cached tensor is also used in training
 def position_table(
-    grid: tuple[int, int, int], width: int, scale: float, device: torch.device, released: bool = False
+    grid: tuple[int, int, int],
+    width: int,
+    scale: float,
+    device: torch.device,
+    released: bool = False,
+    numbered: bool = True,
 ) -> Tensor:
     """Sin-cos positions (N, D) float32 of a token grid (f, h, w), row-major; cached.
 
     The first D/4 channels are of the frame, then 3D/8 of the column and 3D/8 of the row, both divided by `scale`;
     each part is all sines, then all cosines. `released`: token k of a frame has column k mod h and row k div h, which
-    differs on grids that are not square.
+    differs on grids that are not square. Without `numbered`, all frames have the number 0.
     """
     f, h, w = grid
     token = torch.arange(h * w, device="cpu")
     columns = h if released else w
     column, row = (token % columns).double() / scale, (token // columns).double() / scale
-    frame = torch.cat(_sincos(torch.arange(f, dtype=torch.float64, device="cpu"), width // 4), -1)  # (f, D/4)
+    number = torch.arange(f, dtype=torch.float64, device="cpu") * numbered
+    frame = torch.cat(_sincos(number, width // 4), -1)  # (f, D/4)
     space = torch.cat((*_sincos(column, 3 * width // 8), *_sincos(row, 3 * width // 8)), -1)  # (h·w, 3D/4)
     table = torch.cat((frame[:, None].expand(-1, h * w, -1), space.expand(f, -1, -1)), -1)  # (f, h·w, D)
     return table.flatten(0, 1).to(device, torch.float32)

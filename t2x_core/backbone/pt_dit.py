@@ -9,8 +9,8 @@ Time t is in [0, 1], t = 1 is pure noise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from t2x_core.backbone.attention import CrossAttention, DenseAttention, FusedAtt
 from t2x_core.backbone.embeddings import TextProjection, TimeEmbedding, position_table
 from t2x_core.backbone.linear import Init, linear
 from t2x_core.backbone.windows import Triple, Windows, cut_windows, resolve_window
-from t2x_core.types import Conditioning, ConditioningDims
+from t2x_core.types import Conditioning, ConditioningDims, FrameAxis
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class PTDiTBlock(nn.Module):
         s = gate_s * self.shifted_attention(modulate(x, shift_s, scale_s), shifted)
         x = x + (self.shifted_linear0(s) if self.released else s)
 
-        if self.text_attention is not None:
+        if self.text_attention is not None and text is not None:
             x = x + self.text_attention(x, text, text_mask)
         return x + gate_mlp * self.mlp(modulate(x, shift_mlp, scale_mlp))
 
@@ -162,9 +162,30 @@ class SingleAttentionBlock(nn.Module):
         """x (B, N, D), t6 (B, 6, D), text (B, T, D), text_mask (B, T), cuts (plain, shifted) -> (B, N, D)."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (self.table + t6).chunk(6, 1)  # (B, 1, D) each
         x = x + gate * self.attention(modulate(x, shift, scale), cuts[self.shifted])
-        if self.text_attention is not None:
+        if self.text_attention is not None and text is not None:
             x = x + self.text_attention(x, text, text_mask)
         return x + gate_mlp * self.mlp(modulate(x, shift_mlp, scale_mlp))
+
+
+def fit_parts(conditioning: Conditioning, dims: ConditioningDims, latents: Tensor) -> Conditioning:
+    """The conditioning of one task for a backbone that is built for several, with parts of the sizes `dims`.
+
+    What is less wide is filled up with zeros, so that it uses the first rows of its projection. An absent part stays
+    away, with its layers; only `concat` becomes zeros, since the patch embedding is one matrix for it and the latents.
+    """
+    fitted: dict[str, Any] = {}
+    for part, axis in (("text", -1), ("vector", -1), ("frames", -1), ("concat", 1)):
+        value, size = getattr(conditioning, part), getattr(dims, part)
+        found = 0 if value is None else value.shape[axis]
+        if found > size:
+            raise ValueError(f"conditioning.{part} has {found} channels, the backbone was built for {size}")
+        if found < size and (value is not None or part == "concat"):
+            like = latents if value is None else value
+            shape = list(like.shape)
+            shape[axis] = size - found
+            zeros = like.new_zeros(shape)
+            fitted[part] = zeros if value is None else torch.cat((value, zeros), axis)
+    return replace(conditioning, **fitted) if fitted else conditioning
 
 
 class Head(nn.Module):
@@ -204,66 +225,63 @@ class PTDiT(nn.Module):
         Args:
             latents: (B, C, F, H, W); H and W multiples of the patch size.
             t: (B,) in [0, 1].
-            conditioning: the parts that `config.dims` names, no others.
+            conditioning: parts that `config.dims` names, as wide or less wide; several tasks, of which each has its
+                own parts, share one backbone.
 
         Returns:
             (B, out_channels, F, H, W).
 
         Raises:
-            ValueError: H or W is not a multiple of the patch size, or the conditioning has other parts.
+            ValueError: H or W is not a multiple of the patch size, or the conditioning has other or wider parts.
         """
-        self._check_parts(conditioning)
         grid = self._grid(latents)  # (f, h, w)
         dtype = self.head.table.dtype  # of the residual stream; float32 under autocast
-        latents, conditioning = latents.to(dtype), conditioning.to(dtype)
+        latents, told = latents.to(dtype), fit_parts(conditioning.to(dtype), self.config.dims, latents)
 
-        if conditioning.concat is not None:
-            latents = torch.cat((latents, conditioning.concat), 1)  # (B, C + Cc, F, H, W)
+        if told.concat is not None:
+            latents = torch.cat((latents, told.concat), 1)  # (B, C + Cc, F, H, W)
         x = self.patch_embedding(self._patchify(latents)).to(dtype)  # (B, N, D)
-        x = x + self._positions(grid, x)  # (N, D)
-        if self.frame_projection is not None:
-            frames = self.frame_projection(conditioning.frames)  # (B, F, D)
-            x = x + frames.repeat_interleave(grid[1] * grid[2], 1)
+        x = x + self._positions(grid, x, told.frame_axis)  # (N, D)
+        if self.frame_projection is not None and told.frames is not None:
+            x = x + self.frame_projection(told.frames).repeat_interleave(grid[1] * grid[2], 1)  # (B, F, D) → (B, N, D)
 
         emb = self.time_embedding(t, dtype)  # (B, D)
-        if self.vector_projection is not None:
-            emb = emb + self.vector_projection(conditioning.vector)
+        if self.vector_projection is not None and told.vector is not None:
+            emb = emb + self.vector_projection(told.vector)
         t6 = self.time_modulation(F.silu(emb)).unflatten(1, (6, -1))  # (B, 6, D)
-        text = None if self.text_projection is None else self.text_projection(conditioning.text)  # (B, T, D)
+        text = None  # (B, T, D)
+        if self.text_projection is not None and told.text is not None:
+            text = self.text_projection(told.text)
 
-        cuts = self._cuts(grid, x.device)
+        cuts = self._cuts(grid, x.device, told.frame_axis)
         for block in self.blocks:
-            x = block(x, t6, text, conditioning.text_mask, cuts)  # (B, N, D)
+            x = block(x, t6, text, told.text_mask, cuts)  # (B, N, D)
         return self._unpatchify(self.head(x, emb), grid)  # (B, out_channels, F, H, W)
 
-    def prepare(self, latents: Tensor) -> None:
+    def prepare(self, latents: Tensor, frame_axis: FrameAxis) -> None:
         """Makes the tables for latents of this shape, which later calls of `forward` find in a cache."""
         grid = self._grid(latents)
-        self._positions(grid, latents)
-        self._cuts(grid, latents.device)
+        self._positions(grid, latents, frame_axis)
+        self._cuts(grid, latents.device, frame_axis)
 
-    def _positions(self, grid: Triple, x: Tensor) -> Tensor:
+    def _positions(self, grid: Triple, x: Tensor, frame_axis: FrameAxis) -> Tensor:
         """(N, D), like x."""
         config = self.config
-        return position_table(grid, config.width, config.position_scale, x.device, config.released).to(x.dtype)
+        table = position_table(
+            grid, config.width, config.position_scale, x.device, config.released, frame_axis.numbered
+        )
+        return table.to(x.dtype)
 
-    def _cuts(self, grid: Triple, device: torch.device) -> tuple[Windows, Windows]:
+    def _cuts(self, grid: Triple, device: torch.device, frame_axis: FrameAxis) -> tuple[Windows, Windows]:
         """The plain and the shifted cut."""
-        window, single = resolve_window(self.config.window, grid), self.config.released
-        return cut_windows(grid, window, device), cut_windows(grid, window, device, True, single)
+        window, single = resolve_window(self.config.window, grid, frame_axis.window), self.config.released
+        return cut_windows(grid, window, device), cut_windows(grid, window, device, True, single, frame_axis.circular)
 
     def _grid(self, latents: Tensor) -> Triple:
         P, (F_, H, W) = self.config.patch_size, latents.shape[2:]
         if H % P or W % P:
             raise ValueError(f"latents of {H}×{W} cannot be cut into patches of {P}×{P}: {H % P}×{W % P} left over")
         return F_, H // P, W // P
-
-    def _check_parts(self, conditioning: Conditioning) -> None:
-        for part in ("text", "vector", "frames", "concat"):
-            value, size = getattr(conditioning, part), getattr(self.config.dims, part)
-            found = 0 if value is None else value.shape[1 if part == "concat" else -1]
-            if found != size:
-                raise ValueError(f"conditioning.{part} has {found} channels, the backbone was built for {size}")
 
     def _patchify(self, latents: Tensor) -> Tensor:
         """(B, C, F, H, W) -> (B, N, C·P·P)."""

@@ -8,6 +8,7 @@ a window then never joins the end of an axis to its beginning, so each window ha
 are neighbours, and the only mask is the one of padded slots. For window attention this equals rolling the grid and
 masking what were not neighbours (Swin, arXiv 2103.14030; Qihoo-T2X, arXiv 2409.04005), because there, too, only the
 tokens of one piece see each other. Every window holds at least one valid token, so no softmax is over nothing.
+Frames that stand in a circle (views around an object) are the exception: their axis is rolled, and nothing is masked.
 """
 
 from __future__ import annotations
@@ -42,10 +43,14 @@ class Windows:
     """(M,) float32, valid tokens of each window."""
     proxy_bias: Tensor
     """(M, 1, M) float32, added to the logits of proxies: log of their sizes, -inf for the query's own window."""
+    rolled: int = 0
+    """Frames by which a circular frame axis is rolled before it is cut."""
 
     def _pad(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, nf, pf, nh, ph, nw, pw, C), zeros in padded slots."""
         x = x.unflatten(1, self.grid)
+        if self.rolled:
+            x = x.roll(-self.rolled, 1)
         if self.valid is not None:
             padding = [0, 0]
             for n, p, before, count in zip(self.grid, self.window, self.before, self.counts, strict=True):
@@ -68,6 +73,8 @@ class Windows:
         if self.valid is not None:
             for axis, (n, before) in enumerate(zip(self.grid, self.before, strict=True), start=1):
                 x = x.narrow(axis, before, n)
+        if self.rolled:
+            x = x.roll(self.rolled, 1)
         return x.flatten(1, 3)
 
     def mean(self, x: Tensor) -> Tensor:
@@ -75,31 +82,40 @@ class Windows:
         return self._pad(x).sum((2, 4, 6)).flatten(1, 3) / self.sizes.to(x.dtype)[:, None]
 
 
-def resolve_window(window: Triple | Literal["auto"], grid: Triple) -> Triple:
-    """The window for a grid (f, h, w), never larger than the grid.
+def resolve_window(window: Triple | Literal["auto"], grid: Triple, frames: int | None = None) -> Triple:
+    """The window for a grid (f, h, w), never larger than the grid; `frames` stands in for its pf.
 
     `"auto"` keeps the number of windows about the same at each resolution, as the paper's table does: along h and w
     max(2, ⌈grid / 8⌉) tokens, along f four.
     """
     if window == "auto":
         window = (4, max(2, ceil(grid[1] / 8)), max(2, ceil(grid[2] / 8)))
-    pf, ph, pw = (min(p, n) for p, n in zip(window, grid, strict=True))
+    pf, ph, pw = (min(p, n) for p, n in zip((frames or window[0], *window[1:]), grid, strict=True))
     return pf, ph, pw
 
 
 @lru_cache(maxsize=256)
 @torch.inference_mode(False)  # the cached tensors are also used in training
 def cut_windows(
-    grid: Triple, window: Triple, device: torch.device, shifted: bool = False, shift_single: bool = False
+    grid: Triple,
+    window: Triple,
+    device: torch.device,
+    shifted: bool = False,
+    shift_single: bool = False,
+    circular: bool = False,
 ) -> Windows:
     """Cuts a grid (f, h, w) into windows (pf, ph, pw) no larger than the grid (`resolve_window`); cached.
 
     Padding is at the end of an axis. `shifted` moves the windows by half their size along each axis that has more
-    than one; `shift_single` also along an axis with a single window, which the released network does.
+    than one; `shift_single` also along an axis with a single window, which the released network does. `circular`: the
+    last frame is a neighbour of the first, and the frame axis is rolled, so that one shifted window holds both.
     """
     before, counts, inside = [], [], []
-    for n, p in zip(grid, window, strict=True):
+    rolled = 0
+    for axis, (n, p) in enumerate(zip(grid, window, strict=True)):
         half = p // 2 if shifted and (n > p or shift_single) else 0
+        if circular and axis == 0:
+            rolled, half = half, 0
         front = p - half if half else 0
         count = ceil((front + n) / p)
         token = torch.arange(count * p, device="cpu").reshape(count, p) - front
@@ -119,4 +135,5 @@ def cut_windows(
         valid=None if valid.all() else valid.to(device),
         sizes=sizes.to(device),
         proxy_bias=sizes.log().expand(len(sizes), -1).masked_fill(own, -torch.inf).unsqueeze(1).to(device),
+        rolled=rolled,
     )

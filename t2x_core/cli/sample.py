@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from t2x_core.errors import UserError
 
@@ -17,6 +18,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of each prompt's first sample; the others follow")
     parser.add_argument("--out", type=Path, default=Path("samples.png"), help="file to write (default samples.png)")
     parser.add_argument("--task", help="which task, if the model was trained on several")
+    parser.add_argument(
+        "--set",
+        dest="sampling",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what else is asked for: a key of the task's block sampling, which t2x plugins TASK shows",
+    )
     parser.add_argument("--steps", type=int, help="solver steps (default: the recipe's)")
     parser.add_argument("--guidance", type=float, help="guidance scale, 1 = none (default: the recipe's)")
     parser.add_argument("--checkpoint", default="last", help="last, best, or the number of a step (default last)")
@@ -36,6 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("num", "batch_size", "steps"):
         if (given := getattr(arguments, name)) is not None and given < 1:
             raise mistake(f"--{name.replace('_', '-')} must be at least 1, not {given}")
+    for item in arguments.sampling:
+        if not all(item.partition("=")):
+            raise mistake(f'--set takes KEY=VALUE, not "{item}"')
     check_which(arguments.checkpoint)
     check_writable(arguments.out)
     run = find_run(arguments.run_folder)
@@ -46,16 +58,25 @@ def run(arguments: argparse.Namespace) -> int:
 
     pipeline = T2XPipeline.from_pretrained(run, arguments.checkpoint, arguments.device)
     told = {"steps": arguments.steps, "guidance": arguments.guidance}
+    asked = [item.partition("=") for item in arguments.sampling]
     samples = pipeline(
         [prompt for prompt in prompts for _ in range(arguments.num)],
         [arguments.seed + i for _ in prompts for i in range(arguments.num)],
         task=arguments.task,
         batch_size=arguments.batch_size,
+        sampling={key: _value(value) for key, _, value in asked},
         **{name: value for name, value in told.items() if value is not None},
     )
     written = save(pipeline.render(samples), arguments.out)
     print(f"{len(samples.seeds)} samples → {written}")
     return 0
+
+
+def _value(text: str) -> Any:
+    """A value as it stands in a recipe."""
+    from t2x_core.recipe.source import parse_value
+
+    return parse_value(text).plain()
 
 
 def mistake(message: str, hint: str | None = None) -> UserError:
@@ -77,8 +98,8 @@ def check_writable(out: Path) -> None:
         raise mistake(f"cannot write {out}: there is no folder {out.parent}")
     if out.is_dir():
         raise mistake(f"cannot write {out}: it is a folder", f"write {out / 'samples.png'}")
-    if out.suffix.lower() not in Image.registered_extensions():
-        raise mistake(f'cannot write {out}: "{out.suffix}" is no format of pictures', "end it in .png")
+    if out.suffix.lower() not in (*Image.registered_extensions(), ".mp4"):
+        raise mistake(f'cannot write {out}: "{out.suffix}" is no format of pictures', "end it in .png, .gif or .mp4")
     try:
         tempfile.TemporaryFile(dir=out.parent).close()
     except OSError as error:

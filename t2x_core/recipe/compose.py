@@ -33,6 +33,13 @@ class Composed:
         mapping that it could stand in."""
         return str(self.root.where(path))
 
+    def override(self, overrides: Sequence[str]) -> Composed:
+        """The same with `a.b=c` overrides applied on top."""
+        root = self.root
+        for override in overrides:
+            root = _override(root, override)
+        return Composed(self.file, _interpolate(root))
+
     @contextmanager
     def blame(self, path: str) -> Iterator[None]:
         """A UserError from inside that names no place gets that of its `key` in the block at `path`."""

@@ -87,8 +87,7 @@ def step_flops(module: T2XModule, batch: Batch) -> int:
     left out. An attention is counted as the products that it is, whatever kernel will do it. The blocks are alike, or
     every other one is, so few of them say what all cost.
     """
-    with torch.no_grad():
-        module.backbone.prepare(module.encode(batch))  # a cache must not keep tensors without content
+    module.prepare(batch)  # a cache must not keep tensors without content
     blocks = module.backbone.blocks
     few = 2 + len(blocks) % 2
     if len(blocks) <= few + 2:

@@ -123,8 +123,7 @@ def saved_bytes(module: T2XModule, batch: Batch, precision: str, gradient_checkp
     which is there while the backward pass is in it.
     """
     saved = _Saved(module.backbone.blocks if gradient_checkpointing else ())
-    with torch.no_grad():
-        module.backbone.prepare(module.encode(batch.select([0])))  # a cache must not keep tensors without content
+    module.prepare(batch)  # a cache must not keep tensors without content
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision.endswith("-mixed"))
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, autocast, saved.watch():
         weights = [fake.from_tensor(w) for w in (*module.parameters(), *module.buffers())]  # held, as those saved

@@ -87,7 +87,7 @@ def replay(run: Path, step: int, attempt: int | None = None, pictures: int = 16)
         draws = module.draw(batch.keys, latents)
         draws = Draws(draws.t, draws.noise[: len(shown)], draws.dropped)
         noised = module.path.corrupt(latents, draws.noise, draws.t[: len(shown)])
-        pixels = module.codec.decode(noised.latents).float()
+        pixels = module.decode(noised.latents, shown.task).float()
     return Replay(assembly, step, attempt, batch, draws, pixels, report)
 
 

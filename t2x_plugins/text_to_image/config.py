@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
-from t2x_core.recipe import Constraint, Range, TaskConfig
-
-
-class Colour(Constraint):
-    """A text that is a colour, "#rrggbb"."""
-
-    def requirement(self, value: str) -> str | None:
-        return None if re.fullmatch("#[0-9a-fA-F]{6}", value) else str(self)
-
-    def __str__(self) -> str:
-        return 'a colour such as "#ffffff"'
+from t2x_core.recipe import Range, TaskConfig
+from t2x_plugins.captioned.config import Colour, ConditioningConfig, LossConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,19 +124,13 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConditioningConfig:
-    """How the caption reaches the backbone."""
+class SamplingConfig:
+    """What can be asked for besides a prompt."""
 
-    pooled: bool = True
-    """Besides the text tokens, add their mean to the timestep embedding (through a projection)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """The training loss."""
-
-    weighting: Literal["velocity", "clean"] = "velocity"
-    """Squared error of the velocity, or of the clean latents that it implies (the same times t²)."""
+    height: Annotated[int, Range(min=1)] | None = None
+    """Height of a picture, in pixels; `null`: the size of the data."""
+    width: Annotated[int, Range(min=1)] | None = None
+    """Width of a picture, in pixels; `null`: the size of the data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +143,8 @@ class TextToImageConfig(TaskConfig):
     """How the caption reaches the backbone."""
     loss: LossConfig = field(default_factory=LossConfig)
     """The training loss."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """What can be asked for besides a prompt."""
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
         pictures = self.data.pictures

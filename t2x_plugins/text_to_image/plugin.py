@@ -10,11 +10,11 @@ from t2x_core.interfaces import ConditioningAdapter, DataContext, Loss, TaskData
 from t2x_core.plugins import hookimpl
 from t2x_core.rendering import caption_grid, to_uint8
 from t2x_core.types import Batch, Bucket, RenderedSamples
+from t2x_plugins.captioned.conditioning import TextConditioning
+from t2x_plugins.captioned.loss import LOSSES
 from t2x_plugins.shapes.checker import score
-from t2x_plugins.text_to_image.conditioning import TextConditioning
 from t2x_plugins.text_to_image.config import TextToImageConfig
 from t2x_plugins.text_to_image.data import ShapesData
-from t2x_plugins.text_to_image.loss import LOSSES
 from t2x_plugins.text_to_image.pictures import UNSCORED, PicturesData
 
 
@@ -32,15 +32,16 @@ class TextToImage(TaskPlugin[TextToImageConfig]):
         return ShapesData(self.name, data.shapes, context)
 
     def adapter(self, config: TextToImageConfig, text_dim: int) -> ConditioningAdapter:
-        return TextConditioning(config.conditioning, text_dim)
+        return TextConditioning(config.conditioning, text_dim, self.name)
 
     def loss(self, config: TextToImageConfig) -> Loss:
         return LOSSES[config.loss.weighting]
 
     def bucket(self, config: TextToImageConfig) -> Bucket:
-        return Bucket(1, config.data.size, config.data.size)
+        asked = config.sampling
+        return Bucket(1, asked.height or config.data.size, asked.width or config.data.size)
 
-    def conditions(self, prompts: Sequence[str]) -> Batch:
+    def conditions(self, prompts: Sequence[str], config: TextToImageConfig) -> Batch:
         return Batch(self.name, tuple(prompts))
 
     def score(self, samples: Tensor, conditions: Batch) -> dict[str, float] | None:

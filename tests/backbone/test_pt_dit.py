@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t2x_core.backbone import PRESETS, PTDiT, PTDiTConfig
 from t2x_core.backbone.attention import WindowAttention
 from t2x_core.backbone.embeddings import position_table
-from t2x_core.types import Conditioning, ConditioningDims
+from t2x_core.types import Conditioning, ConditioningDims, FrameAxis
 
 DIMS = ConditioningDims(text=12, vector=5, frames=3, concat=2)
 ATTENTIONS = ["proxy", "fused", "dense"]
@@ -200,8 +201,43 @@ def test_a_part_that_the_network_was_not_built_for() -> None:
     x, t, c = inputs()
     with pytest.raises(ValueError, match=r"conditioning.vector has 5 channels, the backbone was built for 0"):
         build("dense", dims=replace(DIMS, vector=0))(x, t, c)
-    with pytest.raises(ValueError, match=r"conditioning.text has 0 channels, the backbone was built for 12"):
-        build("dense")(x, t, replace(c, text=None))
+    with pytest.raises(ValueError, match=r"conditioning.text has 12 channels, the backbone was built for 11"):
+        build("dense", dims=replace(DIMS, text=11))(x, t, c)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_a_task_with_fewer_and_narrower_parts_shares_the_backbone(attention: str) -> None:
+    """What is absent does nothing and gets no gradient; what is narrow uses the first rows of its projection."""
+    model, (x, t, c) = build(attention), inputs()
+    assert c.text is not None
+    assert c.vector is not None
+    narrow = Conditioning(text=c.text[..., :7], text_mask=c.text_mask)
+    model(x, t, narrow).square().mean().backward()
+    grads = {name: p.grad for name, p in model.named_parameters()}
+    assert grads["vector_projection.weight"] is None
+    assert grads["frame_projection.weight"] is None
+    first = next(grad for name, grad in grads.items() if name.startswith("text_projection") and grad.ndim == 2)
+    assert first[:, :7].abs().sum() > 0
+    assert first[:, 7:].abs().sum() == 0
+    assert DIMS.concat
+    wide = replace(narrow, text=F.pad(narrow.text, (0, 5)), concat=torch.zeros(len(x), DIMS.concat, *x.shape[2:]))
+    torch.testing.assert_close(model(x, t, narrow), model(x, t, wide), atol=0, rtol=0)
+    without_text = model(x, t, Conditioning(vector=c.vector))
+    assert without_text.isfinite().all()
+
+
+@pytest.mark.parametrize("attention", ["proxy", "fused"])
+def test_a_circle_of_views_has_no_beginning(attention: str) -> None:
+    """Views that are turned by a whole window come out turned, if their axis is circular and not numbered."""
+    model = build(attention, dims=ConditioningDims())
+    x, t = torch.randn(2, 4, 8, 6, 6), torch.rand(2)
+    circle = Conditioning(frame_axis=FrameAxis(window=4, circular=True, numbered=False))
+    line = Conditioning(frame_axis=FrameAxis(window=4, numbered=False))
+    turned = x.roll(4, 2)
+    torch.testing.assert_close(model(turned, t, circle), model(x, t, circle).roll(4, 2))
+    assert (model(turned, t, line) - model(x, t, line).roll(4, 2)).abs().max() > 1e-3
+    numbered = Conditioning(frame_axis=FrameAxis(window=4, circular=True))
+    assert (model(turned, t, numbered) - model(x, t, numbered).roll(4, 2)).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,30 @@ def test_fused_attention(grid: Triple, window: Triple, shifted: bool) -> None:
     torch.testing.assert_close(out, torch.stack([loop_fused(attention, sample, names) for sample in x]))
 
 
+CIRCLES: list[tuple[Triple, Triple]] = [((8, 2, 2), (4, 2, 1)), ((7, 3, 2), (4, 2, 2)), ((6, 2, 2), (3, 2, 2))]
+
+
+def circle(grid: Triple, window: Triple) -> list[tuple]:
+    """Pieces of a shifted cut whose frames go round: a shifted window joins the last ones to the first."""
+    (n, *space), (p, *patch) = grid, window
+    names = pieces((1, space[0], space[1]), (1, patch[0], patch[1]), shifted=True)
+    return [((frame - p // 2) % n // p, *name[1:]) for frame in range(n) for name in names]
+
+
+@pytest.mark.parametrize(("grid", "window"), CIRCLES)
+def test_circular_frames(grid: Triple, window: Triple) -> None:
+    window_attention, fused = WindowAttention(D, HEADS), FusedAttention(D, HEADS)
+    randomise(window_attention)
+    randomise(fused)
+    x, names = torch.randn(2, math.prod(grid), D), circle(grid, window)
+    cut = cut_windows(grid, window, CPU, shifted=True, circular=True)
+    for attention, loop in ((window_attention, loop_window), (fused, loop_fused)):
+        expected = torch.stack([loop(attention, sample, names) for sample in x])
+        torch.testing.assert_close(attention(x, cut), expected)
+    same = cut_windows(grid, window, CPU, circular=True)
+    torch.testing.assert_close(fused(x, same), fused(x, cut_windows(grid, window, CPU)))
+
+
 @pytest.mark.parametrize(("grid", "window"), [((1, 4, 4), (1, 2, 2)), ((3, 5, 3), (2, 3, 2))])
 def test_proxy_block(grid: Triple, window: Triple) -> None:
     """The whole block of the paper: proxies, windows, shifted windows, text with padding, MLP."""

@@ -180,7 +180,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("a misspelt checkpoint", "sample runs/mine/first 'a red circle' --checkpoint bets", 'command line: --checkpoint is last, best or the number of a step, not "bets"'),
         Mistake("an output folder that is not there", "sample runs/mine/first 'a red circle' --out no/such/x.png", "command line: cannot write no/such/x.png: there is no folder no/such"),
         Mistake("an output that is a folder", "sample runs/mine/first 'a red circle' --out empty", "command line: cannot write empty: it is a folder; write empty/samples.png"),
-        Mistake("an unknown format", "sample runs/mine/first 'a red circle' --out x.xyz", 'command line: cannot write x.xyz: ".xyz" is no format of pictures; end it in .png'),
+        Mistake("an unknown format", "sample runs/mine/first 'a red circle' --out x.xyz", 'command line: cannot write x.xyz: ".xyz" is no format of pictures; end it in .png, .gif or .mp4'),
         Mistake("a task that was not trained", "sample runs/mine/first 'a red circle' --task text-to-video", 'the model was not trained on "text-to-video"; its tasks: text-to-image', slow=True),
         Mistake("a device that there is not", "sample runs/mine/first 'a red circle' --device cdua", 'there is no device "cdua" here; write cpu, cuda or cuda:1, say', slow=True),
     ],

@@ -7,13 +7,14 @@ import torch
 
 from t2x_core.interfaces import DataContext
 from t2x_core.types import Batch, Noised, SampleKey
+from t2x_plugins.captioned.conditioning import TextConditioning
+from t2x_plugins.captioned.config import ConditioningConfig
+from t2x_plugins.captioned.loss import LOSSES
 from t2x_plugins.shapes.captions import parse
 from t2x_plugins.shapes.checker import check
 from t2x_plugins.shapes.scene import combinations
-from t2x_plugins.text_to_image.conditioning import TextConditioning
-from t2x_plugins.text_to_image.config import ConditioningConfig, DataConfig, ShapesConfig, TextToImageConfig
+from t2x_plugins.text_to_image.config import DataConfig, ShapesConfig, TextToImageConfig
 from t2x_plugins.text_to_image.data import ShapesData
-from t2x_plugins.text_to_image.loss import LOSSES
 from t2x_plugins.text_to_image.plugin import TextToImage
 
 
@@ -100,7 +101,7 @@ def test_the_losses_are_what_they_say():
 
 @pytest.mark.parametrize("pooled", [False, True])
 def test_the_null_condition_has_the_same_shapes_and_one_token(pooled):
-    adapter = TextConditioning(ConditioningConfig(pooled=pooled), 8)
+    adapter = TextConditioning(ConditioningConfig(pooled=pooled), 8, "text-to-image")
 
     def encoder(captions):
         mask = torch.tensor([[True, True, False], [True, False, False]])

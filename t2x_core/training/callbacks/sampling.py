@@ -15,11 +15,11 @@ from t2x_core.assembly import Assembly
 from t2x_core.data.mixture import MixedData
 from t2x_core.generation import sample
 from t2x_core.module import T2XModule
-from t2x_core.rendering import save
+from t2x_core.rendering import save_all
 from t2x_core.training import tensorboard
 from t2x_core.training.ema import EMA
 from t2x_core.training.watching import Watching, evaluating
-from t2x_core.types import Batch, Bucket
+from t2x_core.types import Batch, Bucket, RenderedSamples
 
 log = logging.getLogger("t2x")
 
@@ -111,9 +111,12 @@ class Sampling(Callback):
     def _show(self, trainer: Trainer, name: str, pixels: Tensor, conditions: Batch, step: int) -> None:
         self.folder.mkdir(exist_ok=True)
         rendered = self.assembly.task(name)[0].render(pixels, conditions)
-        save(rendered, self.folder / f"{name}_{step:07d}.png")
+        save_all(rendered, self.folder / f"{name}_{step:07d}")
         for writer in tensorboard.writers(trainer):
             tensorboard.write_picture(writer, f"samples/{name}", rendered, step)
+            if rendered.still is not None and len(rendered.frames) > 1:
+                still = RenderedSamples(rendered.still.unsqueeze(0))
+                tensorboard.write_picture(writer, f"samples/{name}/still", still, step)
 
     @staticmethod
     def _log(trainer: Trainer, figures: Mapping[str, float], step: int) -> None:

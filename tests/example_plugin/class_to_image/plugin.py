@@ -54,7 +54,7 @@ class ClassToImage(TaskPlugin[ClassToImageConfig]):
     def bucket(self, config: ClassToImageConfig) -> Bucket:
         return Bucket(1, config.size, config.size)
 
-    def conditions(self, prompts: Sequence[str]) -> Batch:
+    def conditions(self, prompts: Sequence[str], config: ClassToImageConfig) -> Batch:
         for prompt in prompts:
             if prompt not in CLASSES:
                 hint = did_you_mean(prompt, CLASSES) or f"there are: {', '.join(CLASSES)}"

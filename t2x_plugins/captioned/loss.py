@@ -1,4 +1,4 @@
-"""Losses of the task."""
+"""Losses of a velocity."""
 
 from __future__ import annotations
 

@@ -8,16 +8,16 @@ from torch import Tensor, nn
 from t2x_core.errors import UserError
 from t2x_core.interfaces import ConditioningAdapter, TextEncoder
 from t2x_core.types import Batch, Conditioning, ConditioningDims
-from t2x_plugins.text_to_image.config import ConditioningConfig
+from t2x_plugins.captioned.config import ConditioningConfig
 
 
 class TextConditioning(ConditioningAdapter):
     """Text tokens, and their mean as a vector; "no caption" is one learned token."""
 
-    def __init__(self, config: ConditioningConfig, text_dim: int) -> None:
+    def __init__(self, config: ConditioningConfig, text_dim: int, task: str) -> None:
         super().__init__()
         if not text_dim:
-            raise UserError("text-to-image needs a text_encoder", hint="for a small one: text_encoder: {name: bytes}")
+            raise UserError(f"{task} needs a text_encoder", hint="for a small one: text_encoder: {name: bytes}")
         self.pooled = config.pooled
         self.dims = ConditioningDims(text=text_dim, vector=text_dim if config.pooled else 0)
         self.no_caption = nn.Parameter(0.02 * torch.randn(text_dim))
