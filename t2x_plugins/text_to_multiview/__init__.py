@@ -1,0 +1,1 @@
+"""Text-to-multiview: views of one object or scene from known cameras."""
