@@ -19,6 +19,7 @@ from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source, TaskDataModule
 from t2x_core.quarantine import FILE_NAME
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
+from t2x_plugins.captioned.config import rgb
 from t2x_plugins.text_to_image.config import PicturesConfig
 
 UNSCORED = "unscored"
@@ -59,7 +60,7 @@ class PictureSource(Source):
         for id in instead(key, len(files), self.seed):
             file = files[id]
             try:
-                picture = decode(file.path, self.config.background_rgb, covering=shape)  # (3, h, w) uint8
+                picture = decode(file.path, rgb(self.config.background), covering=shape)  # (3, h, w) uint8
             except DamagedPictureError as error:
                 self.damage.note([(file.name, str(error))])
                 continue
