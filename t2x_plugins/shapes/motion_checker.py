@@ -1,6 +1,6 @@
 """Reads motion from frames alone, and says whether a clip shows what a caption says.
 
-Each frame is read by itself (`checker.read`); the largest object of each makes a path, and what that does is the motion.
+Each frame is read by itself (`checker.read`); the largest object of each makes a path, and what it does is the motion.
 """
 
 from __future__ import annotations
@@ -101,8 +101,10 @@ def check_clip(frames: Sequence[Picture], fps: float, wanted: ClipWords) -> dict
 
 
 def score(clips: Sequence[Any] | Picture, captions: Sequence[str], fps: Sequence[float]) -> dict[str, float]:
-    """Share of the clips (B, F, H, W, 3) that are right, for each attribute that their captions name; "bounces", "appears" …:
-    share of right motions among the captions of that kind. Captions of another world are passed over."""
+    """Share of the clips (B, F, H, W, 3) that are right, for each attribute that their captions name.
+
+    "bounces", "appears" …: share of right motions among captions of that kind. Captions of another world are passed over.
+    """
     results: dict[str, list[bool]] = {}
     for clip, caption, rate in zip(clips, captions, fps, strict=True):
         wanted = parse(caption)
