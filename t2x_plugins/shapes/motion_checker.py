@@ -103,7 +103,7 @@ def check_clip(frames: Sequence[Picture], fps: float, wanted: ClipWords) -> dict
 def score(clips: Sequence[Any] | Picture, captions: Sequence[str], fps: Sequence[float]) -> dict[str, float]:
     """Share of the clips (B, F, H, W, 3) that are right, for each attribute that their captions name.
 
-    "bounces", "appears" …: share of right motions among captions of that kind. Captions of another world are passed over.
+    "bounces", "appears" …: share of right motions among captions of that kind. Other worlds are passed over.
     """
     results: dict[str, list[bool]] = {}
     for clip, caption, rate in zip(clips, captions, fps, strict=True):
