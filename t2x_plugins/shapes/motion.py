@@ -109,7 +109,7 @@ def sample_clip(
         frames: of the clip; 1 gives a picture of an object that stands still.
         fps: frame rates to choose from; with `frames`, at most LENGTH seconds.
         backgrounds: names to choose from.
-        spread: how far from the middle of the room that there is a path may lie, from 0 (in the middle) to 1 (anywhere).
+        spread: how far from the middle of its room a path may lie, from 0 (in the middle) to 1 (anywhere).
     """
     rng = keyed_random("clip", seed, split, id)
     options = combinations(split)
