@@ -1,4 +1,4 @@
-"""`t2x bench fit [RECIPE] [key=value …]`."""
+"""`t2x bench fit [RECIPE] [key=value …]` and `t2x bench data [FOLDER]`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     fit.add_argument("--steps", type=int, default=20, help="optimizer steps of a turn (default 20)")
     fit.add_argument("--json", type=Path, metavar="FILE", help="also write all times to FILE")
     fit.set_defaults(run=run_fit)
+    data = kinds.add_parser("data", help="time of a clip as the loader reads it against decord alone")
+    data.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, help="films to read (default: made for it)")
+    data.add_argument("--blocks", type=int, default=20, help="turns of each that are measured (default 20)")
+    data.add_argument("--frames", type=int, default=16, help="frames of a clip (default 16)")
+    data.add_argument("--stride", type=int, default=2, help="every n-th frame is taken (default 2)")
+    data.add_argument("--size", type=int, default=256, help="height and width of a clip in pixels (default 256)")
+    data.add_argument("--json", type=Path, metavar="FILE", help="also write all times to FILE")
+    data.set_defaults(run=run_data)
 
 
 def run_fit(arguments: argparse.Namespace) -> int:
@@ -47,6 +55,38 @@ def run_fit(arguments: argparse.Namespace) -> int:
     print(f"ratio      {result.ratio:.3f}  (quartiles {low:.3f} … {high:.3f})")
     if arguments.json:
         _write(arguments.json, {"machine": here, "ratio": result.ratio, "fit": result.fit, "bare": result.bare})
+    return 0
+
+
+def run_data(arguments: argparse.Namespace) -> int:
+    import tempfile
+
+    from t2x_core.bench.data import bench_data, find_films, write_films
+    from t2x_core.bench.machine import machine
+    from t2x_core.errors import UserError
+    from t2x_core.video import DamagedClipError, ShortClipError
+
+    for name, least in (("blocks", 2), ("frames", 1), ("stride", 1), ("size", 1)):
+        if getattr(arguments, name) < least:
+            raise UserError(f"--{name} must be at least {least}, not {getattr(arguments, name)}")
+    asked = (arguments.blocks, arguments.frames, arguments.stride, arguments.size)
+    with tempfile.TemporaryDirectory() as folder:
+        films = find_films(arguments.folder) if arguments.folder else write_films(Path(folder))
+        try:
+            result = bench_data(films, *asked)
+        except (DamagedClipError, ShortClipError) as error:
+            raise UserError(f"a film in {arguments.folder} {error}", where="command line") from error
+    low, high = result.spread
+    here = machine()
+    print(f"machine    {here['cpu']}, {here['cores']} cores")
+    print(
+        f"measured   {arguments.blocks} turns of {len(films)} clips of {arguments.frames} frames, interleaved; medians"
+    )
+    print(f"loader     {_milliseconds(result.loader)} a clip")
+    print(f"decord     {_milliseconds(result.bare)} a clip")
+    print(f"ratio      {result.ratio:.3f}  (quartiles {low:.3f} … {high:.3f})")
+    if arguments.json:
+        _write(arguments.json, {"machine": here, "ratio": result.ratio, "loader": result.loader, "bare": result.bare})
     return 0
 
 

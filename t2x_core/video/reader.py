@@ -68,7 +68,10 @@ class DecordReader(VideoReader):
 
 
 class PyavReader(VideoReader):
-    """PyAV: decodes from the beginning up to the last frame that is wanted. Slow, and hard to irritate."""
+    """PyAV: decodes from the beginning up to the last frame that is wanted. Slow, and hard to irritate.
+
+    It also reads films that telephones have turned, which decord can turn or scale, but not both.
+    """
 
     def __init__(self, path: str, size: tuple[int, int] | None) -> None:
         import av
@@ -80,8 +83,10 @@ class PyavReader(VideoReader):
                     raise DamagedClipError("has no pictures: it is sound only")
                 stream = container.streams.video[0]
                 stamps = [p.pts * p.time_base for p in container.demux(stream) if p.pts is not None and p.time_base]
-                self.height, self.width = size or (stream.height, stream.width)
-        except (av.FFmpegError, OSError, ValueError) as error:
+                container.seek(0)
+                first = upright(next(container.decode(stream)))
+                self.height, self.width = size or first.shape[:2]
+        except (av.FFmpegError, OSError, ValueError, StopIteration) as error:
             raise DamagedClipError(reason(path, error)) from error
         if not stamps:
             raise DamagedClipError("has no frames")
@@ -97,7 +102,7 @@ class PyavReader(VideoReader):
                 container.streams.video[0].thread_type = "NONE"
                 for number, frame in enumerate(container.decode(video=0)):
                     if number in wanted:
-                        frames[number] = frame.to_ndarray(format="rgb24")
+                        frames[number] = upright(frame)
                     if number >= numbers[-1]:
                         break
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -116,6 +121,11 @@ PACKAGES = {"decord": "decord", "pyav": "av"}
 def installed() -> list[str]:
     """Names of the readers that are installed, in the order in which they are tried."""
     return [name for name in READERS if find_spec(PACKAGES[name]) is not None]
+
+
+def upright(frame: Any) -> NDArray[np.uint8]:
+    """A frame of PyAV (h, w, 3), turned as the film says."""
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4))
 
 
 def scaled(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

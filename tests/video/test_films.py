@@ -14,7 +14,7 @@ import pytest
 from t2x_core.video import Choice, DamagedClipError, Film, Films, ShortClipError
 from t2x_core.video import films as films_module
 from t2x_core.video.reader import installed
-from tests.video.film_set import CODECS, number_of, write_damaged, write_film
+from tests.video.film_set import CODECS, number_of, turn, write_damaged, write_film
 
 UNEVEN = np.cumsum([0.0, *([0.04, 0.12] * 12)[:23]])
 """Times of 24 frames, two at a time."""
@@ -73,6 +73,18 @@ def test_frames_are_scaled_and_cropped(folder: Path) -> None:
     assert np.array_equal(right, whole[:, :, 16:])
     assert abs(whole[0, 4, 28].astype(int) - (220, 20, 20)).max() < 25  # red at the top right
     assert abs(whole[0, 20, 28].astype(int) - (20, 200, 20)).max() < 25
+
+
+def test_what_a_telephone_has_turned_is_turned_upright(tmp_path: Path) -> None:
+    """48 × 64, turned clockwise: the grey left half is at the top, the red top right corner at the bottom right."""
+    path = write_film(tmp_path / "a.mp4")
+    turn(path)
+    films = Films(20)
+    assert films.measure(str(path), whole=True) == Film(64, 48, 24, pytest.approx(23 / 12, abs=2e-3))
+    (frame,), _ = films.clip(str(path), Choice(1, stride=1), 1.0, (64, 48), (64, 48))
+    assert abs(frame[48, 36].astype(int) - (220, 20, 20)).max() < 25
+    assert abs(frame[48, 12].astype(int) - (20, 200, 20)).max() < 25
+    assert abs(frame[16, 24].astype(int) - 184).max() < 12  # the last frame's grey, 23 · 8
 
 
 def test_where_a_clip_begins() -> None:
@@ -189,3 +201,22 @@ def test_the_decoder_is_replaced_now_and_then_and_ends_with_its_owner(folder: Pa
             break
         time.sleep(0.1)
     assert not alive(child)
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_two_thousand_clips(tmp_path: Path) -> None:
+    """Of this process and of its decoder, which is replaced on the way."""
+    paths = [str(write_film(tmp_path / f"{i}{suffix}", 60, 24, 240, 320)) for i, suffix in enumerate(CODECS)]
+    films, choice, seen = Films(20), Choice(16, fps=12), []
+
+    def resident() -> float:
+        pids = (os.getpid(), films._decoder._process.pid)
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    for i in range(2000):
+        films.clip(paths[i % 4], choice, (i * 0.618) % 1, (128, 171), (128, 128))
+        if i % 100 == 99:
+            seen.append(resident())
+    print([round(m) for m in seen], "MiB")
+    assert max(seen[10:]) < max(seen[:10]) + 30
