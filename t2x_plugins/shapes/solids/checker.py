@@ -1,0 +1,3 @@
+"""x"""
+def check(*a): ...
+def score(*a): return {}

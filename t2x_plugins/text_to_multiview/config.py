@@ -1,0 +1,144 @@
+"""Settings of the task: what may stand below `tasks.text-to-multiview` in a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from t2x_core.errors import UserError
+from t2x_core.recipe import Range, TaskConfig
+from t2x_plugins.captioned.config import ConditioningConfig, LossConfig
+
+Degrees = Annotated[float, Range(min=-360, max=360)]
+Elevation = Annotated[float, Range(min=-89, max=89)]
+Distance = Annotated[float, Range(above=0)]
+FieldOfView = Annotated[float, Range(min=1, max=150)]
+Count = Annotated[int, Range(min=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurntablesConfig:
+    """Turntables of the world of solids, made on the fly: views evenly around the circle, at one height."""
+
+    size: Annotated[int, Range(min=16)] = 32
+    """Height and width of a view, in pixels."""
+    views: Count = 6
+    """Views of a sample."""
+    count: Count = 1_000_000
+    """Different training scenes there are."""
+    two_solids: Annotated[float, Range(min=0, max=1)] = 0.3
+    """Share of scenes with two solids that stand in a relation."""
+    omit: Annotated[float, Range(min=0, max=1)] = 0.1
+    """Chance that a training caption leaves out the place of a single solid."""
+    azimuth: tuple[Degrees, Degrees] = (0.0, 360.0)
+    """Range from which the azimuth of one of the views is drawn, in degrees; 0 is the front, 90 the right hand side."""
+    elevation: tuple[Elevation, Elevation] = (10.0, 40.0)
+    """Range from which the elevation of a turntable is drawn, in degrees above the horizon."""
+    distance: tuple[Distance, Distance] = (3.3, 3.3)
+    """Range from which the distance of the cameras from the origin is drawn; a single solid is about 1 wide."""
+    fov: FieldOfView = 40.0
+    """Field of view, from side to side, in degrees."""
+    val_count: Count = 128
+    """Samples of the validation set, all of held-out combinations."""
+
+    def __post_init__(self) -> None:
+        for name in ("azimuth", "elevation", "distance"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise UserError(f"a range goes up, but {low:g} is more than {high:g}", key=name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where captioned views come from."""
+
+    turntables: TurntablesConfig | None = None
+    """The world of solids."""
+
+    def __post_init__(self) -> None:
+        if self.turntables is None:
+            raise UserError("set turntables (made on the fly; {} for its defaults)")
+
+    @property
+    def views(self) -> int:
+        """Views of a sample."""
+        return self.turntables.views  # type: ignore[union-attr]
+
+    @property
+    def size(self) -> int:
+        """Height and width of a view, in pixels."""
+        return self.turntables.size  # type: ignore[union-attr]
+
+    @property
+    def elevation(self) -> float:
+        """What elevation a turntable has when nobody asks for another, in degrees."""
+        return sum(self.turntables.elevation) / 2  # type: ignore[union-attr]
+
+    @property
+    def distance(self) -> float:
+        """The same of the distance of its cameras."""
+        return sum(self.turntables.distance) / 2  # type: ignore[union-attr]
+
+    @property
+    def fov(self) -> float:
+        """The same of their field of view, in degrees."""
+        return self.turntables.fov  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewConditioningConfig(ConditioningConfig):
+    """How the caption and the cameras reach the backbone."""
+
+    camera: Literal["embedding", "pluecker"] = "embedding"
+    """`embedding`: azimuth, elevation, distance and field of view of each view, added to its tokens; `pluecker`: the ray
+    of each latent cell, joined to the latents on the channel axis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """What the views of a sample are to each other in the attention."""
+
+    window: Count | Literal["all"] = "all"
+    """Neighbouring views of a window (pf of `backbone.window`); `all`: a window holds all views."""
+    circular: bool = True
+    """Whether the last view is a neighbour of the first, as on a turntable: shifted windows then join them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """What can be asked for besides a prompt. `null`: as in the data, the middle of a range."""
+
+    views: Count | None = None
+    """Views, evenly around the circle."""
+    azimuth: Degrees = 0.0
+    """Azimuth of one of the views, in degrees; 0 is the front, 90 the right hand side."""
+    elevation: Elevation | None = None
+    """Elevation of the cameras, in degrees above the horizon."""
+    distance: Distance | None = None
+    """Distance of the cameras from the origin, in units of the world."""
+    fov: FieldOfView | None = None
+    """Field of view, from side to side, in degrees."""
+    size: Count | None = None
+    """Height and width of a view, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToMultiviewConfig(TaskConfig):
+    """The task's block of a recipe."""
+
+    data: DataConfig
+    """Where captioned views come from."""
+    conditioning: ViewConditioningConfig = field(default_factory=ViewConditioningConfig)
+    """How the caption and the cameras reach the backbone."""
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    """What the views of a sample are to each other in the attention."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """The training loss."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """What can be asked for besides a prompt."""
+
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        asked = self.sampling.size
+        own = {"data.turntables.size": (self.data.size, self.data.size)}
+        return own if asked is None else own | {"sampling.size": (asked, asked)}
