@@ -124,6 +124,8 @@ class KeyedLoader(DataLoader[Sample]):
                 if str(error).startswith("DataLoader timed out"):
                     raise self._stalled() from error
                 raise dead_worker(error) or error from error
+            except (ConnectionError, EOFError) as error:  # it died while it handed a batch over
+                raise TrainingError("a loader process exited unexpectedly", hint=OUT_OF_MEMORY) from error
 
     def check_worker_number_rationality(self) -> None:
         """torch would warn, at length, of more processes than cores; `MixedData.describe` says it in a line."""
@@ -162,12 +164,15 @@ class KeyedLoader(DataLoader[Sample]):
             over.set()
 
 
+OUT_OF_MEMORY = "the system does that when memory runs out: set fewer trainer.workers, then --resume"
+
+
 def dead_worker(error: BaseException) -> TrainingError | None:
     """What happened, if torch says that a loader process died; it may say so in the midst of anything."""
     found = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ([^.]*)", str(error))
     if not isinstance(error, RuntimeError) or found is None:
         return None
-    hint = "the system does that when memory runs out: set fewer trainer.workers, then --resume"
+    hint = OUT_OF_MEMORY
     if "Bus error" in str(error):
         hint = "/dev/shm is full: enlarge it, or set fewer trainer.workers, then --resume"
     return TrainingError(f"a loader process (pid {found[1]}) {found[2]}", hint=hint)

@@ -33,3 +33,9 @@ class LossConfig:
 
     weighting: Literal["velocity", "clean"] = "velocity"
     """Squared error of the velocity, or of the clean latents that it implies (the same times t²)."""
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Red, green and blue of "#rrggbb", 0 to 255."""
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue

@@ -95,12 +95,6 @@ class PicturesConfig:
                 "or else manifest (a .jsonl, .csv, .tsv or .parquet with a row for each)"
             )
 
-    @property
-    def background_rgb(self) -> tuple[int, int, int]:
-        """Red, green and blue of `background`, 0 to 255."""
-        red, green, blue = bytes.fromhex(self.background.removeprefix("#"))
-        return red, green, blue
-
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,15 +10,16 @@ import torch
 from t2x_core import keyed
 from t2x_core.data import stack
 from t2x_core.data.buckets import Move, Shape, bucket_shapes, fill_buckets, nearest_bucket
+from t2x_core.data.damage import Damage, instead
 from t2x_core.data.decode import DamagedPictureError, decode, fit_to
 from t2x_core.data.index import Finding, examine
 from t2x_core.data.manifest import read_manifest
-from t2x_core.data.order import Permutation
 from t2x_core.data.picture_files import PictureFile, PictureList, hold_out, list_folder, settle_captions
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source, TaskDataModule
 from t2x_core.quarantine import FILE_NAME
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
+from t2x_plugins.captioned.config import rgb
 from t2x_plugins.text_to_image.config import PicturesConfig
 
 UNSCORED = "unscored"
@@ -29,29 +28,6 @@ LISTED = 8
 """Buckets that the log names."""
 SMALL = "data.pictures.small_buckets"
 MORE = "to keep it: more such pictures, a larger bucket_step, or a smaller trainer.global_batch"
-
-
-class Damage:
-    """Keeps account of the files of a source that cannot be read, and stops the run when there are too many."""
-
-    def __init__(self, task: str, total: int, config: PicturesConfig, context: DataContext) -> None:
-        self.task, self.total, self.limit, self.quarantine = task, total, config.max_bad_fraction, context.quarantine
-
-    def note(self, files: Sequence[tuple[PictureFile, str]]) -> None:
-        """Names files with what is wrong with each. Raises UserError if, with all before, they are too many."""
-        for file, reason in files:
-            self.quarantine.note(self.task, file.name, reason)
-        named = self.quarantine.named(self.task)
-        if len(named) <= self.limit * self.total:
-            return
-        if self.quarantine.file is None:  # no run folder yet
-            self.quarantine.write_to(Path(tempfile.mkdtemp(prefix="t2x_")) / FILE_NAME)
-        first = "; ".join(f"{file} {reason}" for file, reason in list(named.items())[:5])
-        more = f"; … (all in {self.quarantine.file})" if len(named) > 5 else ""
-        raise UserError(
-            f"{len(named)} of {self.total} pictures cannot be read, more than a share of {self.limit:g}: {first}{more}",
-            hint="mend or remove them, or raise data.pictures.max_bad_fraction",
-        )
 
 
 class PictureSource(Source):
@@ -81,12 +57,12 @@ class PictureSource(Source):
 
     def __getitem__(self, key: SampleKey) -> Sample:
         shape, files = self._buckets[key.bucket]
-        for id in self._choices(key, len(files)):
+        for id in instead(key, len(files), self.seed):
             file = files[id]
             try:
-                picture = decode(file.path, self.config.background_rgb, covering=shape)  # (3, h, w) uint8
+                picture = decode(file.path, rgb(self.config.background), covering=shape)  # (3, h, w) uint8
             except DamagedPictureError as error:
-                self.damage.note([(file, str(error))])
+                self.damage.note([(file.name, str(error))])
                 continue
             own = keyed.generator(self.seed, "picture", key.attempt, key.step, key.slot)
             x, y, mirror, word = torch.rand(4, generator=own, dtype=torch.float64).tolist()
@@ -94,13 +70,6 @@ class PictureSource(Source):
             pixels = fit_to(picture, *shape, place, flip=self.train and mirror < self.config.flip)  # (3, 1, H, W)
             return Sample(key, pixels, file.captions[int(word * len(file.captions)) if self.train else 0])
         raise UserError(f"none of the {len(files)} pictures of the bucket {_name(shape)} can be read any more")
-
-    def _choices(self, key: SampleKey, count: int) -> Iterator[int]:
-        """The sample that the key names, then all of its bucket in an order that follows from the key."""
-        yield key.id
-        order = Permutation(count, self.seed, "replacement", key.attempt, key.step, key.slot)
-        for place in range(count):
-            yield int(order(np.asarray([place]))[0])
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         return stack(samples)
@@ -160,13 +129,14 @@ class PicturesData(TaskDataModule):
             raise UserError(f"there are no captioned pictures in {where}", key=f"data.pictures.{self._setting}")
         findings = examine(found.files, str(self.config.manifest or self.config.folder), self.config.check == "full")
         pairs = list(zip(found.files, findings, strict=True))
-        damaged = [(file, finding.damage) for file, finding in pairs if finding.damage is not None]
-        damage = Damage(self.task, len(pairs), self.config, self.context)
+        damaged = [(file.name, finding.damage) for file, finding in pairs if finding.damage is not None]
+        limit, setting = self.config.max_bad_fraction, "data.pictures.max_bad_fraction"
+        damage = Damage(self.task, len(pairs), limit, "pictures", setting, self.context.quarantine)
         damage.note(damaged)
         good = [(file, finding) for file, finding in pairs if finding.damage is None]
         self._sources = self._split(good, damage)
         if damaged:
-            first = ", ".join(f"{file.name} {reason}" for file, reason in damaged[:2]) + (", …" if damaged[2:] else "")
+            first = ", ".join(f"{name} {reason}" for name, reason in damaged[:2]) + (", …" if damaged[2:] else "")
             self._lines.append(f"{len(damaged)} files cannot be read and are left out: {first} (all in {FILE_NAME})")
         self._lines += found.remarks
         return self._sources

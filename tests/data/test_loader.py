@@ -91,11 +91,11 @@ def test_without_processes_a_slow_sample_is_named_in_the_log(gate, caplog):
     logging.getLogger("t2x").addHandler(opens)
     try:
         with caplog.at_level(logging.WARNING, "t2x"):
-            assert len(list(loader(Files(gate, hangs=3), 0, 0.001))) == 8
+            assert len(list(loader(Files(gate, hangs=3), 0, 0.01))) == 8
     finally:
         logging.getLogger("t2x").removeHandler(opens)
     (line,) = caplog.messages
-    assert line == "reading film_3.mp4 (sample 3 of bucket 0 of films) takes more than 0.001 minutes"
+    assert line == "reading film_3.mp4 (sample 3 of bucket 0 of films) takes more than 0.01 minutes"
 
 
 def test_a_killed_process_is_one_line(gate):
@@ -112,7 +112,9 @@ def test_a_killed_process_is_one_line(gate):
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
     said = done.stdout.strip()
     happened, advice = said.split("; ")
-    assert re.fullmatch(r"a loader process \(pid \d+\) (is killed by signal: Killed|exited unexpectedly)", happened)
+    assert re.fullmatch(
+        r"a loader process (\(pid \d+\) is killed by signal: Killed|(\(pid \d+\) )?exited unexpectedly)", happened
+    )
     assert advice == "the system does that when memory runs out: set fewer trainer.workers, then --resume"
 
 

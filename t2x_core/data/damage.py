@@ -1,0 +1,56 @@
+"""Files of a data set that cannot be read: named, counted, and replaced by others."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from t2x_core.data.order import Permutation
+from t2x_core.errors import UserError
+from t2x_core.quarantine import FILE_NAME, Quarantine
+from t2x_core.types import SampleKey
+
+
+class Damage:
+    """Keeps account of the files of a source that cannot be read, and stops the run when there are too many.
+
+    Args:
+        task: its name in the recipe.
+        total: files that there are.
+        limit: share of them above which training stops.
+        what: what they are, "pictures" say.
+        setting: the recipe's key for `limit`.
+    """
+
+    def __init__(self, task: str, total: int, limit: float, what: str, setting: str, quarantine: Quarantine) -> None:
+        self.task, self.total, self.limit = task, total, limit
+        self.what, self.setting, self.quarantine = what, setting, quarantine
+
+    def note(self, files: Sequence[tuple[str, str]]) -> None:
+        """Names files (name, what is wrong). Raises UserError if, with all before, they are too many."""
+        for name, reason in files:
+            self.quarantine.note(self.task, name, reason)
+        named = self.quarantine.named(self.task)
+        if len(named) <= self.limit * self.total:
+            return
+        if self.quarantine.file is None:  # no run folder yet
+            self.quarantine.write_to(Path(tempfile.mkdtemp(prefix="t2x_")) / FILE_NAME)
+        first = "; ".join(f"{file} {reason}" for file, reason in list(named.items())[:5])
+        more = f"; … (all in {self.quarantine.file})" if len(named) > 5 else ""
+        raise UserError(
+            f"{len(named)} of {self.total} {self.what} cannot be read, more than a share of {self.limit:g}: "
+            f"{first}{more}",
+            hint=f"mend or remove them, or raise {self.setting}",
+        )
+
+
+def instead(key: SampleKey, count: int, seed: int) -> Iterator[int]:
+    """The sample that the key names, then all `count` of its bucket in an order that follows from the key: the first
+    that can be read is taken, so that all ranks keep their shapes."""
+    yield key.id
+    order = Permutation(count, seed, "replacement", key.attempt, key.step, key.slot)
+    for place in range(count):
+        yield int(order(np.asarray([place]))[0])
