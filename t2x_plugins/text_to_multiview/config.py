@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
 from t2x_core.recipe import Range, TaskConfig
 from t2x_plugins.captioned.config import ConditioningConfig, LossConfig
+from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
 
 Degrees = Annotated[float, Range(min=-360, max=360)]
 Elevation = Annotated[float, Range(min=-89, max=89)]
 Distance = Annotated[float, Range(above=0)]
 FieldOfView = Annotated[float, Range(min=1, max=150)]
 Count = Annotated[int, Range(min=1)]
+
+ELEVATION, DISTANCE, FOV = 20.0, 1.5, 40.0
+"""Of the cameras that sample objects of one's own, where nothing else is said; degrees, units of the world, degrees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,39 +55,41 @@ class TurntablesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where captioned views come from."""
+    """Where captioned views come from: one of these."""
 
     turntables: TurntablesConfig | None = None
     """The world of solids."""
+    objects: ObjectsConfig | None = None
+    """Objects of one's own."""
 
     def __post_init__(self) -> None:
-        if self.turntables is None:
-            raise UserError("set turntables (made on the fly; {} for its defaults)")
-
-    @property
-    def views(self) -> int:
-        """Views of a sample."""
-        return self.turntables.views  # type: ignore[union-attr]
+        if self.turntables is None and self.objects is None:
+            raise UserError("set turntables (made on the fly; {} for its defaults) or objects (your own)")
+        if self.turntables is not None and self.objects is not None:
+            raise UserError("there are both turntables and objects", hint="write turntables: null, or objects: null")
 
     @property
     def size(self) -> int:
         """Height and width of a view, in pixels."""
-        return self.turntables.size  # type: ignore[union-attr]
+        return (self.turntables or self.objects).size  # type: ignore[union-attr]
 
-    @property
-    def elevation(self) -> float:
-        """What elevation a turntable has when nobody asks for another, in degrees."""
-        return sum(self.turntables.elevation) / 2  # type: ignore[union-attr]
-
-    @property
-    def distance(self) -> float:
-        """The same of the distance of its cameras."""
-        return sum(self.turntables.distance) / 2  # type: ignore[union-attr]
-
-    @property
-    def fov(self) -> float:
-        """The same of their field of view, in degrees."""
-        return self.turntables.fov  # type: ignore[union-attr]
+    def asked(self, sampling: SamplingConfig) -> SamplingConfig:
+        """What is asked for, with everything that is not said filled in."""
+        solids, objects = self.turntables, self.objects
+        if solids is not None:
+            views, distance, fov = solids.views, sum(solids.distance) / 2, solids.fov
+            elevation = sum(solids.elevation) / 2
+        else:
+            assert objects is not None  # __post_init__ sees to it
+            views, distance, fov, elevation = objects.numbers[-1], objects.distance or DISTANCE, FOV, ELEVATION
+        return replace(
+            sampling,
+            views=sampling.views or views,
+            elevation=elevation if sampling.elevation is None else sampling.elevation,
+            distance=sampling.distance or distance,
+            fov=sampling.fov or fov,
+            size=sampling.size or self.size,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +113,8 @@ class ViewsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """What can be asked for besides a prompt. `null`: as in the data, the middle of a range."""
+    """What can be asked for besides a prompt. `null`: as in the data (the middle of a range); for objects of one's own
+    the largest number of views, 20° above the horizon, a field of view of 40°."""
 
     views: Count | None = None
     """Views, evenly around the circle."""
@@ -139,6 +146,7 @@ class TextToMultiviewConfig(TaskConfig):
     """What can be asked for besides a prompt."""
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
+        kind = "turntables" if self.data.turntables is not None else "objects"
+        sizes = {f"data.{kind}.size": (self.data.size, self.data.size)}
         asked = self.sampling.size
-        own = {"data.turntables.size": (self.data.size, self.data.size)}
-        return own if asked is None else own | {"sampling.size": (asked, asked)}
+        return sizes if asked is None else sizes | {"sampling.size": (asked, asked)}

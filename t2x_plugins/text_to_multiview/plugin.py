@@ -16,9 +16,8 @@ from t2x_plugins.text_to_multiview.cameras import Cameras
 from t2x_plugins.text_to_multiview.conditioning import ViewConditioning
 from t2x_plugins.text_to_multiview.config import TextToMultiviewConfig
 from t2x_plugins.text_to_multiview.data import TurntablesData
+from t2x_plugins.text_to_multiview.objects import UNSCORED, ObjectsData
 
-UNSCORED = "unscored"
-"""Name in `Batch.extra` that marks conditions whose samples the checker of solids cannot judge."""
 TURN_SECONDS = 2.4
 """How long a whole turn takes in an animation."""
 STRIP_PIXELS = 64
@@ -33,8 +32,11 @@ class TextToMultiview(TaskPlugin[TextToMultiviewConfig]):
     separate_frames = True
 
     def data_module(self, config: TextToMultiviewConfig, context: DataContext) -> TaskDataModule:
-        assert config.data.turntables is not None  # DataConfig sees to it
-        return TurntablesData(self.name, config.data.turntables, context)
+        data = config.data
+        if data.objects is not None:
+            return ObjectsData(self.name, data.objects, context)
+        assert data.turntables is not None  # DataConfig sees to it
+        return TurntablesData(self.name, data.turntables, context)
 
     def adapter(self, config: TextToMultiviewConfig, text_dim: int) -> ConditioningAdapter:
         return ViewConditioning(config.conditioning, config.views, text_dim, self.name)
@@ -43,16 +45,15 @@ class TextToMultiview(TaskPlugin[TextToMultiviewConfig]):
         return LOSSES[config.loss.weighting]
 
     def bucket(self, config: TextToMultiviewConfig) -> Bucket:
-        size = config.sampling.size or config.data.size
-        return Bucket(config.sampling.views or config.data.views, size, size)
+        asked = config.data.asked(config.sampling)
+        assert asked.views is not None
+        assert asked.size is not None
+        return Bucket(asked.views, asked.size, asked.size)
 
     def conditions(self, prompts: Sequence[str], config: TextToMultiviewConfig) -> Batch:
         """All prompts are seen from the turntable that `config.sampling` asks for."""
-        asked, data = config.sampling, config.data
-        elevation = data.elevation if asked.elevation is None else asked.elevation
-        cameras = Cameras.turntable(
-            asked.views or data.views, asked.azimuth, elevation, asked.distance or data.distance, asked.fov or data.fov
-        )
+        asked = config.data.asked(config.sampling)
+        cameras = Cameras.turntable(asked.views, asked.azimuth, asked.elevation, asked.distance, asked.fov)
         extra = {name: part.expand(len(prompts), *part.shape) for name, part in cameras.extra().items()}
         return Batch(self.name, tuple(prompts), extra=extra)
 

@@ -131,7 +131,28 @@ _VOCABULARY: dict[str, dict[str, str]] = {
 }
 assert set(_VOCABULARY["kind"].values()) == set(SOLIDS)
 _MEANINGS = {word: (kind, value) for kind, words in _VOCABULARY.items() for word, value in words.items()}
-_FILLERS = frozenset("a an the in on at to with is there it side hand one single coloured colored standing".split())
+_FILLERS = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "in",
+        "on",
+        "at",
+        "to",
+        "with",
+        "is",
+        "there",
+        "it",
+        "side",
+        "hand",
+        "one",
+        "single",
+        "coloured",
+        "colored",
+        "standing",
+    ]
+)
 _RELATION = re.compile(
     r"\b(?:to the )?(?P<beside>left|right) of\b|\b(?P<front>in front of)\b|\b(?P<behind>behind)\b"
     r"|\b(?P<top>on top of|above|on(?= an? ))\b|\b(?P<under>under|below|beneath)\b"

@@ -61,8 +61,9 @@ class Cameras:
         x, y, z = np.einsum("fij,fi->jf", turns, point - self.poses[:, :3, 3])
         right, up, back = turns.transpose(2, 0, 1)  # (F, 3) each
         seen = np.stack((-x / z, -y / z), 1)
-        slope = np.stack((-right, -up), 1) / z[:, None, None] + (np.stack((x, y), 1) / z[:, None] ** 2)[:, :, None] * (
-            back[:, None]
+        slope = (
+            np.stack((-right, -up), 1) / z[:, None, None]
+            + (np.stack((x, y), 1) / z[:, None] ** 2)[:, :, None] * (back[:, None])
         )
         return seen, slope
 
@@ -97,7 +98,9 @@ def check(views: Views, wanted: SolidScene | Description, poses: NDArray[np.floa
         levels = np.clip((levels + 1) * 127.5, 0, 255)
     cameras = Cameras(np.asarray(poses, np.float64), float(fov), levels.shape[1])
     bright, label = _read(levels)
-    right = _check_pair(bright, label, wanted, cameras) if wanted.relation else _check_one(bright, label, wanted, cameras)
+    right = (
+        _check_pair(bright, label, wanted, cameras) if wanted.relation else _check_one(bright, label, wanted, cameras)
+    )
     return right | {"all": all(right.values())}
 
 
@@ -205,9 +208,7 @@ def _triangulate(middle: Floats, weight: Floats, cameras: Cameras) -> Floats:
     direction = np.einsum("fij,fj->fi", cameras.poses[:, :3, :3], local)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     across = (np.eye(3) - direction[:, :, None] * direction[:, None, :]) * weight[:, None, None]
-    return np.linalg.lstsq(
-        across.sum(0), np.einsum("fij,fj->i", across, cameras.poses[:, :3, 3]), rcond=1e-6
-    )[0]
+    return np.linalg.lstsq(across.sum(0), np.einsum("fij,fj->i", across, cameras.poses[:, :3, 3]), rcond=1e-6)[0]
 
 
 def _fit(kind: str, start: Floats, bright: Floats, allowed: Bools, cameras: Cameras) -> Fit:

@@ -37,7 +37,9 @@ RELATIONS = {
     "under": (0, 0, -1),
 }
 """Direction (x, y, z) in which the first solid lies, seen from the second."""
-INVERSE = {name: next(n for n, d in RELATIONS.items() if d == tuple(-x for x in way)) for name, way in RELATIONS.items()}
+INVERSE = {
+    name: next(n for n, d in RELATIONS.items() if d == tuple(-x for x in way)) for name, way in RELATIONS.items()
+}
 
 RADIUS, PAIR_RADIUS = 0.5, 0.42
 """Radius of a single solid, and of one of two."""
