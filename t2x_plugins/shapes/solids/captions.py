@@ -133,24 +133,8 @@ assert set(_VOCABULARY["kind"].values()) == set(SOLIDS)
 _MEANINGS = {word: (kind, value) for kind, words in _VOCABULARY.items() for word, value in words.items()}
 _FILLERS = frozenset(
     [
-        "a",
-        "an",
-        "the",
-        "in",
-        "on",
-        "at",
-        "to",
-        "with",
-        "is",
-        "there",
-        "it",
-        "side",
-        "hand",
-        "one",
-        "single",
-        "coloured",
-        "colored",
-        "standing",
+        *("a", "an", "the", "in", "on", "at", "to", "with", "is", "there", "it", "side", "hand"),
+        *("one", "single", "coloured", "colored", "standing"),
     ]
 )
 _RELATION = re.compile(
@@ -162,8 +146,8 @@ _RELATION = re.compile(
 def parse(caption: str) -> Description | None:
     """The attributes that a caption names; None for a caption that is not of this world.
 
-    Reads every wording of `phrase`, and freer ones: unknown words, a contradiction, more than two solids, or two without
-    a relation give None.
+    Reads every wording of `phrase`, and freer ones: unknown words, a contradiction, more than two solids, or two
+    without a relation give None.
     """
     text = " ".join(re.sub(r"[^a-z]+", " ", caption.lower()).split())
     nouns = [word.start() for word in re.finditer(r"\w+", text) if word[0] in _VOCABULARY["kind"]]
