@@ -120,7 +120,7 @@ class Conditioning(_TensorRecord):
     vector: Tensor | None = None
     """(B, Dv), added to the timestep embedding after a projection."""
     frames: Tensor | None = None
-    """(B, F, Df), added to the tokens of each frame after a projection (cameras, frame rate)."""
+    """(B, F, Df), added to the tokens of a frame after a projection (camera), or (B, 1, Df), of all (frame rate)."""
     concat: Tensor | None = None
     """(B, Cc, F, H, W), joined to the latents on the channel axis (first frame, depth, mask); what is smooth (rays) may
     have another height and width, and is interpolated."""

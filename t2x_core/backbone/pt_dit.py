@@ -247,7 +247,8 @@ class PTDiT(nn.Module):
         x = self.patch_embedding(self._patchify(latents)).to(dtype)  # (B, N, D)
         x = x + self._positions(grid, x, told.frame_axis)  # (N, D)
         if self.frame_projection is not None and told.frames is not None:
-            x = x + self.frame_projection(told.frames).repeat_interleave(grid[1] * grid[2], 1)  # (B, F, D) → (B, N, D)
+            frames = self.frame_projection(told.frames).expand(-1, grid[0], -1)  # (B, F, D)
+            x = x + frames.repeat_interleave(grid[1] * grid[2], 1)
 
         emb = self.time_embedding(t, dtype)  # (B, D)
         if self.vector_projection is not None and told.vector is not None:

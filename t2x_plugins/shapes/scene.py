@@ -110,12 +110,14 @@ def choose(rng: random.Random, options: Sequence[T]) -> T:
     return options[int(rng.random() * len(options))]
 
 
-def _digest(words: Sequence[str]) -> int:
+def mixed(words: Sequence[str]) -> int:
+    """A number that follows from words: to put them into a fixed, mixed order."""
     return int.from_bytes(hashlib.blake2b("|".join(words).encode(), digest_size=8).digest(), "big")
 
 
-def _is_kept_back(words: Sequence[str]) -> bool:
-    return _digest(words) % HELD_OUT_SHARE == 0
+def is_kept_back(words: Sequence[str]) -> bool:
+    """Whether what is named so belongs to the held-out share."""
+    return mixed(words) % HELD_OUT_SHARE == 0
 
 
 def is_held_out(scene: Scene) -> bool:
@@ -126,7 +128,7 @@ def is_held_out(scene: Scene) -> bool:
     """
     if scene.relation is None:
         (only,) = scene.objects
-        return _is_kept_back((only.shape, only.colour, only.size, only.place or ""))
+        return is_kept_back((only.shape, only.colour, only.size, only.place or ""))
     first, second = scene.objects
     return _pair_is_kept_back((first.shape, first.colour), scene.relation, (second.shape, second.colour))
 
@@ -134,14 +136,14 @@ def is_held_out(scene: Scene) -> bool:
 def _pair_is_kept_back(first: tuple[str, str], relation: str, second: tuple[str, str]) -> bool:
     if relation in ("right of", "below"):
         first, relation, second = second, INVERSE[relation], first
-    return _is_kept_back((*first, relation, *second))
+    return is_kept_back((*first, relation, *second))
 
 
 @lru_cache(maxsize=2)
 def combinations(split: Split) -> tuple[Combination, ...]:
     """The single objects of a split in a fixed, mixed order: its first n are a fair sample of it."""
     everything = product(SHAPES, COLOURS, SIZES, PLACES)
-    return tuple(sorted((c for c in everything if _is_kept_back(c) == (split == "held_out")), key=_digest))
+    return tuple(sorted((c for c in everything if is_kept_back(c) == (split == "held_out")), key=mixed))
 
 
 def sample_scene(

@@ -16,7 +16,7 @@ from t2x_plugins.text_to_multiview.config import ViewConditioningConfig, ViewsCo
 HARMONICS = 4
 """Of the azimuth: the k-th goes round k times in a turn."""
 FEATURES = 2 * HARMONICS + 4
-"""Numbers that name a camera: sines and cosines of the azimuth, of the elevation; logs of distance and of tan(fov/2)."""
+"""Numbers that name a camera: sines and cosines of azimuth and elevation, logs of the distance and of tan(fov/2)."""
 EMBEDDING = 128
 """Df, width of a view's embedding."""
 RAYS = 64

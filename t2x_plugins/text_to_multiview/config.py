@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
@@ -54,6 +54,18 @@ class TurntablesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Which views are sampled: `SamplingConfig` with nothing left open."""
+
+    views: int
+    azimuth: float
+    elevation: float
+    distance: float
+    fov: float
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where captioned views come from: one of these."""
 
@@ -73,8 +85,8 @@ class DataConfig:
         """Height and width of a view, in pixels."""
         return (self.turntables or self.objects).size  # type: ignore[union-attr]
 
-    def asked(self, sampling: SamplingConfig) -> SamplingConfig:
-        """What is asked for, with everything that is not said filled in."""
+    def asked(self, sampling: SamplingConfig) -> Asked:
+        """What is asked for, and where nothing is said what is usual for the data."""
         solids, objects = self.turntables, self.objects
         if solids is not None:
             views, distance, fov = solids.views, sum(solids.distance) / 2, solids.fov
@@ -82,9 +94,9 @@ class DataConfig:
         else:
             assert objects is not None  # __post_init__ sees to it
             views, distance, fov, elevation = objects.numbers[-1], objects.distance or DISTANCE, FOV, ELEVATION
-        return replace(
-            sampling,
+        return Asked(
             views=sampling.views or views,
+            azimuth=sampling.azimuth,
             elevation=elevation if sampling.elevation is None else sampling.elevation,
             distance=sampling.distance or distance,
             fov=sampling.fov or fov,
@@ -97,8 +109,8 @@ class ViewConditioningConfig(ConditioningConfig):
     """How the caption and the cameras reach the backbone."""
 
     camera: Literal["embedding", "pluecker"] = "embedding"
-    """`embedding`: azimuth, elevation, distance and field of view of each view, added to its tokens; `pluecker`: the ray
-    of each latent cell, joined to the latents on the channel axis."""
+    """`embedding`: azimuth, elevation, distance and field of view of each view, added to its tokens; `pluecker`: the
+    ray of each latent cell, joined to the latents on the channel axis."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,8 +27,8 @@ def draw_turntable(config: TurntablesConfig, *words: str | int) -> Cameras:
 
 
 class TurntableSource(Source):
-    """Scenes made from their number; the cameras and the words of the caption come from the key, so a scene is seen from
-    many sides and told in many ways."""
+    """Scenes made from their number; the cameras and the words of the caption come from the key, so a scene is seen
+    from many sides and told in many ways."""
 
     def __init__(self, config: TurntablesConfig, seed: int, split: Literal["train", "held_out"]) -> None:
         self.config, self.seed, self.split = config, seed, split

@@ -46,8 +46,6 @@ class TextToMultiview(TaskPlugin[TextToMultiviewConfig]):
 
     def bucket(self, config: TextToMultiviewConfig) -> Bucket:
         asked = config.data.asked(config.sampling)
-        assert asked.views is not None
-        assert asked.size is not None
         return Bucket(asked.views, asked.size, asked.size)
 
     def conditions(self, prompts: Sequence[str], config: TextToMultiviewConfig) -> Batch:

@@ -18,7 +18,7 @@ from t2x_core.generation import T2XPipeline
 from t2x_core.interfaces import DataContext
 from t2x_core.rendering import to_uint8
 from t2x_core.runs import find_run
-from t2x_core.types import Batch, Conditioning, FrameAxis, SampleKey
+from t2x_core.types import Batch, Conditioning, ConditioningDims, FrameAxis, SampleKey
 from t2x_plugins.shapes.solids import check, parse
 from t2x_plugins.text_to_multiview.cameras import Cameras
 from t2x_plugins.text_to_multiview.conditioning import RAYS, ViewConditioning, camera_features
@@ -156,7 +156,7 @@ def test_rays_reach_the_latents_at_their_own_size():
     rays, wanted = cameras.pluecker(RAYS)[None].float(), cameras.pluecker(8)[None].float()
     found = torch.nn.functional.interpolate(rays, (3, 8, 8), mode="trilinear")
     torch.testing.assert_close(found, wanted, atol=2e-3, rtol=0)
-    backbone = PTDiT(PTDiTConfig(3, 32, 2, 2, patch_size=4, dims=replace(PTDiTConfig(3, 32, 2, 2).dims, concat=6)))
+    backbone = PTDiT(PTDiTConfig(3, 32, 2, 2, patch_size=4, dims=ConditioningDims(concat=6)))
     latents = torch.randn(1, 3, 3, 8, 8)
     with torch.no_grad():
         backbone.head.linear.weight.normal_()
@@ -183,15 +183,9 @@ def test_neighbours_around_the_circle_are_alike_to_the_network():
 
 @pytest.mark.parametrize("attention", ["proxy", "fused"])
 def test_24_views_of_512_pixels_fit_the_network(attention):
-    """Latents of 64 × 64 (a codec of factor 8): shapes of the network XL on tensors without content, with windows of the
-    paper."""
-    config = PTDiTConfig(
-        4,
-        **PRESETS["XL"],
-        attention=attention,
-        window=(4, 4, 4),
-        dims=replace(PTDiTConfig(4, 16, 1, 1).dims, frames=128),
-    )
+    """Latents of 64 × 64 (a codec of factor 8): the network XL, with windows of the paper, on tensors without content."""
+    dims = ConditioningDims(frames=128)
+    config = PTDiTConfig(4, **PRESETS["XL"], attention=attention, window=(4, 4, 4), dims=dims)
     told = Conditioning(frames=torch.zeros(1, 24, 128), frame_axis=FrameAxis(window=4, circular=True, numbered=False))
     with torch.device("meta"):
         backbone = PTDiT(config)
@@ -203,7 +197,7 @@ def test_24_views_of_512_pixels_fit_the_network(attention):
 
 def test_a_step_on_24_views_of_64_by_64():
     torch.manual_seed(0)
-    dims = replace(PTDiTConfig(4, 16, 1, 1).dims, frames=128)
+    dims = ConditioningDims(frames=128)
     backbone = PTDiT(PTDiTConfig(4, 32, 2, 2, attention="fused", window=(4, 4, 4), dims=dims))
     told = Conditioning(frames=torch.randn(1, 24, 128), frame_axis=FrameAxis(window=4, circular=True, numbered=False))
     out = backbone(torch.randn(1, 4, 24, 64, 64), torch.tensor([0.5]), told)

@@ -56,7 +56,7 @@ class Cameras:
     """Pixels."""
 
     def project(self, point: Floats) -> tuple[Floats, Floats]:
-        """Where a point (3,) is seen, in tangents to the right and up (F, 2), and the derivative by the point (F, 2, 3)."""
+        """Where a point (3,) is seen, in tangents to the right and up (F, 2), and the derivative by it (F, 2, 3)."""
         turns = self.poses[:, :3, :3]
         x, y, z = np.einsum("fij,fi->jf", turns, point - self.poses[:, :3, 3])
         right, up, back = turns.transpose(2, 0, 1)  # (F, 3) each
@@ -98,14 +98,13 @@ def check(views: Views, wanted: SolidScene | Description, poses: NDArray[np.floa
         levels = np.clip((levels + 1) * 127.5, 0, 255)
     cameras = Cameras(np.asarray(poses, np.float64), float(fov), levels.shape[1])
     bright, label = _read(levels)
-    right = (
-        _check_pair(bright, label, wanted, cameras) if wanted.relation else _check_one(bright, label, wanted, cameras)
-    )
+    judge = _check_pair if wanted.relation else _check_one
+    right = judge(bright, label, wanted, cameras)
     return right | {"all": all(right.values())}
 
 
 def _read(levels: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """How bright each pixel is, 1 = as a solid that faces the light and 0 = background, and the number of its colour."""
+    """How bright each pixel is, 1 = a solid that faces the light, 0 = background, and the number of its colour."""
     length = np.linalg.norm(levels, axis=-1)
     stands_out = length > CONTRAST
     padded = np.pad(stands_out, ((0, 0), (1, 1), (1, 1))).astype(np.int64)
@@ -260,7 +259,8 @@ def score(
     """Share of the samples that are right, for each attribute that their captions name.
 
     "colour", "solid" and "place" (of single solids), "relation" (of pairs), "views" (all views are of one scene, seen
-    from their cameras) and "all" of these; "two_solids" is "all" of the pairs. Captions of another world are passed over.
+    from their cameras) and "all" of these; "two_solids" is "all" of the pairs. Captions of another world are passed
+    over.
     """
     results: dict[str, list[bool]] = {}
     for views, caption, pose, fov in zip(samples, captions, poses, fovs, strict=True):

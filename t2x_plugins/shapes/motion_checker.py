@@ -1,0 +1,116 @@
+"""Reads motion from frames alone, and says whether a clip shows what a caption says.
+
+Each frame is read by itself (`checker.read`); the largest object of each makes a path, and what it does is the motion.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checker import Picture, read
+from .motion import DIRECTIONS, SPEEDS, Motion
+from .motion_captions import ClipWords, parse
+
+STILL = 0.035
+"""Least way, as a fraction of the picture, that counts as a motion."""
+ACROSS = 0.5
+"""Largest way across the direction of a motion, as a share of that along it."""
+BACK = 0.35
+"""Least way back, as a share of the way there, of an object that bounces."""
+SPEED_LIMIT = float(np.sqrt(SPEEDS["slowly"] * SPEEDS["fast"]))
+"""Fractions a second that part slow from fast."""
+
+
+@dataclass(frozen=True)
+class SeenClip:
+    """What is seen in a clip; None = nothing that has a name."""
+
+    shape: str | None
+    colour: str | None
+    motion: Motion | None
+    most: int
+    """Largest number of objects in one frame."""
+
+
+def read_clip(frames: Sequence[Picture], fps: float) -> SeenClip:
+    """What is seen in frames (F, H, W, 3), uint8 or float in [-1, 1]."""
+    seen = [read(frame).objects for frame in frames]
+    largest = [objects[0] if objects else None for objects in seen]
+    there = [thing for thing in largest if thing is not None]
+    if not there:
+        return SeenClip(None, None, None, 0)
+    shape = Counter(thing.shape for thing in there).most_common(1)[0][0]
+    colour = Counter(thing.colour for thing in there).most_common(1)[0][0]
+    path = np.array([thing.centre if thing else (np.nan, np.nan) for thing in largest])
+    return SeenClip(shape, colour, read_motion(path, fps), max(map(len, seen)))
+
+
+def read_motion(path: NDArray[np.float64], fps: float) -> Motion | None:
+    """The motion of a path (F, 2) of centres (x, y) in fractions of the picture, NaN where nothing is."""
+    present = ~np.isnan(path[:, 0])
+    places = path[present]
+    if not present.all():
+        change = np.flatnonzero(np.diff(present.astype(int)))
+        moved = np.ptp(places, axis=0).max() > 2 * STILL
+        if len(change) != 1 or moved:
+            return None
+        return Motion("appears" if present[-1] else "disappears")
+    ways = np.ptp(places, axis=0)
+    axis = int(ways.argmax())
+    if ways[axis] < STILL:
+        return Motion("stays")
+    if ways[1 - axis] > max(ACROSS * ways[axis], STILL):
+        return None
+    along = places[:, axis]
+    turn = int(np.abs(along - along[0]).argmax())
+    out, back = along[turn] - along[0], along[turn] - along[-1]
+    direction = _name(axis, out)
+    if min(abs(out), abs(back)) > BACK * max(abs(out), abs(back)):
+        return Motion("bounces", direction) if out * back > 0 else None
+    slope = np.polyfit(np.arange(len(along)) / fps, along, 1)[0]
+    return Motion("moves", _name(axis, slope), "fast" if abs(slope) > SPEED_LIMIT else "slowly")
+
+
+def _name(axis: int, way: float) -> str:
+    step = (int(np.sign(way)), 0) if axis == 0 else (0, int(np.sign(way)))
+    return next(name for name, towards in DIRECTIONS.items() if towards == step)
+
+
+def check_clip(frames: Sequence[Picture], fps: float, wanted: ClipWords) -> dict[str, bool]:
+    """Whether a clip (F, H, W, 3) shows each attribute that is named, and "all" of them.
+
+    "motion" is all that concerns it; "count": never more than one object.
+    """
+    seen = read_clip(frames, fps)
+    right = {"shape": seen.shape == wanted.shape, "colour": seen.colour == wanted.colour}
+    kind = seen.motion is not None and seen.motion.kind == wanted.motion.kind
+    right["kind"] = kind
+    if wanted.motion.direction:
+        right["direction"] = kind and seen.motion is not None and seen.motion.direction == wanted.motion.direction
+    if wanted.motion.speed:
+        right["speed"] = kind and seen.motion is not None and seen.motion.speed == wanted.motion.speed
+    right["motion"] = seen.motion == wanted.motion
+    right["count"] = seen.most <= 1
+    return right | {"all": right["shape"] and right["colour"] and right["motion"] and right["count"]}
+
+
+def score(clips: Sequence[Any] | Picture, captions: Sequence[str], fps: Sequence[float]) -> dict[str, float]:
+    """Share of the clips (B, F, H, W, 3) that are right, for each attribute that their captions name.
+
+    "bounces", "appears" …: share of right motions among captions of that kind. Other worlds are passed over.
+    """
+    results: dict[str, list[bool]] = {}
+    for clip, caption, rate in zip(clips, captions, fps, strict=True):
+        wanted = parse(caption)
+        if wanted is None:
+            continue
+        right = check_clip(clip, rate, wanted)
+        for name, value in {**right, wanted.motion.kind: right["motion"]}.items():
+            results.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in results.items()}

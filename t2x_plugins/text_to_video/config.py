@@ -1,0 +1,89 @@
+"""Settings of the task: what may stand below `tasks.text-to-video` in a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from t2x_core.errors import UserError
+from t2x_core.recipe import Range, TaskConfig
+from t2x_plugins.captioned.config import ConditioningConfig, LossConfig
+
+LONGEST = 2.0
+"""Seconds of a clip of the shapes world: a fast object would leave the picture later."""
+Rate = Annotated[float, Range(above=0, max=240)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovingShapesConfig:
+    """Clips of the shapes world, made on the fly."""
+
+    size: Annotated[int, Range(min=16)] = 32
+    """Height and width of a clip, in pixels."""
+    frames: Annotated[int, Range(min=4)] = 8
+    """Frames of a clip."""
+    fps: tuple[Rate, ...] = (4.0, 8.0)
+    """Frame rates, in frames a second, each equally likely; with `frames`, no clip may be longer than two seconds."""
+    pictures: Annotated[float, Range(min=0, max=0.9)] = 0.0
+    """Share of the samples that are single pictures: clips of one frame."""
+    count: Annotated[int, Range(min=1)] = 1_000_000
+    """Different training clips there are."""
+    backgrounds: tuple[Literal["black", "white", "grey", "navy"], ...] = ("black", "white", "grey", "navy")
+    """Colours of the background, each equally likely."""
+    val_count: Annotated[int, Range(min=1)] = 256
+    """Clips of the validation set, all of held-out combinations."""
+
+    def __post_init__(self) -> None:
+        if not self.fps:
+            raise UserError("name at least one frame rate", key="fps")
+        if (self.frames - 1) / min(self.fps) > LONGEST:
+            raise UserError(
+                f"{self.frames} frames at {min(self.fps):g} a second are longer than {LONGEST:g} seconds",
+                key="fps",
+                hint=f"at least {(self.frames - 1) / LONGEST:g} a second, or fewer frames",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where captioned clips come from."""
+
+    shapes: MovingShapesConfig | None = None
+    """The shapes world."""
+
+    def __post_init__(self) -> None:
+        if self.shapes is None:
+            raise UserError("set shapes (made on the fly; {} for its defaults)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """What can be asked for besides a prompt."""
+
+    frames: Annotated[int, Range(min=1)] | None = None
+    """Frames of a clip; 1: a picture; `null`: as many as the data has."""
+    fps: Rate | None = None
+    """Frames a second; `null`: the first frame rate of the data."""
+    height: Annotated[int, Range(min=1)] | None = None
+    """Height of a clip, in pixels; `null`: the size of the data."""
+    width: Annotated[int, Range(min=1)] | None = None
+    """Width of a clip, in pixels; `null`: the size of the data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToVideoConfig(TaskConfig):
+    """The task's block of a recipe."""
+
+    data: DataConfig
+    """Where captioned clips come from."""
+    conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
+    """How the caption reaches the backbone."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """The training loss."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """What can be asked for besides a prompt."""
+
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        assert self.data.shapes is not None  # DataConfig sees to it
+        return {"data.shapes.size": (self.data.shapes.size, self.data.shapes.size)}
