@@ -183,7 +183,7 @@ def test_neighbours_around_the_circle_are_alike_to_the_network():
 
 @pytest.mark.parametrize("attention", ["proxy", "fused"])
 def test_24_views_of_512_pixels_fit_the_network(attention):
-    """Latents of 64 × 64 (a codec of factor 8): the network XL, with windows of the paper, on tensors without content."""
+    """Latents of 64 × 64 (a codec of factor 8): the network XL, windows of the paper, tensors without content."""
     dims = ConditioningDims(frames=128)
     config = PTDiTConfig(4, **PRESETS["XL"], attention=attention, window=(4, 4, 4), dims=dims)
     told = Conditioning(frames=torch.zeros(1, 24, 128), frame_axis=FrameAxis(window=4, circular=True, numbered=False))

@@ -13,11 +13,9 @@ import random
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from typing import Literal
 
-from ..scene import COLOURS, HELD_OUT_SHARE, choose, keyed_random
+from ..scene import COLOURS, Split, choose, is_kept_back, keyed_random, mixed
 
-Split = Literal["train", "held_out"]
 Combination = tuple[str, str, str]
 """(solid, colour, place) of a single solid."""
 
@@ -73,14 +71,10 @@ class SolidScene:
     relation: str | None = None
 
 
-def _kept_back(*words: str) -> bool:
-    return keyed_random("solids held out", *words).random() * HELD_OUT_SHARE < 1
-
-
 def _pair_is_kept_back(first: tuple[str, str], relation: str, second: tuple[str, str]) -> bool:
     if sum(RELATIONS[relation]) * (1 if relation in ("on top of", "under") else -1) < 0:
         first, relation, second = second, INVERSE[relation], first
-    return _kept_back(*first, relation, *second)
+    return is_kept_back((*first, relation, *second))
 
 
 def is_held_out(scene: SolidScene) -> bool:
@@ -88,7 +82,7 @@ def is_held_out(scene: SolidScene) -> bool:
     and the relation of a pair, where "A left of B" and "B right of A" are the same."""
     if scene.relation is None:
         (only,) = scene.solids
-        return _kept_back(only.kind, only.colour, only.place or "")
+        return is_kept_back((only.kind, only.colour, only.place or ""))
     first, second = scene.solids
     return _pair_is_kept_back((first.kind, first.colour), scene.relation, (second.kind, second.colour))
 
@@ -97,8 +91,7 @@ def is_held_out(scene: SolidScene) -> bool:
 def combinations(split: Split) -> tuple[Combination, ...]:
     """The single solids of a split in a fixed, mixed order: its first n are a fair sample of it."""
     everything = product(SOLIDS, COLOURS, PLACES)
-    chosen = [c for c in everything if _kept_back(*c) == (split == "held_out")]
-    return tuple(sorted(chosen, key=lambda c: keyed_random("solids order", *c).random()))
+    return tuple(sorted((c for c in everything if is_kept_back(c) == (split == "held_out")), key=mixed))
 
 
 def sample_scene(seed: int, id: int, split: Split = "train", two_solids: float = 0.0) -> SolidScene:
