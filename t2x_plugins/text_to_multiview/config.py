@@ -108,7 +108,7 @@ class DataConfig:
 class ViewConditioningConfig(ConditioningConfig):
     """How the caption and the cameras reach the backbone."""
 
-    camera: Literal["embedding", "pluecker"] = "embedding"
+    camera: Literal["embedding", "pluecker"] = "pluecker"
     """`embedding`: azimuth, elevation, distance and field of view of each view, added to its tokens; `pluecker`: the
     ray of each latent cell, joined to the latents on the channel axis."""
 
