@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -30,44 +30,60 @@ FIRST_NEWS, NEWS = 5.0, 15.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a file turned out to be."""
+    """What a file turned out to be: a picture, or a film."""
 
     height: int = 0
     width: int = 0
     """Size of the upright picture, in pixels."""
+    frames: int = 1
+    seconds: float = 0.0
+    """From the first frame of a film to its last."""
     damage: str | None = None
     """Why it cannot be read, or None."""
 
 
-def examine(files: Sequence[PictureFile], origin: str, whole: bool) -> list[Finding]:
+Measure = Callable[[str, bool], Finding]
+"""(path, whole) → what the file is; raises DamagedPictureError."""
+
+
+def measure_picture(path: str, whole: bool) -> Finding:
+    """What a picture is."""
+    return Finding(*picture_size(path, whole))
+
+
+def examine(
+    files: Sequence[PictureFile], origin: str, whole: bool, measure: Measure = measure_picture, what: str = "pictures"
+) -> list[Finding]:
     """A finding for each file.
 
     Args:
         origin: the folder or the manifest; what is remembered is kept by it.
         whole: decode every picture, so that the damaged ones are known; else only headers are read, and of files whose
             size a manifest tells not even these.
+        measure: looks at a file; in several threads at once.
+        what: what the files are, for the log and the name of the memory.
 
     Good files are remembered in the user's cache folder, and looked at again when their size or time of change differs.
     Damaged ones are looked at each time. Processes that examine the same at once wait for the first.
     """
     with ExitStack() as stack:
-        memory = _memory(origin, whole)
+        memory = _memory(origin, whole, what)
         if memory is not None:
             try:
                 memory.parent.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked(memory.with_suffix(".lock")))
             except OSError as error:
-                log.info("nothing is remembered of the pictures: cannot write %s (%s)", memory, error.strerror)
+                log.info("nothing is remembered of the %s: cannot write %s (%s)", what, memory, error.strerror)
                 memory = None
         known = _recall(memory)
-        stamps, findings = _look(files, known, whole)
+        stamps, findings = _look(files, known, whole, measure, what)
         remembered = {
-            file.name: [*stamp, finding.height, finding.width]
+            file.name: [*stamp, finding.height, finding.width, finding.frames, finding.seconds]
             for file, stamp, finding in zip(files, stamps, findings, strict=True)
             if finding.damage is None and stamp is not None
         }
         if memory is not None and remembered != known:
-            _remember(memory, remembered)
+            _remember(memory, remembered, what)
     return findings
 
 
@@ -75,7 +91,9 @@ Stamp = tuple[int, int]
 """Size of a file in bytes, and its time of change in ns."""
 
 
-def _look(files: Sequence[PictureFile], known: dict[str, Any], whole: bool) -> tuple[list[Stamp | None], list[Finding]]:
+def _look(
+    files: Sequence[PictureFile], known: dict[str, Any], whole: bool, measure: Measure, what: str
+) -> tuple[list[Stamp | None], list[Finding]]:
     def look(file: PictureFile) -> tuple[Stamp | None, Finding]:
         if file.size is not None and not whole:
             return None, Finding(*file.size)
@@ -87,7 +105,7 @@ def _look(files: Sequence[PictureFile], known: dict[str, Any], whole: bool) -> t
         if entry is not None and stamp is not None and entry[:2] == [*stamp]:
             return stamp, Finding(*entry[2:])
         try:
-            return stamp, Finding(*picture_size(file.path, whole))
+            return stamp, measure(file.path, whole)
         except DamagedPictureError as error:
             return stamp, Finding(damage=str(error))
 
@@ -100,7 +118,7 @@ def _look(files: Sequence[PictureFile], known: dict[str, Any], whole: bool) -> t
                 findings.append(finding)
             now = time.monotonic()
             if now - told > (FIRST_NEWS if told == began else NEWS):
-                log.info("looking at the pictures: %d of %d", len(findings), len(files))
+                log.info("looking at the %s: %d of %d", what, len(findings), len(files))
                 told = now
     return stamps, findings
 
@@ -109,14 +127,14 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _memory(origin: str, whole: bool) -> Path | None:
+def _memory(origin: str, whole: bool, what: str = "pictures") -> Path | None:
     """The file that remembers; None if the user has no home."""
     try:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
         return None
-    digest = hashlib.blake2b(repr((1, PIL.__version__, whole, origin)).encode(), digest_size=12).hexdigest()
-    return root / "t2x" / "pictures" / f"{digest}.json"
+    digest = hashlib.blake2b(repr((2, PIL.__version__, whole, origin)).encode(), digest_size=12).hexdigest()
+    return root / "t2x" / what / f"{digest}.json"
 
 
 def _recall(memory: Path | None) -> dict[str, Any]:
@@ -126,11 +144,11 @@ def _recall(memory: Path | None) -> dict[str, Any]:
     return {}
 
 
-def _remember(memory: Path, entries: dict[str, Any]) -> None:
+def _remember(memory: Path, entries: dict[str, Any], what: str) -> None:
     beside = memory.with_suffix(f".{os.getpid()}")
     try:
         beside.write_text(json.dumps(entries, ensure_ascii=False), encoding="utf-8")
         beside.replace(memory)
     except OSError as error:
-        log.info("nothing is remembered of the pictures: cannot write %s (%s)", memory, error.strerror)
+        log.info("nothing is remembered of the %s: cannot write %s (%s)", what, memory, error.strerror)
         beside.unlink(missing_ok=True)

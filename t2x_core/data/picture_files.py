@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -41,8 +41,8 @@ class PictureList:
     """Lines for the log: what was passed over, and why."""
 
 
-def list_folder(folder: Path) -> PictureList:
-    """The pictures in a folder and those below it, in the order of their names.
+def list_folder(folder: Path, suffixes: Collection[str] = SUFFIXES, what: str = "picture") -> PictureList:
+    """The pictures (or `what` has one of these suffixes) in a folder and those below it, in the order of their names.
 
     The captions of `x.jpg` are the lines of `x.txt` beside it that are not blank. Names that begin with a dot are
     passed over. Raises UserError if there is no such folder, or a caption is not UTF-8.
@@ -56,11 +56,11 @@ def list_folder(folder: Path) -> PictureList:
         for name in names:
             stem, suffix = os.path.splitext(name)
             path = os.path.join(parent, name)
-            if suffix.lower() in SUFFIXES and (stem in captions or not os.path.isdir(path)):
+            if suffix.lower() in suffixes and (stem in captions or not os.path.isdir(path)):
                 told = read_captions(Path(parent, f"{stem}.txt")) if stem in captions else ()
                 files.append(PictureFile(path, Path(path).relative_to(folder).as_posix(), told))
                 used.add(stem)
-            elif suffix.lower() in OTHER_PICTURES:
+            elif suffix.lower() in OTHER_PICTURES and suffixes is SUFFIXES:
                 others[suffix.lower()] += 1
                 used.add(stem)
         texts += len(captions - used)
@@ -69,7 +69,7 @@ def list_folder(folder: Path) -> PictureList:
         for suffix, count in others.most_common()
     ]
     if texts:
-        remarks.append(f"{texts} .txt files have no picture of their name beside them")
+        remarks.append(f"{texts} .txt files have no {what} of their name beside them")
     return PictureList(sorted(files, key=lambda file: file.name), remarks)
 
 
@@ -84,7 +84,9 @@ def read_captions(file: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def settle_captions(found: PictureList, policy: Literal["error", "empty", "skip"], setting: str) -> PictureList:
+def settle_captions(
+    found: PictureList, policy: Literal["error", "empty", "skip"], setting: str, what: str = "pictures"
+) -> PictureList:
     """Applies the policy for pictures without a caption; `setting` is the recipe's key for it.
 
     Raises:
@@ -96,15 +98,15 @@ def settle_captions(found: PictureList, policy: Literal["error", "empty", "skip"
     first = ", ".join(bare[:3]) + (" …" if len(bare) > 3 else "")
     if policy == "error":
         raise UserError(
-            f"{len(bare)} of {len(found.files)} pictures have no caption: {first}",
+            f"{len(bare)} of {len(found.files)} {what} have no caption: {first}",
             key=setting,
             hint="caption them, or write empty (to train them with the caption “”) or skip (to leave them out)",
         )
     if policy == "empty":
         files = [file if file.captions else replace(file, captions=("",)) for file in found.files]
-        return PictureList(files, [*found.remarks, f"{len(bare)} pictures have no caption and get “”: {first}"])
+        return PictureList(files, [*found.remarks, f"{len(bare)} {what} have no caption and get “”: {first}"])
     files = [file for file in found.files if file.captions]
-    return PictureList(files, [*found.remarks, f"{len(bare)} pictures have no caption and are left out: {first}"])
+    return PictureList(files, [*found.remarks, f"{len(bare)} {what} have no caption and are left out: {first}"])
 
 
 def hold_out(names: Sequence[str], share: float) -> list[int]:

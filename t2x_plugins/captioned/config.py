@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from t2x_core.errors import UserError
 from t2x_core.recipe import Constraint
 
 
@@ -17,6 +18,26 @@ class Colour(Constraint):
 
     def __str__(self) -> str:
         return 'a colour such as "#ffffff"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnsConfig:
+    """Which columns of a manifest hold what."""
+
+    path: str = "path"
+    """Path of the picture or the film."""
+    captions: str | tuple[str, ...] = "caption"
+    """A column, or several; a cell is a text or a list of texts, and all of them are captions of it."""
+    height: str | None = None
+    """Height of the upright picture in pixels, so that `check: headers` need not open the file; with `width` only."""
+    width: str | None = None
+    """Width of the upright picture in pixels; with `height` only."""
+
+    def __post_init__(self) -> None:
+        if (self.height is None) != (self.width is None):
+            raise ValueError("height and width go together: name both columns, or none")
+        if not self.captions:
+            raise UserError("name at least one column", key="captions")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,14 +33,14 @@ from .scene import (
 KINDS = ("moves", "bounces", "stays", "appears", "disappears")
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 """Direction (x, y) of a motion, y downwards."""
-SPEEDS = {"slowly": 0.11, "fast": 0.33}
+SPEEDS = {"slowly": 0.1, "fast": 0.3}
 """Fractions of the picture a second."""
 SPEED_JITTER = 0.15
 """Largest relative change of a speed; the two are a factor of three apart."""
-BOUNCE_SPEED = 0.33
+BOUNCE_SPEED = 0.3
 SIZE = "medium"
 """All objects of clips have this size; captions do not name it."""
-LENGTH = 2.0
+LENGTH = 1.8
 """Longest clip, in seconds: a fast object would leave the picture later."""
 
 
@@ -94,7 +94,13 @@ def combinations(split: Split) -> tuple[Combination, ...]:
 
 
 def sample_clip(
-    seed: int, id: int, split: Split, frames: int, fps: Sequence[float], backgrounds: Sequence[str]
+    seed: int,
+    id: int,
+    split: Split,
+    frames: int,
+    fps: Sequence[float],
+    backgrounds: Sequence[str],
+    spread: float = 1.0,
 ) -> ClipScene:
     """Clip number `id` of the world `seed`.
 
@@ -103,6 +109,7 @@ def sample_clip(
         frames: of the clip; 1 gives a picture of an object that stands still.
         fps: frame rates to choose from; with `frames`, at most LENGTH seconds.
         backgrounds: names to choose from.
+        spread: how far from the middle of its room a path may lie, from 0 (in the middle) to 1 (anywhere).
     """
     rng = keyed_random("clip", seed, split, id)
     options = combinations(split)
@@ -110,15 +117,15 @@ def sample_clip(
     if frames == 1:
         motion = Motion("stays")
     rate, radius = choose(rng, fps), SIZES[SIZE]
-    path = _path(rng, motion, [i / rate for i in range(frames)], radius)
+    path = _path(rng, motion, [i / rate for i in range(frames)], radius, spread)
     return ClipScene(shape, colour, motion, choose(rng, backgrounds), tuple(path), radius, rate)
 
 
 def _path(
-    rng: random.Random, motion: Motion, times: Sequence[float], radius: float
+    rng: random.Random, motion: Motion, times: Sequence[float], radius: float, spread: float
 ) -> list[tuple[float, float] | None]:
     low, high = radius + EDGE, 1 - radius - EDGE
-    anywhere = [low + (high - low) * rng.random() for _ in range(2)]
+    anywhere = [low + (high - low) * _about_half(rng, spread) for _ in range(2)]
     if motion.direction is None:
         there = _presence(rng, motion, len(times))
         return [(anywhere[0], anywhere[1]) if seen else None for seen in there]
@@ -134,7 +141,7 @@ def _path(
         assert motion.speed is not None
         speed = SPEEDS[motion.speed] * (1 + SPEED_JITTER * (2 * rng.random() - 1))
         room = high - low - speed * length
-        start = rng.random() * room
+        start = _about_half(rng, spread) * room
         along = [start + speed * time for time in times]  # from where it comes
         places = [high - far if sum(towards) < 0 else low + far for far in along]
     path: list[tuple[float, float] | None] = []
@@ -143,6 +150,11 @@ def _path(
         centre[axis] = place
         path.append((centre[0], centre[1]))
     return path
+
+
+def _about_half(rng: random.Random, spread: float) -> float:
+    """0.5, at most half of `spread` more or less."""
+    return 0.5 + spread * (rng.random() - 0.5)
 
 
 def _presence(rng: random.Random, motion: Motion, frames: int) -> list[bool]:

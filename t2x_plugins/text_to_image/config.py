@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
 from t2x_core.recipe import Range, TaskConfig
-from t2x_plugins.captioned.config import Colour, ConditioningConfig, LossConfig
+from t2x_plugins.captioned.config import Colour, ColumnsConfig, ConditioningConfig, LossConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,26 +30,6 @@ class ShapesConfig:
     """Chance that a caption names the background."""
     val_count: Annotated[int, Range(min=1)] = 256
     """Pictures of the validation set, all of held-out combinations."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ColumnsConfig:
-    """Which columns of a manifest hold what."""
-
-    path: str = "path"
-    """Path of the picture."""
-    captions: str | tuple[str, ...] = "caption"
-    """A column, or several; a cell is a text or a list of texts, and all of them are captions of the picture."""
-    height: str | None = None
-    """Height of the upright picture in pixels, so that `check: headers` need not open the file; with `width` only."""
-    width: str | None = None
-    """Width of the upright picture in pixels; with `height` only."""
-
-    def __post_init__(self) -> None:
-        if (self.height is None) != (self.width is None):
-            raise ValueError("height and width go together: name both columns, or none")
-        if not self.captions:
-            raise UserError("name at least one column", key="captions")
 
 
 @dataclass(frozen=True, kw_only=True)

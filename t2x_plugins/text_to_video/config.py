@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from t2x_core.errors import UserError
 from t2x_core.recipe import Range, TaskConfig
 from t2x_plugins.captioned.config import ConditioningConfig, LossConfig
+from t2x_plugins.text_to_video.clips_config import ClipsConfig
 
-LONGEST = 2.0
+LONGEST = 1.8
 """Seconds of a clip of the shapes world: a fast object would leave the picture later."""
 Rate = Annotated[float, Range(above=0, max=240)]
 
@@ -24,7 +25,9 @@ class MovingShapesConfig:
     frames: Annotated[int, Range(min=4)] = 8
     """Frames of a clip."""
     fps: tuple[Rate, ...] = (4.0, 8.0)
-    """Frame rates, in frames a second, each equally likely; with `frames`, no clip may be longer than two seconds."""
+    """Frame rates, in frames a second, each equally likely; with `frames`, no clip may be longer than 1.8 s."""
+    spread: Annotated[float, Range(min=0, max=1)] = 1.0
+    """How far from the middle objects may move, from 0 (through the middle) to 1 (anywhere)."""
     pictures: Annotated[float, Range(min=0, max=0.9)] = 0.0
     """Share of the samples that are single pictures: clips of one frame."""
     count: Annotated[int, Range(min=1)] = 1_000_000
@@ -47,14 +50,39 @@ class MovingShapesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where captioned clips come from."""
+    """Where captioned clips come from: one of these."""
 
     shapes: MovingShapesConfig | None = None
     """The shapes world."""
+    clips: ClipsConfig | None = None
+    """Clips of one's own."""
 
     def __post_init__(self) -> None:
-        if self.shapes is None:
-            raise UserError("set shapes (made on the fly; {} for its defaults)")
+        if self.shapes is None and self.clips is None:
+            raise UserError("set shapes (made on the fly; {} for its defaults) or clips (your own)")
+        if self.shapes is not None and self.clips is not None:
+            raise UserError("there are both shapes and clips", hint="write shapes: null, or clips: null")
+
+    @property
+    def size(self) -> int:
+        """Height and width of the square clips, in pixels."""
+        return (self.shapes or self.clips).size  # type: ignore[union-attr]
+
+    @property
+    def frames(self) -> int:
+        """Frames of the longest clips."""
+        if self.clips is not None:
+            return self.clips.numbers[0]
+        assert self.shapes is not None
+        return self.shapes.frames
+
+    @property
+    def fps(self) -> float:
+        """A frame rate that there is in the data; with `clips.stride` it is not known here, and 8."""
+        if self.clips is not None:
+            return self.clips.fps or 8.0
+        assert self.shapes is not None
+        return self.shapes.fps[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,5 +113,8 @@ class TextToVideoConfig(TaskConfig):
     """What can be asked for besides a prompt."""
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        assert self.data.shapes is not None  # DataConfig sees to it
-        return {"data.shapes.size": (self.data.shapes.size, self.data.shapes.size)}
+        clips = self.data.clips
+        if clips is None:
+            return {"data.shapes.size": (self.data.size, self.data.size)}
+        step = {} if clips.bucket_step is None else {"data.clips.bucket_step": (clips.bucket_step,) * 2}
+        return {"data.clips.size": (clips.size, clips.size), **step}

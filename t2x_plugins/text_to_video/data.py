@@ -48,7 +48,7 @@ class MovingShapesSource(Source):
 
 def scene(config: MovingShapesConfig, seed: int, id: int, split: Split, frames: int) -> ClipScene:
     """Clip number `id` of a split."""
-    return sample_clip(seed, id, split, frames, config.fps, config.backgrounds)
+    return sample_clip(seed, id, split, frames, config.fps, config.backgrounds, config.spread)
 
 
 class MovingShapesData(TaskDataModule):

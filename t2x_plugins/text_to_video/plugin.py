@@ -13,6 +13,7 @@ from t2x_core.rendering import caption_grid, to_uint8
 from t2x_core.types import Batch, Bucket, RenderedSamples
 from t2x_plugins.captioned.loss import LOSSES
 from t2x_plugins.shapes.motion_checker import score
+from t2x_plugins.text_to_video.clips import UNSCORED, ClipsData
 from t2x_plugins.text_to_video.conditioning import VideoConditioning
 from t2x_plugins.text_to_video.config import TextToVideoConfig
 from t2x_plugins.text_to_video.data import MovingShapesData
@@ -25,6 +26,8 @@ class TextToVideo(TaskPlugin[TextToVideoConfig]):
     config_class = TextToVideoConfig
 
     def data_module(self, config: TextToVideoConfig, context: DataContext) -> TaskDataModule:
+        if config.data.clips is not None:
+            return ClipsData(self.name, config.data.clips, context)
         assert config.data.shapes is not None  # DataConfig sees to it
         return MovingShapesData(self.name, config.data.shapes, context)
 
@@ -35,17 +38,20 @@ class TextToVideo(TaskPlugin[TextToVideoConfig]):
         return LOSSES[config.loss.weighting]
 
     def bucket(self, config: TextToVideoConfig) -> Bucket:
-        asked, data = config.sampling, config.data.shapes
-        assert data is not None
+        asked, data = config.sampling, config.data
         return Bucket(asked.frames or data.frames, asked.height or data.size, asked.width or data.size)
 
     def conditions(self, prompts: Sequence[str], config: TextToVideoConfig) -> Batch:
-        assert config.data.shapes is not None
-        fps = config.sampling.fps or config.data.shapes.fps[0]
+        fps = config.sampling.fps or config.data.fps
         return Batch(self.name, tuple(prompts), extra={"fps": torch.full((len(prompts),), fps)})
 
     def score(self, samples: Tensor, conditions: Batch) -> dict[str, float] | None:
-        """Share of clips that are as the caption says, by attribute, as the checker of the shapes world reads them."""
+        """Share of clips that are as the caption says, by attribute, as the checker of the shapes world reads them.
+
+        It knows nothing of other clips: None for what was sampled from the captions of one's own.
+        """
+        if UNSCORED in conditions.extra:
+            return None
         return score(to_uint8(samples).numpy(), conditions.captions, conditions.extra["fps"].tolist()) or None
 
     def render(self, samples: Tensor, conditions: Batch) -> RenderedSamples:

@@ -23,8 +23,9 @@ from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext
 from t2x_core.runs import find_run
 from t2x_core.types import SampleKey
+from t2x_plugins.captioned.config import ColumnsConfig
 from t2x_plugins.text_to_image import pictures
-from t2x_plugins.text_to_image.config import ColumnsConfig, PicturesConfig
+from t2x_plugins.text_to_image.config import PicturesConfig
 from t2x_plugins.text_to_image.pictures import PicturesData
 from t2x_plugins.text_to_image.plugin import TextToImage
 from tests.conftest import PICTURES as BLOCK

@@ -1,0 +1,197 @@
+"""Training on clips of one's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from t2x_core.errors import UserError
+from t2x_core.interfaces import DataContext
+from t2x_core.types import SampleKey
+from t2x_plugins.text_to_video.clips import UNSCORED, ClipsData
+from t2x_plugins.text_to_video.clips_config import ClipsConfig
+from tests.video.film_set import number_of, write_damaged, write_film
+
+SUFFIXES = (".mp4", ".webm", ".mov")
+
+
+def write_good(folder: Path, count: int, frames: int = 24) -> None:
+    """Films with captions, of two aspect ratios and two frame rates."""
+    for i in range(count):
+        size = (48, 64) if i % 2 else (64, 48)
+        file = write_film(folder / f"{i:02d}{SUFFIXES[i % 3]}", frames, 12 if i % 4 < 2 else 24, *size)
+        file.with_suffix(".txt").write_text(f"film number {i}\n")
+
+
+def data_of(folder: Path | None, batch: int = 4, **settings: object) -> ClipsData:
+    config = ClipsConfig(folder=folder, **{"size": 32, "frames": 8, "fps": 6, "max_bad_fraction": 0.3, **settings})
+    data = ClipsData("t", config, DataContext(seed=0, pixel_multiple=8, global_batch=batch))
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def key(id: int = 0, bucket: int = 0, step: int = 0) -> SampleKey:
+    return SampleKey("t", bucket, id, step, 0)
+
+
+def numbers(pixels: torch.Tensor) -> list[int]:
+    """Which frames (3, F, H, W) are."""
+    levels = ((pixels + 1) * 127.5).permute(1, 2, 3, 0).numpy()
+    return [number_of(frame) for frame in levels]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    write_good(folder, 14)
+    return folder
+
+
+def test_clips_come_in_buckets_at_their_frame_rate(good: Path) -> None:
+    data = data_of(good, frames=5, held_out=0.2)
+    source = data.train_source()
+    shapes = [(b.frames, b.height, b.width) for b in source.buckets()]
+    assert {frames for frames, *_ in shapes} == {5}
+    assert len(shapes) >= 2
+    starts = set()
+    for bucket, shape in enumerate(source.buckets()):
+        for id in range(shape.count):
+            sample = source[key(id, bucket, step=id)]
+            assert sample.pixels.shape == (3, 5, shape.height, shape.width)
+            found = numbers(sample.pixels)
+            number = int(sample.caption.split()[-1])
+            step = 2 if number % 4 < 2 else 4  # 12 or 24 frames a second, read at 6
+            assert np.diff(found).tolist() == [step] * 4, sample.caption
+            assert sample.extra["fps"] == 6
+            starts.add(found[0])
+    assert len(starts) > 2  # they begin anywhere
+    assert torch.equal(source[key(1, 0, 3)].pixels, source[key(1, 0, 3)].pixels)
+    conditions = data.val_conditions(3)
+    assert UNSCORED in conditions.extra
+    assert conditions.extra["fps"].tolist() == [6, 6, 6]
+
+
+def test_films_that_are_too_short_are_named_and_left_out(good: Path) -> None:
+    """At 24 frames a second 24 frames last less than a second: too short for 8 frames at 6 a second."""
+    data = data_of(good, max_bad_fraction=0.9)
+    named = data.context.quarantine.named("t")
+    assert len(named) == 6
+    assert all(reason == "lasts 0.958 s, less than the 1.17 s needed" for reason in named.values())
+    assert any(line.startswith("6 films are too short and are left out: 02.mov") for line in data.describe())
+    with pytest.raises(UserError, match=r"6 of 14 films cannot be read, more than a share of 0.3"):
+        data_of(good, max_bad_fraction=0.3)
+
+
+def test_each_film_gives_the_longest_clip_it_can(good: Path) -> None:
+    source = data_of(good, batch=2, frames=(4, 8)).train_source()
+    assert {bucket.frames for bucket in source.buckets()} == {4, 8}
+    for bucket, shape in enumerate(source.buckets()):
+        for id in range(shape.count):
+            sample = source[key(id, bucket)]
+            assert shape.frames == (8 if int(sample.caption.split()[-1]) % 4 < 2 else 4)
+
+
+def test_strides_and_pictures(good: Path, tmp_path: Path) -> None:
+    write_good(tmp_path, 6)
+    for i in range(6):
+        Image.new("RGB", (40, 40), (20 * i, 0, 0)).save(tmp_path / f"still_{i}.png")
+        (tmp_path / f"still_{i}.txt").write_text("a picture")
+    source = data_of(tmp_path, batch=2, frames=(1, 5), fps=None, stride=3, max_aspect_ratio=1).train_source()
+    frames = {bucket.frames: i for i, bucket in enumerate(source.buckets())}
+    assert source[key(0, frames[1])].caption == "a picture"
+    assert source[key(0, frames[1])].pixels.shape == (3, 1, 32, 32)
+    sample = source[key(0, frames[5])]
+    assert np.diff(numbers(sample.pixels)).tolist() == [3] * 4
+    assert sample.extra["fps"].item() == pytest.approx(4, rel=0.02) or sample.extra["fps"].item() == pytest.approx(
+        8, rel=0.02
+    )
+
+
+def test_a_manifest_with_several_captions(good: Path, tmp_path: Path) -> None:
+    rows = [{"video": f"{i:02d}{SUFFIXES[i % 3]}", "text": [f"a {i}", f"b {i}"]} for i in range(14) if i % 4 < 2]
+    (tmp_path / "films.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    from t2x_plugins.captioned.config import ColumnsConfig
+
+    columns = ColumnsConfig(path="video", captions="text")
+    data = data_of(good, manifest=tmp_path / "films.jsonl", columns=columns)
+    assert {data.train_source()[key(0, 0, step)].caption[0] for step in range(20)} == {"a", "b"}
+
+
+def test_a_film_that_breaks_later_is_replaced_by_another_of_its_bucket(tmp_path: Path) -> None:
+    write_good(tmp_path, 8, frames=40)
+    data = data_of(tmp_path, batch=2, max_aspect_ratio=1)
+    source = data.train_source()
+    broken = source.name(key(0))
+    (tmp_path / broken).write_bytes(b"")
+    sample = source[key(0)]
+    assert int(sample.caption.split()[-1]) != int(Path(broken).stem)
+    assert torch.equal(sample.pixels, source[key(0)].pixels)
+    assert data.context.quarantine.named("t") == {broken: "is empty"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fps": None}, "how frames are chosen is missing"),
+        ({"stride": 2}, "there are both stride and fps"),
+        ({"size": 30}, "30 pixels must be a multiple of 8"),
+        ({"frames": ()}, "name at least one number of frames"),
+        ({"folder": None}, "folder is missing"),
+    ],
+)
+def test_settings_that_cannot_be(good: Path, settings: dict, message: str) -> None:
+    with pytest.raises((UserError, ValueError), match=message):
+        data_of(**{"folder": good, **settings})
+
+
+def test_sixty_films_of_which_seven_are_bad(tmp_path: Path) -> None:
+    """A whole run: five damaged films and two that are too short are named, and nothing stalls."""
+    films = tmp_path / "films"
+    uneven = np.cumsum([0.0, *([0.04, 0.12] * 20)[:39]]).tolist()
+    for i in range(53):
+        kind = (".mp4", ".webm")[i % 2]
+        times = uneven if i % 10 == 3 else None
+        file = write_film(films / f"{i:02d}{kind}", 40, 12 if i % 4 < 2 else 24, 32, 32, times)
+        file.with_suffix(".txt").write_text(f"film {i}")
+    for i in range(2):
+        write_film(films / f"short_{i}.mp4", 6, 12, 32, 32).with_suffix(".txt").write_text("short")
+    bad = write_damaged(films)
+    for name in bad:
+        (films / name).with_suffix(".txt").write_text("bad")
+    command = [
+        *(sys.executable, "-m", "t2x_core.cli.main", "fit", "text_to_video/quickstart", "--folder", "run"),
+        *("tasks.text-to-video.data.shapes=null", f"tasks.text-to-video.data.clips.folder={films}"),
+        *("tasks.text-to-video.data.clips.size=16", "tasks.text-to-video.data.clips.fps=6"),
+        *("tasks.text-to-video.data.clips.frames=8", "tasks.text-to-video.data.clips.max_bad_fraction=0.15"),
+        *(
+            "backbone.width=32",
+            "backbone.depth=1",
+            "trainer.max_steps=12",
+            "trainer.global_batch=4",
+            "trainer.workers=2",
+        ),
+        *("watch.samples=2", "watch.final_score_samples=0", "diffusion.sampler.steps=2", "trainer.threads=1"),
+    ]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
+    named = {Path(row["file"]).name: row["reason"] for row in map(json.loads, lines)}
+    assert named.keys() == {*bad, "short_0.mp4", "short_1.mp4"}
+    for name, reason in bad.items():
+        assert named[name].startswith(reason)
+    assert named["short_0.mp4"] == "lasts 0.417 s, less than the 1.17 s needed"
+    assert "5 films cannot be read and are left out: broken.mp4 is damaged" in done.stdout
+    assert "2 films are too short and are left out: short_0.mp4 lasts 0.417 s" in done.stdout
+    assert "trained 12 steps" in done.stdout
+    assert list((tmp_path / "run" / "samples").glob("*.mp4"))
+    assert list((tmp_path / "run" / "samples").glob("*.gif"))

@@ -1,0 +1,105 @@
+"""The plugin, and its moving shapes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from t2x_core.errors import UserError
+from t2x_core.interfaces import DataContext
+from t2x_core.types import SampleKey
+from t2x_plugins.captioned.config import ConditioningConfig
+from t2x_plugins.shapes.motion import combinations
+from t2x_plugins.shapes.motion_captions import parse
+from t2x_plugins.text_to_video.conditioning import VideoConditioning, embed_rate
+from t2x_plugins.text_to_video.config import DataConfig, MovingShapesConfig, SamplingConfig, TextToVideoConfig
+from t2x_plugins.text_to_video.data import MovingShapesData
+from t2x_plugins.text_to_video.plugin import TextToVideo
+from tests.encoders.test_encoders import ByteWords, ByteWordsConfig
+
+PLUGIN = TextToVideo()
+
+
+def config(**settings: object) -> TextToVideoConfig:
+    return TextToVideoConfig(data=DataConfig(shapes=MovingShapesConfig(backgrounds=("black",), **settings)))
+
+
+def data(**settings: object) -> MovingShapesData:
+    made = PLUGIN.data_module(config(**settings), DataContext(seed=0, pixel_multiple=8))
+    assert isinstance(made, MovingShapesData)
+    return made
+
+
+def key(id: int, bucket: int = 0, step: int = 0) -> SampleKey:
+    return SampleKey("text-to-video", bucket, id, step, 0)
+
+
+def test_training_clips_are_what_their_captions_say_and_never_held_out() -> None:
+    source = data().train_source()
+    batch = source.collate([source[key(id)] for id in range(24)])
+    assert batch.pixels.shape == (24, 3, 8, 32, 32)
+    score = PLUGIN.score(batch.pixels, batch)
+    assert score["all"] == 1
+    assert set(batch.extra["fps"].tolist()) == {4, 8}
+    for caption in batch.captions:
+        words = parse(caption)
+        assert (words.shape, words.colour, words.motion) in combinations("train")
+    again = source[key(3, step=1)]
+    assert torch.equal(again.pixels, batch.pixels[3])
+
+
+def test_validation_clips_and_conditions_are_held_out() -> None:
+    module = data()
+    held_out = combinations("held_out")
+    for caption in (*module.val_conditions(8).captions, *(module.val_source()[key(id)].caption for id in range(8))):
+        words = parse(caption)
+        assert (words.shape, words.colour, words.motion) in held_out
+    assert module.val_conditions(8).captions == data().val_conditions(8).captions
+
+
+def test_pictures_are_clips_of_one_frame_in_a_bucket_of_their_own() -> None:
+    source = data(pictures=0.25, count=300).train_source()
+    clips, pictures = source.buckets()
+    assert (clips.frames, clips.count, pictures.frames, pictures.count) == (8, 300, 1, 100)
+    sample = source[key(5, bucket=1)]
+    assert sample.pixels.shape == (3, 1, 32, 32)
+    assert len(sample.caption.split()) == 2
+
+
+def test_what_else_is_asked_for() -> None:
+    asked = TextToVideoConfig(data=config().data, sampling=SamplingConfig(frames=4, fps=6, height=16))
+    bucket = PLUGIN.bucket(asked)
+    assert (bucket.frames, bucket.height, bucket.width) == (4, 16, 32)
+    assert PLUGIN.conditions(["a", "b"], asked).extra["fps"].tolist() == [6, 6]
+    assert PLUGIN.conditions(["a"], config()).extra["fps"].tolist() == [4]
+
+
+def test_frame_rates_are_told_and_stay_without_the_caption() -> None:
+    encoder = ByteWords(ByteWordsConfig(dim=16, depth=0))
+    adapter = VideoConditioning(ConditioningConfig(), 16, "text-to-video")
+    batch = data().val_conditions(4)
+    told = adapter(batch, encoder)
+    assert told.frames.shape == (4, 1, adapter.dims.frames)
+    assert torch.equal(adapter.null(told).frames, told.frames)
+    assert not torch.equal(adapter.null(told).text, told.text)
+    near, far = (embed_rate(torch.tensor(rates), 32) for rates in ([24.0, 25.0], [6.0, 24.0]))
+    assert (near[0] - near[1]).norm() < 0.2 * (far[0] - far[1]).norm()
+
+
+def test_mistakes() -> None:
+    with pytest.raises(UserError, match=r"24 frames at 4 a second are longer than 1\.8 seconds") as caught:
+        MovingShapesConfig(frames=24)
+    assert caught.value.key == "fps"
+    with pytest.raises(UserError, match="set shapes"):
+        DataConfig()
+    with pytest.raises(UserError, match="do not divide into patches"):
+        data(size=36)
+
+
+def test_samples_are_shown_moving_at_their_frame_rate() -> None:
+    module = data(fps=(8.0,))
+    source = module.val_source()
+    batch = source.collate([source[key(id)] for id in range(4)])
+    rendered = PLUGIN.render(batch.pixels, batch)
+    assert len(rendered.frames) == 8
+    assert rendered.fps == 8
