@@ -34,7 +34,7 @@ def needed(tmp_path):
     for i in range(6):
         write_object(tmp_path / "objects" / f"thing_{i}", 4)
     settings = {OWN: [f"{PICTURES}.folder={tmp_path / 'pictures'}"]}
-    settings |= dict.fromkeys(OWN_OBJECTS, [f"{OBJECTS}.folder={tmp_path / 'objects'}"])
+    settings |= {name: [f"{OBJECTS}.folder={tmp_path / 'objects'}"] for name in OWN_OBJECTS}
     return lambda name: settings.get(name, [])
 
 
