@@ -122,7 +122,8 @@ class Conditioning(_TensorRecord):
     frames: Tensor | None = None
     """(B, F, Df), added to the tokens of a frame after a projection (camera), or (B, 1, Df), of all (frame rate)."""
     concat: Tensor | None = None
-    """(B, Cc, F, H, W), joined to the latents on the channel axis (first frame, depth, mask)."""
+    """(B, Cc, F, H, W), joined to the latents on the channel axis (first frame, depth, mask); what is smooth (rays) may
+    have another height and width, and is interpolated."""
     frame_axis: FrameAxis = FrameAxis()
     """What the frames are to each other: the same for all samples of a batch."""
 

@@ -35,6 +35,13 @@ TINY = (f"{SHAPES}.size=16", f"{SHAPES}.val_count=6", *TINY_MODEL)
 """Overrides of recipes on the shapes world."""
 TINY_PICTURES = (f"{PICTURES}.size=32", "trainer.accelerator=cpu", "trainer.precision=32-true", *TINY_MODEL)
 """Overrides of `text_to_image/folder`, which also wants the folder."""
+TURNTABLES, OBJECTS = "tasks.text-to-multiview.data.turntables", "tasks.text-to-multiview.data.objects"
+CPU = ("trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.workers=0")
+TINY_VIEWS = ("backbone.patch_size=4", "backbone.window=auto", *CPU, *TINY_MODEL)
+TINY_TURNTABLES = (f"{TURNTABLES}.size=16", f"{TURNTABLES}.views=3", f"{TURNTABLES}.val_count=6", *TINY_VIEWS)
+"""Overrides of recipes on turntables of solids."""
+TINY_OBJECTS = (f"{OBJECTS}.size=16", f"{OBJECTS}.views=4", *TINY_VIEWS)
+"""Overrides of recipes on objects of one's own, which also want the folder."""
 
 
 @pytest.fixture(autouse=True)

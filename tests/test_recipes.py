@@ -11,8 +11,9 @@ from t2x_core.cli.main import main
 from t2x_core.generation import T2XPipeline
 from t2x_core.recipe import dump_yaml, list_recipes, to_plain
 from t2x_core.runs import find_run
-from tests.conftest import PICTURES, TINY, TINY_PICTURES
+from tests.conftest import OBJECTS, PICTURES, TINY, TINY_OBJECTS, TINY_PICTURES, TINY_TURNTABLES
 from tests.data.picture_set import write_good
+from tests.text_to_multiview.test_objects import write_object
 
 NAMES = [name for name, _ in list_recipes()]
 
@@ -23,13 +24,27 @@ def test_the_quickstart_ships():
 
 
 OWN = "text_to_image/folder"
+OWN_OBJECTS = ("text_to_multiview/objects", "text_to_multiview/24_views_512")
 
 
 @pytest.fixture
 def needed(tmp_path):
     """Recipe → settings that it does not run without."""
     write_good(tmp_path / "pictures", 24)
-    return lambda name: [f"{PICTURES}.folder={tmp_path / 'pictures'}"] if name == OWN else []
+    for i in range(6):
+        write_object(tmp_path / "objects" / f"thing_{i}", 4)
+    settings = {OWN: [f"{PICTURES}.folder={tmp_path / 'pictures'}"]}
+    settings |= {name: [f"{OBJECTS}.folder={tmp_path / 'objects'}"] for name in OWN_OBJECTS}
+    return lambda name: settings.get(name, [])
+
+
+def tiny_of(name):
+    """Overrides with which a recipe trains in seconds."""
+    if name in OWN_OBJECTS:
+        return TINY_OBJECTS
+    if name.startswith("text_to_multiview/"):
+        return TINY_TURNTABLES
+    return TINY_PICTURES if name == OWN else TINY
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -42,7 +57,7 @@ def test_a_resolved_recipe_resolves_to_itself(name, needed, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_trains(name, needed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    settings = [*(TINY_PICTURES if name == OWN else TINY), *needed(name)]
+    settings = [*tiny_of(name), *needed(name)]
     assert main(["fit", name, *settings]) == 0
     printed = capsys.readouterr().out
     run = find_run(name.split("/")[-1])

@@ -172,8 +172,12 @@ def fit_parts(conditioning: Conditioning, dims: ConditioningDims, latents: Tenso
 
     What is less wide is filled up with zeros, so that it uses the first rows of its projection. An absent part stays
     away, with its layers; only `concat` becomes zeros, since the patch embedding is one matrix for it and the latents.
+    A `concat` of another height and width (rays: an adapter knows no codec) is brought to those of the latents.
     """
     fitted: dict[str, Any] = {}
+    if conditioning.concat is not None and conditioning.concat.shape[2:] != latents.shape[2:]:
+        concat = F.interpolate(conditioning.concat, latents.shape[2:], mode="trilinear")  # cell centres stay in place
+        conditioning = replace(conditioning, concat=concat)
     for part, axis in (("text", -1), ("vector", -1), ("frames", -1), ("concat", 1)):
         value, size = getattr(conditioning, part), getattr(dims, part)
         found = 0 if value is None else value.shape[axis]

@@ -1,0 +1,63 @@
+"""From captions and cameras to what the backbone is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from t2x_core.interfaces import ConditioningAdapter, TextEncoder
+from t2x_core.types import Batch, Conditioning, FrameAxis
+from t2x_plugins.captioned.conditioning import TextConditioning
+from t2x_plugins.text_to_multiview.cameras import Cameras
+from t2x_plugins.text_to_multiview.config import ViewConditioningConfig, ViewsConfig
+
+HARMONICS = 4
+"""Of the azimuth: the k-th goes round k times in a turn."""
+FEATURES = 2 * HARMONICS + 4
+"""Numbers that name a camera: sines and cosines of azimuth and elevation, logs of the distance and of tan(fov/2)."""
+EMBEDDING = 128
+"""Df, width of a view's embedding."""
+RAYS = 64
+"""Rays are cast through a grid of RAYS × RAYS cells; the backbone brings them to the size of the latents."""
+
+
+def camera_features(cameras: Cameras) -> Tensor:
+    """(…, F, FEATURES) of cameras (…, F)."""
+    azimuth, elevation, distance = cameras.angles()
+    turns = torch.deg2rad(azimuth).unsqueeze(-1) * torch.arange(1, HARMONICS + 1, device=azimuth.device)
+    level = torch.deg2rad(elevation)
+    half = torch.tan(torch.deg2rad(cameras.fov) / 2).log().unsqueeze(-1).expand_as(distance)
+    others = torch.stack((level.sin(), level.cos(), distance.log(), half), -1)
+    return torch.cat((turns.sin(), turns.cos(), others), -1)
+
+
+class ViewConditioning(ConditioningAdapter):
+    """The caption's tokens, and the camera of each view. "No caption" keeps the cameras: guidance is of the text."""
+
+    def __init__(self, config: ViewConditioningConfig, views: ViewsConfig, text_dim: int, task: str) -> None:
+        super().__init__()
+        self.text = TextConditioning(config, text_dim, task)
+        self.views, self.camera = views, config.camera
+        self.embed: nn.Module | None = None
+        if config.camera == "embedding":
+            self.embed = nn.Sequential(nn.Linear(FEATURES, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
+            self.dims = replace(self.text.dims, frames=EMBEDDING)
+        else:
+            self.dims = replace(self.text.dims, concat=6)
+
+    def forward(self, batch: Batch, text_encoder: TextEncoder | None) -> Conditioning:
+        told = self.text(batch, text_encoder)
+        cameras = Cameras(batch.extra["cameras"], batch.extra["fov"])  # (B, F, 4, 4)
+        window = cameras.poses.shape[1] if self.views.window == "all" else self.views.window
+        return replace(
+            told,
+            frames=None if self.embed is None else self.embed(camera_features(cameras)),  # (B, F, Df)
+            concat=cameras.pluecker(RAYS) if self.embed is None else None,  # (B, 6, F, RAYS, RAYS)
+            frame_axis=FrameAxis(window=window, circular=self.views.circular, numbered=False),
+        )
+
+    def null(self, conditioning: Conditioning) -> Conditioning:
+        told = self.text.null(conditioning)
+        return replace(conditioning, text=told.text, text_mask=told.text_mask, vector=told.vector)

@@ -1,0 +1,92 @@
+"""Captioned turntables of the world of solids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from t2x_core.data import stack
+from t2x_core.errors import UserError
+from t2x_core.interfaces import DataContext, Source, TaskDataModule
+from t2x_core.types import Batch, Bucket, Sample, SampleKey
+from t2x_plugins.shapes.scene import keyed_random
+from t2x_plugins.shapes.solids import describe, phrase, render, sample_scene
+from t2x_plugins.text_to_multiview.cameras import Cameras
+from t2x_plugins.text_to_multiview.config import TurntablesConfig
+
+
+def draw_turntable(config: TurntablesConfig, *words: str | int) -> Cameras:
+    """A turntable from the ranges of the settings, drawn by `words`; float64."""
+    rng = keyed_random("turntable", *words)
+    azimuth, elevation, distance = (
+        low + (high - low) * rng.random() for low, high in (config.azimuth, config.elevation, config.distance)
+    )
+    return Cameras.turntable(config.views, azimuth, elevation, distance, config.fov)
+
+
+class TurntableSource(Source):
+    """Scenes made from their number; the cameras and the words of the caption come from the key, so a scene is seen
+    from many sides and told in many ways."""
+
+    def __init__(self, config: TurntablesConfig, seed: int, split: Literal["train", "held_out"]) -> None:
+        self.config, self.seed, self.split = config, seed, split
+        self.count = config.count if split == "train" else config.val_count
+
+    def buckets(self) -> Sequence[Bucket]:
+        config = self.config
+        return [Bucket(config.views, config.size, config.size, self.count)]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        config, place = self.config, (key.attempt, key.step, key.slot)
+        scene = sample_scene(self.seed, key.id, self.split, config.two_solids)
+        cameras = draw_turntable(config, self.seed, *place)
+        words = keyed_random(self.seed, "turntable caption", *place)
+        caption = phrase(describe(scene, words, config.omit), words)
+        views = torch.from_numpy(render(scene, cameras.poses.numpy(), config.fov, config.size))  # (F, H, W, 3) uint8
+        return Sample(key, views.permute(3, 0, 1, 2).float() / 127.5 - 1, caption, cameras.extra())
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        return stack(samples)
+
+
+class TurntablesData(TaskDataModule):
+    """The world of solids as training data; its validation set holds combinations that training never shows."""
+
+    def __init__(self, task: str, config: TurntablesConfig, context: DataContext) -> None:
+        super().__init__()
+        if config.size % context.pixel_multiple:
+            raise UserError(
+                f"views of {config.size} pixels do not divide into patches of {context.pixel_multiple}",
+                key="data.turntables.size",
+                hint=f"take a multiple of {context.pixel_multiple}",
+            )
+        self.task, self.config, self.context = task, config, context
+
+    def describe(self) -> Sequence[str]:
+        config = self.config
+        return [
+            f"turntables of solids, {config.count} scenes, {config.views} views of {config.size}×{config.size}, "
+            f"{config.val_count} held out"
+        ]
+
+    def train_source(self) -> Source:
+        return TurntableSource(self.config, self.context.seed, "train")
+
+    def val_source(self) -> Source:
+        return TurntableSource(self.config, self.context.seed, "held_out")
+
+    def val_conditions(self, count: int) -> Batch:
+        """Held-out scenes, single ones and pairs as in training, in paraphrases, each from a turntable of its own."""
+        texts, turntables = [], []
+        for i in range(count):
+            words = keyed_random(self.context.seed, "turntable condition", i)
+            scene = sample_scene(self.context.seed, i, "held_out", self.config.two_solids)
+            texts.append(phrase(describe(scene, words), words))
+            turntables.append(draw_turntable(self.config, self.context.seed, "condition", i).extra())
+        extra = {name: torch.stack([table[name] for table in turntables]) for name in turntables[0]}
+        return Batch(self.task, tuple(texts), extra=extra)

@@ -1,0 +1,83 @@
+"""The task text-to-multiview."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from t2x_core.interfaces import ConditioningAdapter, DataContext, Loss, TaskDataModule, TaskPlugin
+from t2x_core.plugins import hookimpl
+from t2x_core.rendering import caption_grid, to_uint8
+from t2x_core.types import Batch, Bucket, RenderedSamples
+from t2x_plugins.captioned.loss import LOSSES
+from t2x_plugins.shapes.solids import score
+from t2x_plugins.text_to_multiview.cameras import Cameras
+from t2x_plugins.text_to_multiview.conditioning import ViewConditioning
+from t2x_plugins.text_to_multiview.config import TextToMultiviewConfig
+from t2x_plugins.text_to_multiview.data import TurntablesData
+from t2x_plugins.text_to_multiview.objects import UNSCORED, ObjectsData
+
+TURN_SECONDS = 2.4
+"""How long a whole turn takes in an animation."""
+STRIP_PIXELS = 64
+"""Least size of a view in the still picture."""
+
+
+class TextToMultiview(TaskPlugin[TextToMultiviewConfig]):
+    """Views of one object or scene, from a caption and cameras; the views stand on the F axis."""
+
+    name = "text-to-multiview"
+    config_class = TextToMultiviewConfig
+    separate_frames = True
+
+    def data_module(self, config: TextToMultiviewConfig, context: DataContext) -> TaskDataModule:
+        data = config.data
+        if data.objects is not None:
+            return ObjectsData(self.name, data.objects, context)
+        assert data.turntables is not None  # DataConfig sees to it
+        return TurntablesData(self.name, data.turntables, context)
+
+    def adapter(self, config: TextToMultiviewConfig, text_dim: int) -> ConditioningAdapter:
+        return ViewConditioning(config.conditioning, config.views, text_dim, self.name)
+
+    def loss(self, config: TextToMultiviewConfig) -> Loss:
+        return LOSSES[config.loss.weighting]
+
+    def bucket(self, config: TextToMultiviewConfig) -> Bucket:
+        asked = config.data.asked(config.sampling)
+        return Bucket(asked.views, asked.size, asked.size)
+
+    def conditions(self, prompts: Sequence[str], config: TextToMultiviewConfig) -> Batch:
+        """All prompts are seen from the turntable that `config.sampling` asks for."""
+        asked = config.data.asked(config.sampling)
+        cameras = Cameras.turntable(asked.views, asked.azimuth, asked.elevation, asked.distance, asked.fov)
+        extra = {name: part.expand(len(prompts), *part.shape) for name, part in cameras.extra().items()}
+        return Batch(self.name, tuple(prompts), extra=extra)
+
+    def score(self, samples: Tensor, conditions: Batch) -> dict[str, float] | None:
+        """Share of samples that the checker of solids finds as the caption and the cameras say, by attribute.
+
+        It knows nothing of other objects: None for what was sampled from the captions of one's own.
+        """
+        if UNSCORED in conditions.extra:
+            return None
+        poses, fov = conditions.extra["cameras"].cpu().numpy(), conditions.extra["fov"].cpu().numpy()
+        return score(to_uint8(samples).numpy(), conditions.captions, poses, fov) or None
+
+    def render(self, samples: Tensor, conditions: Batch) -> RenderedSamples:
+        """An animation in which the samples turn, and a picture with a row of views for each."""
+        views = samples.shape[2]
+        turning = caption_grid(samples, conditions.captions, fps=views / TURN_SECONDS)
+        if views == 1:
+            return turning
+        scale = -(-STRIP_PIXELS // samples.shape[-1])
+        large = samples.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+        rows = large.permute(0, 1, 3, 2, 4).flatten(3).unsqueeze(2)  # (B, 3, 1, H, F·W)
+        still = caption_grid(rows, conditions.captions, columns=1).frames[0]
+        return RenderedSamples(turning.frames, turning.fps, still)
+
+
+@hookimpl
+def t2x_register_tasks() -> Sequence[TextToMultiview]:
+    return [TextToMultiview()]
