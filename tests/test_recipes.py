@@ -11,9 +11,20 @@ from t2x_core.cli.main import main
 from t2x_core.generation import T2XPipeline
 from t2x_core.recipe import dump_yaml, list_recipes, to_plain
 from t2x_core.runs import find_run
-from tests.conftest import OBJECTS, PICTURES, TINY, TINY_OBJECTS, TINY_PICTURES, TINY_TURNTABLES
+from tests.conftest import (
+    CLIPS,
+    OBJECTS,
+    PICTURES,
+    TINY,
+    TINY_CLIPS,
+    TINY_MOVING,
+    TINY_OBJECTS,
+    TINY_PICTURES,
+    TINY_TURNTABLES,
+)
 from tests.data.picture_set import write_good
 from tests.text_to_multiview.test_objects import write_object
+from tests.video.film_set import write_film
 
 NAMES = [name for name, _ in list_recipes()]
 
@@ -24,6 +35,7 @@ def test_the_quickstart_ships():
 
 
 OWN = "text_to_image/folder"
+OWN_CLIPS = ("text_to_video/clips", "text_to_video/clips_512")
 OWN_OBJECTS = ("text_to_multiview/objects", "text_to_multiview/24_views_512")
 
 
@@ -33,8 +45,12 @@ def needed(tmp_path):
     write_good(tmp_path / "pictures", 24)
     for i in range(6):
         write_object(tmp_path / "objects" / f"thing_{i}", 4)
+    for i in range(6):
+        write_film(tmp_path / "clips" / f"{i}.mp4").with_suffix(".txt").write_text("a clip")
     settings = {OWN: [f"{PICTURES}.folder={tmp_path / 'pictures'}"]}
+    one_device = ("trainer.devices=1", "trainer.strategy=auto")
     settings |= {name: [f"{OBJECTS}.folder={tmp_path / 'objects'}"] for name in OWN_OBJECTS}
+    settings |= {name: [f"{CLIPS}.folder={tmp_path / 'clips'}", *one_device] for name in OWN_CLIPS}
     return lambda name: settings.get(name, [])
 
 
@@ -42,6 +58,10 @@ def tiny_of(name):
     """Overrides with which a recipe trains in seconds."""
     if name in OWN_OBJECTS:
         return TINY_OBJECTS
+    if name in OWN_CLIPS:
+        return TINY_CLIPS
+    if name.startswith("text_to_video/"):
+        return TINY_MOVING
     if name.startswith("text_to_multiview/"):
         return TINY_TURNTABLES
     return TINY_PICTURES if name == OWN else TINY
@@ -65,7 +85,7 @@ def test_a_recipe_trains(name, needed, tmp_path, monkeypatch, capsys):
     assert f"t2x sample {run}" in printed
     for file in ("recipe.yaml", "environment.json", "log.txt", "checkpoints/best.json"):
         assert (run / file).is_file(), file
-    assert list((run / "samples").glob("*_0000002.png"))
+    assert list((run / "samples").glob("*_0000002.gif" if name.startswith("text_to_video/") else "*_0000002.png"))
     assert list((run / "tensorboard").glob("events*"))
     assert json.loads((run / "environment.json").read_text())["versions"]["torch"]
     assert to_plain(load_assembly(str(run / "recipe.yaml"), []).recipe) == to_plain(
