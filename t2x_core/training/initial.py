@@ -126,10 +126,8 @@ def open_start(init_from: str, assembly: Assembly, module: T2XModule) -> Start:
         found = match(own, {name: tensor.shape for name, tensor in weights.items()})
         start = Start(place.absolute(), weights, own, found, _other_settings(place, assembly))
         if not found.loaded:
-            lists = (_listed("", names, lambda n: "") for names in (found.fresh, found.reshaped))
-            names = ", ".join(line.strip() for some in lists for line in list(some)[:2])
-            hint = "it is another model; see its recipe.yaml, or take init_from away"
-            raise UserError(f"nothing in {place} has a name and shape of this model's ({names} …)", hint=hint)
+            example = next(iter(weights), "nothing at all")
+            raise UserError(f"no weight in {place} fits this model by name and shape; {example} is in it, for example")
         return start
 
 

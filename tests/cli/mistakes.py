@@ -35,6 +35,8 @@ trainer:
   threads: 1
 watch: {samples: 2, score_samples: 2, final_score_samples: 2, checkpoint_every: 2}
 """
+FOREIGN = b'\x45\0\0\0\0\0\0\0{"unet.conv.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}\0\0\0\0'
+"""A safetensors file with a weight of another model."""
 RUN = "runs/mine/first"
 """Folder of the run that stands in the folder of each mistake."""
 
@@ -137,7 +139,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("weights of a recipe that has no run", "fit mine.yaml init_from=mien", 'command line: init_from: there is no run "mien"; did you mean "mine"?'),
         Mistake("weights of a run that has saved none", "fit mine.yaml init_from=x", "command line: init_from: x has no checkpoint; the run has not saved one yet", files={"x/recipe.yaml": VALID}, slow=True),
         Mistake("weights from a damaged file", "fit mine.yaml init_from=x", "command line: init_from: x/model.safetensors is damaged: Error while deserializing header: header too small", files={"x/recipe.yaml": VALID, "x/model.safetensors": "no"}, slow=True),
-        Mistake("weights of which none fits", "fit mine.yaml init_from=runs/mine/first backbone.width=48 text_encoder.dim=32 backbone.patch_size=2", "?", slow=True),
+        Mistake("weights of something else", "fit mine.yaml init_from=x", "command line: init_from: no weight in x fits this model by name and shape; unet.conv.weight is in it, for example", files={"x/recipe.yaml": VALID, "x/model.safetensors": FOREIGN}, slow=True),
         Mistake("two kinds of data", "fit mine.yaml 'tasks.text-to-image.data.pictures={folder: photos}'", "mine.yaml:4: tasks.text-to-image.data: there are both shapes and pictures; write shapes: null, or pictures: null"),
         Mistake("a folder of pictures that is not there", "fit mine.yaml 'tasks.text-to-image.data={shapes: null, pictures: {folder: photos, size: 16}}'", "command line: tasks.text-to-image.data.pictures.folder: there is no folder photos", slow=True),
     ],
