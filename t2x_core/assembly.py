@@ -75,7 +75,7 @@ def load_assembly(recipe: str, overrides: Sequence[str]) -> Assembly:
 
 
 def build_module(assembly: Assembly) -> T2XModule:
-    """The module of a recipe, with the weights that its seed gives. What is frozen keeps them."""
+    """The module of a recipe, with the weights that its seed gives."""
     recipe, blame = assembly.recipe, assembly.composed.blame
     adapters, losses = {}, {}
     with torch.random.fork_rng(devices=[]):
@@ -107,7 +107,7 @@ def build_module(assembly: Assembly) -> T2XModule:
             seed=recipe.seed,
         )
     with blame("optimizer"):
-        freeze(module.trainable(), recipe.optimizer.freeze)
+        module.frozen = freeze(module.trainable(), recipe.optimizer.freeze)
     return module
 
 

@@ -27,12 +27,12 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from t2x_core.errors import UserError
+from t2x_core.runs import CHECKPOINT_FILE as INDEX
 from t2x_core.sharding import first_row, is_written_by, local
 
 log = logging.getLogger("t2x")
 
 FOLDER = "checkpoints"
-INDEX = "index.json"
 BEST = "best.json"
 FORMAT = 1
 

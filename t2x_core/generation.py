@@ -10,22 +10,20 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from t2x_core import keyed
 from t2x_core.assembly import Assembly, build_module, load_assembly
-from t2x_core.checkpoint import materialize, open_checkpoint
+from t2x_core.checkpoint import materialize
 from t2x_core.diffusion import SAMPLERS, grid, guided
 from t2x_core.errors import UserError
 from t2x_core.module import T2XModule, check_shapes
 from t2x_core.recipe import SamplerConfig, dump_yaml, to_plain
 from t2x_core.rendering import to_uint8
-from t2x_core.runs import RECIPE_FILE
+from t2x_core.runs import MODEL_FILE, RECIPE_FILE
 from t2x_core.types import Batch, Bucket, RenderedSamples
-
-MODEL_FILE = "model.safetensors"
+from t2x_core.weights import open_weights
 
 
 @torch.no_grad()
@@ -111,12 +109,11 @@ class T2XPipeline:
         folder = Path(run)
         if not (folder / RECIPE_FILE).is_file():
             raise UserError(f"{folder} is no run: it has no {RECIPE_FILE}")
-        exported = (folder / MODEL_FILE).is_file()
-        file, weights = _read_exported(folder / MODEL_FILE) if exported else _read_average(folder, checkpoint)
+        file, weights = open_weights(folder, checkpoint)
         assembly = load_assembly(str(folder / RECIPE_FILE), [])
         module = build_module(assembly)
-        check_shapes({name: p.shape for name, p in module.trainable()}, weights, where=str(file))
-        module.load_state_dict(weights, strict=False)
+        check_shapes({name: p.shape for name, p in module.saved()}, weights, where=str(file))
+        module.load_state_dict(materialize(weights), strict=False)
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             torch.empty(0, device=chosen)
@@ -129,7 +126,7 @@ class T2XPipeline:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECIPE_FILE).write_text(dump_yaml(to_plain(self.assembly.recipe)))
-        weights = {name: p.detach().cpu().contiguous() for name, p in self.module.trainable()}
+        weights = {name: p.detach().cpu().contiguous() for name, p in self.module.saved()}
         save_file(weights, folder / MODEL_FILE, metadata={"format": "pt", "t2x": json.dumps({"ema": True})})
 
     def __call__(
@@ -180,17 +177,3 @@ class T2XPipeline:
         """Samples as the task shows them: a grid with captions, an animation …"""
         plugin, _ = self.assembly.task(samples.conditions.task)
         return plugin.render(samples.pixels, samples.conditions)
-
-
-def _read_average(run: Path, which: str) -> tuple[Path, dict[str, Tensor]]:
-    file, content = open_checkpoint(run, which)
-    if "ema" not in content:
-        raise UserError(f"{file} holds no averaged weights")
-    return file, materialize(content["ema"]["weights"])
-
-
-def _read_exported(file: Path) -> tuple[Path, dict[str, Tensor]]:
-    try:
-        return file, load_file(file)
-    except SafetensorError as error:
-        raise UserError(f"{file} is damaged: {error}") from error

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from t2x_core import keyed
 from t2x_core.backbone import PTDiT
+from t2x_core.checkpoint import StoredTensor
 from t2x_core.data.mixture import VAL_STEP
 from t2x_core.diffusion import RectifiedFlow, logit_normal, shift
 from t2x_core.errors import UserError
@@ -45,7 +46,7 @@ class T2XModule(L.LightningModule):
         seed: of the recipe.
     """
 
-    strict_loading = False  # frozen parts are never in a checkpoint; `on_load_checkpoint` is strict about the rest
+    strict_loading = False  # parts that come frozen are in no checkpoint; `on_load_checkpoint` is strict about the rest
 
     def __init__(
         self,
@@ -69,6 +70,8 @@ class T2XModule(L.LightningModule):
         self.path = RectifiedFlow(diffusion.prediction)
         self.diffusion, self.optimizer_config = diffusion, optimizer
         self.max_steps, self.seed = max_steps, seed
+        self.frozen: frozenset[str] = frozenset()
+        """Names of parameters that `optimizer.freeze` keeps from being trained."""
         self.gradient_parts: tuple[str, ...] = ()
         """Names of the parts of the network whose gradients are measured."""
         self.gate: StepGate | None = None
@@ -160,8 +163,12 @@ class T2XModule(L.LightningModule):
         return self.path.velocity(output, latents, t)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What the optimizer, the average and the checkpoints cover."""
+        """What the optimizer and the average cover."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
+    def saved(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What checkpoints hold: all that is trained, and what the recipe froze by name."""
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad or name in self.frozen)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.trainable(), self.optimizer_config)
@@ -176,14 +183,16 @@ class T2XModule(L.LightningModule):
             self.gate(self.gradient_squares)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        names = {name for name, _ in self.trainable()}
+        names = {name for name, _ in self.saved()}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_shapes({name: p.shape for name, p in self.trainable()}, checkpoint["state_dict"])
+        check_shapes({name: p.shape for name, p in self.saved()}, checkpoint["state_dict"])
 
 
-def check_shapes(wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor], where: str | None = None) -> None:
+def check_shapes(
+    wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor | StoredTensor], where: str | None = None
+) -> None:
     """Raises UserError, naming up to three tensors, if a checkpoint (the file `where`) is one of another model."""
     problems = [f"{name} is missing" for name in wanted if name not in found]
     problems += [f"{name} is not of this model" for name in found if name not in wanted]

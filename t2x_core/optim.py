@@ -65,8 +65,8 @@ def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: Optimizer
     return Lion(built, lr=config.lr, betas=config.betas)
 
 
-def freeze(named: Iterable[tuple[str, nn.Parameter]], patterns: Sequence[str]) -> None:
-    """Takes `requires_grad` from those of the parameters whose name fits a pattern.
+def freeze(named: Iterable[tuple[str, nn.Parameter]], patterns: Sequence[str]) -> frozenset[str]:
+    """Takes `requires_grad` from those of the parameters whose name fits a pattern; returns their names.
 
     Raises:
         UserError: with the key `freeze`; a pattern fits none of them, or nothing is left to train.
@@ -83,6 +83,7 @@ def freeze(named: Iterable[tuple[str, nn.Parameter]], patterns: Sequence[str]) -
     for name, parameter in named:
         if name in frozen:
             parameter.requires_grad_(False)
+    return frozenset(frozen)
 
 
 def state_bytes(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> int:

@@ -8,6 +8,8 @@ from t2x_core.errors import UserError, did_you_mean
 
 RECIPE_FILE = "recipe.yaml"
 """A run's folder is one that holds this: the resolved recipe."""
+MODEL_FILE, CHECKPOINT_FILE = "model.safetensors", "index.json"
+"""What an exported folder holds beside a recipe; what a checkpoint's folder holds."""
 
 
 def find_run(name: str, root: Path = Path("runs")) -> Path:
@@ -31,3 +33,14 @@ def find_run(name: str, root: Path = Path("runs")) -> Path:
     recipes = [folder.name for folder in root.glob("*") if folder.is_dir()]
     hint = did_you_mean(name, recipes) or hint
     raise UserError(f'there is no run "{name}"', where="command line", hint=hint)
+
+
+def find_start(init_from: str, root: Path = Path("runs")) -> Path:
+    """What a recipe's `init_from` names: a run as `find_run` finds it, an exported folder, or a checkpoint's folder."""
+    given = Path(init_from).expanduser()
+    if (given / CHECKPOINT_FILE).is_file():
+        return given
+    try:
+        return find_run(str(given), root)
+    except UserError as error:  # which takes the name for one from the command line
+        raise UserError(error.message, key="init_from", hint=error.hint) from error

@@ -12,7 +12,8 @@ from typing import Any
 
 from t2x_core.cli.recipe_arguments import add_recipe, check_early
 from t2x_core.errors import UserError
-from t2x_core.runs import find_run
+from t2x_core.recipe import compose
+from t2x_core.runs import find_run, find_start
 
 STARTED = time.perf_counter()
 """When the command began, to tell how long it took to the first step."""
@@ -37,12 +38,16 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = check_early(arguments)
     if arguments.resume and recipe is not None:
         find_run(arguments.resume, recipe.watch.runs_dir)
+    if arguments.resume is None and recipe is not None and recipe.init_from is not None:
+        with compose(arguments.recipe, arguments.overrides).blame(""):
+            find_start(recipe.init_from, recipe.watch.runs_dir)
 
     from t2x_core import quarantine
     from t2x_core.assembly import build_data, build_module, load_assembly
     from t2x_core.training import fit, parallel, preflight, run_folder
     from t2x_core.training.callbacks.progress import minutes
     from t2x_core.training.failure import explain
+    from t2x_core.training.initial import open_start
     from t2x_core.training.launch import check_launch
     from t2x_core.training.log import start_log
 
@@ -54,12 +59,15 @@ def run(arguments: argparse.Namespace) -> int:
     module = build_module(assembly)  # all this before there is a folder: what cannot be built leaves none behind
     data = build_data(assembly, module)
     data.check()
+    start = None
+    if assembly.recipe.init_from is not None and arguments.resume is None and (launch.by != "t2x" or launch.rank == 0):
+        start = open_start(assembly.recipe.init_from, assembly, module)  # the first rank tells the others by the folder
     if arguments.dry_run:
         run_folder.check_root(assembly.recipe.watch.runs_dir)
-        print("\n".join(preflight.rehearse(assembly, module, data)))
+        print("\n".join([*(start.describe() if start else []), *preflight.rehearse(assembly, module, data)]))
         return 0
     parallel.connect(launch, cpu=assembly.recipe.trainer.accelerator == "cpu")
-    folder = Path(parallel.agree_on(launch, lambda: str(_folder(arguments, assembly))))
+    folder = Path(parallel.agree_on(launch, lambda: str(_folder(arguments, assembly, start))))
     with run_folder.locked(folder) if launch.rank == 0 else nullcontext():
         console = start_log(folder / run_folder.LOG, quiet=launch.rank > 0)
         try:
@@ -84,8 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _folder(arguments: argparse.Namespace, assembly: Any) -> Path:
-    """The run's folder, made or found."""
+def _folder(arguments: argparse.Namespace, assembly: Any, start: Any) -> Path:
+    """The run's folder, made or found. Its recipe names the very checkpoint that it starts from."""
     from t2x_core.assembly import load_assembly
     from t2x_core.recipe import find_recipe, to_plain
     from t2x_core.training import run_folder
@@ -95,7 +103,7 @@ def _folder(arguments: argparse.Namespace, assembly: Any) -> Path:
     name = run_folder.recipe_name(find_recipe(arguments.recipe))
     if arguments.resume is None:
         folder = run_folder.new_run(root, name, arguments.folder)
-        run_folder.write_run(folder, plain)
+        run_folder.write_run(folder, {**plain, "init_from": str(start.place) if start else None})
     else:
         folder = find_run(arguments.resume or name, root)
         own = load_assembly(str(folder / run_folder.RECIPE_FILE), [])

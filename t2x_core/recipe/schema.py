@@ -179,7 +179,7 @@ class OptimizerConfig:
     clip_norm: Positive | None = 1.0
     """Largest norm of the whole gradient; a longer one is scaled down; `null`: no clipping."""
     freeze: list[str] = field(default_factory=list)
-    """Names of parameters that keep the values they begin with, such as "text_encoder.*"; not saved, not averaged."""
+    """Names of parameters that keep the values they begin with, such as "text_encoder.*"; saved, not averaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,6 +306,8 @@ class Recipe:
     """Whether CUDA kernels that could give other last digits on a second run are refused; slower."""
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     """Arithmetic of float32 matrix products on a GPU: `highest` is float32, `high` TF32, `medium` bfloat16."""
+    init_from: str | None = None
+    """Weights to begin with: a run, a recipe's newest run, a checkpoint or an exported folder; `null`: random ones."""
     tasks: dict[str, TaskConfig]
     """What is learnt: task name → its block; at least one."""
     backbone: BackboneConfig

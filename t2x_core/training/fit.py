@@ -41,6 +41,7 @@ from t2x_core.training.callbacks import (
 from t2x_core.training.checkpoint_io import SafeCheckpointIO
 from t2x_core.training.data_record import check_data
 from t2x_core.training.ema import EMA
+from t2x_core.training.initial import open_start
 from t2x_core.training.parallel import build_strategy
 from t2x_core.training.parallel.watch import Watch
 from t2x_core.training.precision import precision_plugin
@@ -99,6 +100,10 @@ def fit(
     torch.set_float32_matmul_precision(recipe.matmul_precision)
     _set_blocks(module, data, recipe)
     start = _newest(folder) if resume else None
+    if start is None:
+        _initialize(module, assembly, folder)
+    elif recipe.init_from is not None:
+        log.info("init_from  is not read again: the run goes on from its own %s", start.name)
 
     began = time.perf_counter()
     back_to: int | None = None
@@ -222,6 +227,15 @@ def build_trainer(
         enable_model_summary=False,
         gradient_clip_val=None,
     )
+
+
+def _initialize(module: T2XModule, assembly: Assembly, folder: Path) -> None:
+    """The weights that `init_from` names, if it does. A roll-back needs them no more: it goes to a checkpoint."""
+    if (source := run_folder.init_from(folder, assembly.recipe)) is not None:
+        start = open_start(source, assembly, module)
+        start.load(module)
+        for line in start.describe():
+            log.info(line)
 
 
 def _newest(folder: Path) -> Path | None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from t2x_core.errors import UserError
-from t2x_core.recipe import dump_yaml
+from t2x_core.recipe import Recipe, compose, dump_yaml
 from t2x_core.runs import RECIPE_FILE
 
 try:
@@ -30,6 +30,7 @@ SAMPLES, TENSORBOARD, PROFILE, LOG, ENVIRONMENT = "samples", "tensorboard", "pro
 NAN_REPORT = "nan_report.jsonl"
 PACKAGES = ("t2x", "torch", "torchvision", "lightning", "timm", "omegaconf", "numpy", "pillow")
 MAY_CHANGE = (
+    "init_from",
     "trainer.max_steps",
     "trainer.accumulation",
     "trainer.devices",
@@ -96,6 +97,13 @@ def write_run(folder: Path, recipe: Mapping[str, Any]) -> None:
     (folder / SAMPLES).mkdir(exist_ok=True)
     (folder / RECIPE_FILE).write_text(dump_yaml(recipe))
     (folder / ENVIRONMENT).write_text(json.dumps(environment(), indent=1) + "\n")
+
+
+def init_from(folder: Path, recipe: Recipe) -> str | None:
+    """Where a run's first weights come from: what its folder says, which names one checkpoint, or else the recipe."""
+    file = folder / RECIPE_FILE
+    node = compose(file).find("init_from") if file.is_file() else None
+    return recipe.init_from if node is None else node.value
 
 
 def check_resume(folder: Path, own: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:

@@ -35,6 +35,8 @@ trainer:
   threads: 1
 watch: {samples: 2, score_samples: 2, final_score_samples: 2, checkpoint_every: 2}
 """
+FOREIGN = b'\x45\0\0\0\0\0\0\0{"unet.conv.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}\0\0\0\0'
+"""A safetensors file with a weight of another model."""
 RUN = "runs/mine/first"
 """Folder of the run that stands in the folder of each mistake."""
 
@@ -133,6 +135,11 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("several nodes that nobody starts", "fit mine.yaml trainer.num_nodes=2", "command line: trainer.num_nodes: nobody has started processes on 2 nodes; use SLURM, or on each node: torchrun --nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d --rdzv-endpoint=HOST:29500 -m t2x_core.cli.main fit …", slow=True),
         Mistake("freezing what is not there", "fit mine.yaml 'optimizer.freeze=[bakbone.*]'", 'command line: optimizer.freeze: "bakbone.*" fits no parameter that trains; write the beginning of a name and a star, such as "backbone.head.*", "adapters.*", "text_encoder.*"', slow=True),
         Mistake("freezing all", "fit mine.yaml 'optimizer.freeze=[\"*\"]'", "command line: optimizer.freeze: nothing is left to train; take a pattern out", slow=True),
+        Mistake("weights of a run that is not there", "fit mine.yaml init_from=runs/mine/frist", 'command line: init_from: there is no run "runs/mine/frist"; give the folder of a run, or a recipe that has one in runs/'),
+        Mistake("weights of a recipe that has no run", "fit mine.yaml init_from=mien", 'command line: init_from: there is no run "mien"; did you mean "mine"?'),
+        Mistake("weights of a run that has saved none", "fit mine.yaml init_from=x", "command line: init_from: x has no checkpoint; the run has not saved one yet", files={"x/recipe.yaml": VALID}, slow=True),
+        Mistake("weights from a damaged file", "fit mine.yaml init_from=x", "command line: init_from: x/model.safetensors is damaged: Error while deserializing header: header too small", files={"x/recipe.yaml": VALID, "x/model.safetensors": "no"}, slow=True),
+        Mistake("weights of something else", "fit mine.yaml init_from=x", "command line: init_from: no weight in x fits this model by name and shape; unet.conv.weight is in it, for example", files={"x/recipe.yaml": VALID, "x/model.safetensors": FOREIGN}, slow=True),
         Mistake("two kinds of data", "fit mine.yaml 'tasks.text-to-image.data.pictures={folder: photos}'", "mine.yaml:4: tasks.text-to-image.data: there are both shapes and pictures; write shapes: null, or pictures: null"),
         Mistake("a folder of pictures that is not there", "fit mine.yaml 'tasks.text-to-image.data={shapes: null, pictures: {folder: photos, size: 16}}'", "command line: tasks.text-to-image.data.pictures.folder: there is no folder photos", slow=True),
     ],
@@ -168,7 +175,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("a file where runs should go", "fit mine.yaml watch.runs_dir=mine.yaml", "cannot make mine.yaml/mine/<date-time>: Not a directory; set watch.runs_dir", slow=True),
         Mistake("no permission to write", "fit mine.yaml watch.runs_dir=/proc/runs", "cannot make /proc/runs/mine/<date-time>: No such file or directory; set watch.runs_dir", slow=True),
         Mistake("a resume of nothing", "fit mine.yaml --resume nowhere", 'command line: there is no run "nowhere"; give the folder of a run, or a recipe that has one in runs/', slow=True),
-        Mistake("a resume with other settings", "fit mine.yaml optimizer.lr=0.5 seed=3 --resume runs/mine/first", "runs/mine/first cannot go on with another recipe: optimizer.lr (0.0001 → 0.5), seed (0 → 3); start a new run, or change only trainer.max_steps, trainer.accumulation, trainer.devices, trainer.num_nodes, trainer.strategy, trainer.shards, trainer.gradient_checkpointing, trainer.compile, trainer.workers, trainer.stall_minutes, trainer.threads, guard, watch", slow=True),
+        Mistake("a resume with other settings", "fit mine.yaml optimizer.lr=0.5 seed=3 --resume runs/mine/first", "runs/mine/first cannot go on with another recipe: optimizer.lr (0.0001 → 0.5), seed (0 → 3); start a new run, or change only init_from, trainer.max_steps, trainer.accumulation, trainer.devices, trainer.num_nodes, trainer.strategy, trainer.shards, trainer.gradient_checkpointing, trainer.compile, trainer.workers, trainer.stall_minutes, trainer.threads, guard, watch", slow=True),
         Mistake("a key=value behind --resume", "fit mine.yaml --resume trainer.max_steps=4", 'command line: there is no run "trainer.max_steps=4"; write key=value before the options', slow=True),
     ],
     "Sampling": [

@@ -89,7 +89,7 @@ class ShardedStrategy(ReplicatedStrategy):
         module = self.lightning_module
         assert isinstance(module, T2XModule)
         with torch.no_grad():
-            for name, parameter in module.trainable():
+            for name, parameter in module.saved():
                 local(parameter).copy_(local(checkpoint["state_dict"][name].like(parameter)))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:

@@ -1,0 +1,47 @@
+"""The averaged weights of a run, of one of its checkpoints, or of an exported folder, by name; nothing is read yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from t2x_core.checkpoint import StoredTensor, open_checkpoint, read_checkpoint
+from t2x_core.errors import UserError
+from t2x_core.runs import CHECKPOINT_FILE, MODEL_FILE
+
+Weights = dict[str, StoredTensor]
+
+
+def open_weights(folder: Path, which: str = "last") -> tuple[Path, Weights]:
+    """The weights in a folder, and the file or the checkpoint that they are in.
+
+    Args:
+        folder: a run, a checkpoint of one, or what `T2XPipeline.save_pretrained` wrote.
+        which: of a run: "last", "best" or the number of a step.
+
+    Raises:
+        UserError: there are none, or they are damaged.
+    """
+    if (folder / MODEL_FILE).is_file():
+        return folder / MODEL_FILE, _exported(folder / MODEL_FILE)
+    if (folder / CHECKPOINT_FILE).is_file():
+        file, content = folder, read_checkpoint(folder)
+    else:
+        file, content = open_checkpoint(folder, which)
+    if "ema" not in content:
+        raise UserError(f"{file} holds no averaged weights")
+    return file, {**content["state_dict"], **content["ema"]["weights"]}  # what is frozen has no average
+
+
+def _exported(file: Path) -> Weights:
+    found = {}
+    try:
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 (it is no mapping)
+                shape = torch.Size(opened.get_slice(name).get_shape())
+                found[name] = StoredTensor(shape, ((0, shape[0] if shape else 1, file, name),))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is damaged: {error}") from error
+    return found
