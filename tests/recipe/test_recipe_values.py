@@ -116,6 +116,7 @@ def test_show(load: Load, valid: str) -> None:
         "seed: 0\n"
         "deterministic: false\n"
         "matmul_precision: highest\n"
+        "init_from: null\n"
         "tasks:\n"
         "  pictures:\n"
         "    weight: 1.0\n"
