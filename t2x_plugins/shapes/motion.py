@@ -33,12 +33,12 @@ from .scene import (
 KINDS = ("moves", "bounces", "stays", "appears", "disappears")
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 """Direction (x, y) of a motion, y downwards."""
-SPEEDS = {"slowly": 0.1, "fast": 0.3}
+SPEEDS = {"slowly": 0.077, "fast": 0.23}
 """Fractions of the picture a second."""
 SPEED_JITTER = 0.15
 """Largest relative change of a speed; the two are a factor of three apart."""
-BOUNCE_SPEED = 0.3
-SIZE = "medium"
+BOUNCE_SPEED = 0.23
+SIZE = "large"
 """All objects of clips have this size; captions do not name it."""
 LENGTH = 1.8
 """Longest clip, in seconds: a fast object would leave the picture later."""

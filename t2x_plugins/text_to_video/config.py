@@ -24,7 +24,7 @@ class MovingShapesConfig:
     """Height and width of a clip, in pixels."""
     frames: Annotated[int, Range(min=4)] = 8
     """Frames of a clip."""
-    fps: tuple[Rate, ...] = (4.0, 8.0)
+    fps: tuple[Rate, ...] = (4.0, 6.0)
     """Frame rates, in frames a second, each equally likely; with `frames`, no clip may be longer than 1.8 s."""
     spread: Annotated[float, Range(min=0, max=1)] = 1.0
     """How far from the middle objects may move, from 0 (through the middle) to 1 (anywhere)."""
