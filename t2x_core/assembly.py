@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import torch
 
 from t2x_core.backbone import PRESETS, PTDiT, PTDiTConfig
 from t2x_core.data.mixture import MixedData
+from t2x_core.data.order import BatchSize
 from t2x_core.errors import UserError
 from t2x_core.interfaces import (
     Component,
@@ -26,7 +28,7 @@ from t2x_core.optim import freeze
 from t2x_core.plugins import Registry
 from t2x_core.quarantine import Quarantine
 from t2x_core.recipe import Composed, Recipe, TaskConfig, check_recipe, compose
-from t2x_core.types import ConditioningDims
+from t2x_core.types import Bucket, ConditioningDims
 
 
 @dataclass(frozen=True)
@@ -146,23 +148,23 @@ def _must_be(wanted: type, made: Any) -> Any:
 def build_data(assembly: Assembly, module: T2XModule) -> MixedData:
     """The data module of a recipe: every task's own, mixed."""
     recipe = assembly.recipe
-    quarantine = Quarantine()
-    context = DataContext(
-        seed=recipe.seed,
-        pixel_multiple=module.codec.spatial_factor * recipe.backbone.patch_size,
-        global_batch=recipe.trainer.global_batch,
-        quarantine=quarantine,
-    )
+    quarantine, size = Quarantine(), batch_size(recipe, module)
     modules = {}
     for name in recipe.tasks:
         plugin, config = assembly.task(name)
+        context = DataContext(
+            seed=recipe.seed,
+            pixel_multiple=module.codec.spatial_factor * recipe.backbone.patch_size,
+            global_batch=size(name, plugin.bucket(config)),
+            quarantine=quarantine,
+        )
         with assembly.composed.blame(f"tasks.{name}"):
             modules[name] = _must_be(TaskDataModule, plugin.data_module(config, context))
     return MixedData(
         modules,
         {name: config.weight for name, config in recipe.tasks.items()},
         seed=recipe.seed,
-        global_batch=recipe.trainer.global_batch,
+        batch_size=size,
         accumulation=recipe.trainer.accumulation,
         max_steps=recipe.trainer.max_steps,
         workers=recipe.trainer.workers,
@@ -170,3 +172,20 @@ def build_data(assembly: Assembly, module: T2XModule) -> MixedData:
         quarantine=quarantine,
         blame=assembly.composed.blame,
     )
+
+
+def batch_size(recipe: Recipe, module: T2XModule) -> BatchSize:
+    """Samples of an optimizer step of each task and shape. Devices and accumulation do not come in, so that the samples
+    are the same on any number of them."""
+    trainer, own = recipe.trainer, {name: task.global_batch for name, task in recipe.tasks.items()}
+
+    def of(task: str, bucket: Bucket) -> int:
+        if (batch := own.get(task)) is not None:
+            return batch
+        if trainer.tokens_per_step is None:
+            return trainer.global_batch
+        cells = math.prod(module.latent_shape(bucket, task)[1:])
+        tokens = trainer.batch_multiple * cells / recipe.backbone.patch_size**2
+        return trainer.batch_multiple * max(1, round(trainer.tokens_per_step / tokens))
+
+    return of

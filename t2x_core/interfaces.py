@@ -114,7 +114,7 @@ class DataContext:
     pixel_multiple: int
     """Height and width of a sample must be multiples of this (codec factor × patch), in pixels."""
     global_batch: int = 1
-    """Samples of one optimizer step. A bucket with fewer would repeat samples within a step."""
+    """Samples of one optimizer step of the task. A bucket with fewer would repeat samples within a step."""
     quarantine: Quarantine = field(default_factory=Quarantine)
     """Where a file that cannot be read is named."""
 

@@ -49,6 +49,9 @@ TINY_MOVING = (f"{MOVING}.size=16", f"{MOVING}.frames=4", f"{MOVING}.val_count=6
 TINY_CLIPS = (f"{CLIPS}.size=16", f"{CLIPS}.frames=4", *TINY_VIEWS)
 """Overrides of recipes on clips of one's own, which also want the folder."""
 
+TINY_JOINT = (*TINY_VIEWS, f"{SHAPES}.val_count=6", f"{MOVING}.val_count=6", f"{TURNTABLES}.val_count=6")
+"""Overrides of recipes of all three tasks."""
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:

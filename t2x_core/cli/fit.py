@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from t2x_core.training.callbacks.progress import minutes
     from t2x_core.training.failure import explain
     from t2x_core.training.initial import open_start
-    from t2x_core.training.launch import check_launch
+    from t2x_core.training.launch import check_launch, device_count
     from t2x_core.training.log import start_log
 
     launch = parallel.launched()
@@ -56,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     assembly = load_assembly(arguments.recipe, arguments.overrides)
     with assembly.composed.blame("trainer"):
         check_launch(assembly.recipe.trainer)
+    with assembly.composed.blame(""):
+        assembly.recipe.check_task_batches(device_count(assembly.recipe.trainer))
     module = build_module(assembly)  # all this before there is a folder: what cannot be built leaves none behind
     data = build_data(assembly, module)
     data.check()

@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 
 from t2x_core.data.loader import KeyedLoader
-from t2x_core.data.order import MicroBatches, SampleOrder
+from t2x_core.data.order import BatchSize, MicroBatches, SampleOrder
 from t2x_core.errors import UserError
 from t2x_core.interfaces import Source, TaskDataModule
 from t2x_core.quarantine import Quarantine
@@ -29,7 +29,7 @@ class FixedBatches:
     to the remaining ranks once more; `counted` says which are to be left out.
     """
 
-    def __init__(self, sources: Mapping[str, Source], size: int, rank: int, ranks: int) -> None:
+    def __init__(self, sources: Mapping[str, Source], size: BatchSize, rank: int, ranks: int) -> None:
         self.batches: list[list[SampleKey]] = []
         self.counted: list[bool] = []
         """For each batch: whether it counts; no other rank has it then."""
@@ -37,8 +37,9 @@ class FixedBatches:
         for task, source in sources.items():
             keys: list[list[SampleKey]] = []
             for bucket, shape in enumerate(source.buckets()):
-                for start in range(0, shape.count, size):
-                    ids = range(start, min(start + size, shape.count))
+                step = size(task, shape)
+                for start in range(0, shape.count, step):
+                    ids = range(start, min(start + step, shape.count))
                     keys.append([SampleKey(task, bucket, id, VAL_STEP, slot + id) for id in ids])
                 slot += shape.count
             for place in range(rank, -(-len(keys) // ranks) * ranks, ranks):
@@ -59,7 +60,7 @@ class MixedData(L.LightningDataModule):
         modules: task name → its data module.
         weights: task name → its share of the optimizer steps (any positive numbers).
         seed: the recipe's seed.
-        global_batch: samples of one optimizer step over all ranks and micro-batches.
+        batch_size: samples of one optimizer step of each task and shape, over all ranks and micro-batches.
         accumulation: micro-batches of one optimizer step.
         max_steps: optimizer steps of the whole run.
         workers: loader processes of each rank; 0 = load in the training process.
@@ -74,7 +75,7 @@ class MixedData(L.LightningDataModule):
         weights: Mapping[str, float],
         *,
         seed: int,
-        global_batch: int,
+        batch_size: BatchSize,
         accumulation: int,
         max_steps: int,
         workers: int,
@@ -85,7 +86,7 @@ class MixedData(L.LightningDataModule):
         super().__init__()
         self.quarantine, self.blame = quarantine or Quarantine(), blame
         self.modules, self.weights = dict(modules), dict(weights)
-        self.seed, self.global_batch, self.accumulation = seed, global_batch, accumulation
+        self.seed, self.batch_size, self.accumulation = seed, batch_size, accumulation
         self.max_steps, self.workers, self.stall_minutes = max_steps, workers, stall_minutes
         self.attempt = 0
         """Roll-backs so far: what is random about the samples is drawn anew after each."""
@@ -160,7 +161,7 @@ class MixedData(L.LightningDataModule):
     def order(self, sources: Mapping[str, Source]) -> SampleOrder:
         """Which samples of these sources each optimizer step takes."""
         tasks = {name: (self.weights[name], source.buckets()) for name, source in sources.items()}
-        return SampleOrder(self.seed, tasks, self.global_batch)
+        return SampleOrder(self.seed, tasks, self.batch_size)
 
     def batch(self, step: int, attempt: int) -> Batch:
         """The global batch of optimizer step `step` (from 0), in the order of its slots; after `setup`."""
@@ -179,7 +180,8 @@ class MixedData(L.LightningDataModule):
     def val_batches(self, rank: int, ranks: int) -> FixedBatches:
         """Which validation samples a rank reads, in batches of the size of a micro-batch; after `check`."""
         sources = {name: module.val_source() for name, module in self.modules.items()}
-        return FixedBatches(sources, self.global_batch // (self.accumulation * ranks), rank, ranks)
+        parts = self.accumulation * ranks
+        return FixedBatches(sources, lambda task, shape: max(1, self.batch_size(task, shape) // parts), rank, ranks)
 
     def val_loader(self, batches: FixedBatches) -> KeyedLoader:
         """The validation set, the same at each pass."""

@@ -1,12 +1,13 @@
 """The order of samples: a pure function of (seed, step), the same for any number of ranks and at any step at once.
 
 Each bucket is an endless stream: its samples in a random order, then again in another one, and so on. Each optimizer
-step takes the next `global_batch` samples of one bucket's stream, so nothing is left over at the end of an epoch. If
+step takes the next batch of samples of one bucket's stream, so nothing is left over at the end of an epoch. If
 the batch divides every bucket, an epoch shows each sample exactly once; if not, what is left comes in the next.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -75,27 +76,30 @@ class Turns:
 class BucketTurns:
     """Which bucket has a turn, so that every epoch reads of each bucket what it holds, to less than one batch.
 
-    Systematic sampling: the buckets lie side by side on a line, one unit a sample; the turns of an epoch fall on every
-    `batch`-th unit of it, from an offset of the epoch's own, in a random order. A turn takes `batch` samples.
+    Systematic sampling: the buckets lie side by side on a line, each as long as it has turns in an epoch (its samples
+    over its batch); the turns of an epoch fall on every whole length of it, from an offset of the epoch's own, in a
+    random order. All in integers: a turn is `unit` long, a common multiple of the batches.
     """
 
     EPOCHS_AT_ONCE = 4096
 
-    def __init__(self, counts: Sequence[int], batch: int, seed: int, *words: keyed.Word) -> None:
-        self.ends = np.cumsum(np.asarray(counts, dtype=np.int64))
-        self.batch, self.seed, self.words = batch, seed, words
+    def __init__(self, counts: Sequence[int], batches: Sequence[int], seed: int, *words: keyed.Word) -> None:
+        self.unit = math.lcm(*batches)
+        lengths = [count * (self.unit // batch) for count, batch in zip(counts, batches, strict=True)]
+        self.ends = np.cumsum(np.asarray(lengths, dtype=np.int64))
+        self.seed, self.words = seed, words
         self.offset = np.uint64(keyed.digest(seed, *words))
         self._first = -1
 
     def offsets(self, epochs: np.ndarray) -> np.ndarray:
-        """Where the first turn of each epoch falls, 0 … batch - 1: a Weyl sequence, so that no bucket is favoured."""
+        """Where the first turn of each epoch falls, 0 … unit - 1: a Weyl sequence, so that no bucket is favoured."""
         share = (epochs.astype(np.uint64) * Turns.GOLDEN + self.offset) >> np.uint64(11)
-        return (share.astype(np.float64) * 2.0**-53 * self.batch).astype(np.int64)
+        return (share.astype(np.float64) * 2.0**-53 * self.unit).astype(np.int64)
 
     def per_epoch(self, epochs: np.ndarray) -> np.ndarray:
         """Turns of each bucket in each epoch, (epochs, buckets)."""
         before = np.insert(self.ends, 0, 0) - self.offsets(epochs)[:, None]  # of each border of the line
-        return np.diff(-(-before // self.batch), axis=1)
+        return np.diff(-(-before // self.unit), axis=1)
 
     def __call__(self, turn: int) -> tuple[int, int]:
         """Which bucket has this turn, and how many it had before."""
@@ -112,7 +116,7 @@ class BucketTurns:
 
     def _advance(self, turn: int) -> None:
         """To the epoch of `turn`, or as far towards it as is looked at in one go."""
-        away = (turn - self._first) * self.batch // int(self.ends[-1]) + 2
+        away = (turn - self._first) * self.unit // int(self.ends[-1]) + 2
         turns = self.per_epoch(np.arange(self._epoch, self._epoch + min(away, self.EPOCHS_AT_ONCE)))
         ends = self._first + np.cumsum(turns.sum(1))
         passed = int(np.searchsorted(ends, turn, side="right"))
@@ -124,7 +128,7 @@ class BucketTurns:
         self._epoch = epoch
         count = int(self.per_epoch(np.asarray([epoch])).sum())
         places = Permutation(count, self.seed, "turns", *self.words, epoch)(np.arange(count))
-        units = places * self.batch + self.offsets(np.asarray([epoch]))
+        units = places * self.unit + self.offsets(np.asarray([epoch]))
         self._choices = np.searchsorted(self.ends, units, side="right")
 
 
@@ -132,7 +136,12 @@ class BucketTurns:
 class _TaskStream:
     name: str
     buckets: Sequence[Bucket]
+    batches: Sequence[int]
     turns: BucketTurns
+
+
+BatchSize = Callable[[str, Bucket], int]
+"""(task, shape) → samples of one optimizer step, over all ranks and micro-batches."""
 
 
 class SampleOrder:
@@ -141,28 +150,29 @@ class SampleOrder:
     Args:
         seed: the recipe's seed.
         tasks: name → (weight, buckets of its training source).
-        global_batch: samples of one optimizer step, over all ranks and micro-batches.
+        batch_size: of each task and shape.
     """
 
-    def __init__(self, seed: int, tasks: Mapping[str, tuple[float, Sequence[Bucket]]], global_batch: int) -> None:
-        self.seed, self.global_batch = seed, global_batch
+    def __init__(self, seed: int, tasks: Mapping[str, tuple[float, Sequence[Bucket]]], batch_size: BatchSize) -> None:
+        self.seed = seed
         self.turns = Turns([weight for weight, _ in tasks.values()], seed, "task")
-        self.streams = [
-            _TaskStream(name, buckets, BucketTurns([b.count for b in buckets], global_batch, seed, "bucket", name))
-            for name, (_, buckets) in tasks.items()
-        ]
+        self.streams = []
+        for name, (_, buckets) in tasks.items():
+            batches = [batch_size(name, bucket) for bucket in buckets]
+            turns = BucketTurns([bucket.count for bucket in buckets], batches, seed, "bucket", name)
+            self.streams.append(_TaskStream(name, buckets, batches, turns))
 
     def keys(self, step: int, attempt: int = 0) -> list[SampleKey]:
         """The global batch of optimizer step `step` (from 0), slot by slot."""
         task, task_turn = self.turns(step)
         stream = self.streams[task]
         bucket, bucket_turn = stream.turns(task_turn)
-        ids = self.ids(stream.name, bucket, stream.buckets[bucket].count, bucket_turn * self.global_batch)
+        ids = self.ids(stream.name, bucket, stream.buckets[bucket].count, stream.batches[bucket], bucket_turn)
         return [SampleKey(stream.name, bucket, id, step, slot, attempt) for slot, id in enumerate(ids)]
 
-    def ids(self, task: str, bucket: int, count: int, consumed: int) -> list[int]:
-        """The next `global_batch` samples of a bucket of which `consumed` have been read."""
-        places = np.arange(consumed, consumed + self.global_batch, dtype=np.int64)
+    def ids(self, task: str, bucket: int, count: int, batch: int, turn: int) -> list[int]:
+        """The `batch` samples of a bucket in its turn `turn`."""
+        places = np.arange(turn * batch, (turn + 1) * batch, dtype=np.int64)
         epochs, places = places // count, places % count
         ids = np.empty_like(places)
         for epoch in np.unique(epochs):
@@ -190,7 +200,6 @@ class MicroBatches:
     ) -> None:
         self.order, self.steps, self.accumulation = order, steps, accumulation
         self.rank, self.ranks, self.first_step, self.attempt = rank, ranks, first_step, attempt
-        self.size = order.global_batch // (accumulation * ranks)
 
     def __len__(self) -> int:
         return self.steps * self.accumulation
@@ -198,6 +207,7 @@ class MicroBatches:
     def __iter__(self) -> Iterator[list[SampleKey]]:
         for step in range(self.first_step(), self.steps):
             keys = self.order.keys(step, self.attempt)
+            size = len(keys) // (self.accumulation * self.ranks)
             for micro in range(self.accumulation):
-                start = (micro * self.ranks + self.rank) * self.size
-                yield keys[start : start + self.size]
+                start = (micro * self.ranks + self.rank) * size
+                yield keys[start : start + size]

@@ -32,6 +32,8 @@ class TaskConfig(ABC):
 
     weight: Positive = 1.0
     """Share of the optimizer steps that this task gets, relative to the weights of the others."""
+    global_batch: Count | None = None
+    """Samples of an optimizer step of this task; `null`: as `trainer.global_batch` or `trainer.tokens_per_step` say."""
 
     @abstractmethod
     def sizes(self) -> Mapping[str, tuple[int, int]]:
@@ -212,6 +214,10 @@ class TrainerConfig:
     """Length of the training, in optimizer steps."""
     global_batch: Count
     """Samples of one optimizer step, over all devices and accumulation together."""
+    tokens_per_step: Count | None = None
+    """Tokens of one optimizer step, about: instead of `global_batch`, a multiple of `batch_multiple` samples."""
+    batch_multiple: Count = 8
+    """What batches are multiples of, with `tokens_per_step`; all devices times accumulation must divide it."""
     accumulation: Count = 1
     """Parts in which each device works off its share of the batch, to save memory."""
     devices: Count | Literal["auto"] = 1
@@ -259,12 +265,17 @@ class TrainerConfig:
                     f"{', '.join(str(n) for n in range(1, ranks + 1) if ranks % n == 0)} do",
                     key="shards",
                 )
-        parts = ranks * self.accumulation
-        if self.global_batch % parts:
+        key = "global_batch" if self.tokens_per_step is None else "batch_multiple"
+        self.check_parts(getattr(self, key), devices, key)
+
+    def check_parts(self, batch: int, devices: int, key: str) -> None:
+        """UserError, for the setting `key`, if a batch does not divide by so many devices a node and accumulation."""
+        parts = devices * self.num_nodes * self.accumulation
+        if batch % parts:
             raise UserError(
-                f"{self.global_batch} does not divide into devices {devices} × num_nodes {self.num_nodes} × "
-                f"accumulation {self.accumulation} = {parts} equal parts; {multiples(self.global_batch, parts)} do",
-                key="global_batch",
+                f"{batch} does not divide into devices {devices} × num_nodes {self.num_nodes} × "
+                f"accumulation {self.accumulation} = {parts} equal parts; {multiples(batch, parts)} do",
+                key=key,
             )
 
 
@@ -336,6 +347,14 @@ class Recipe:
                 key="optimizer.name",
                 hint="adamw and lion go with it, or set trainer.strategy to ddp",
             )
+        if self.trainer.devices != "auto":
+            self.check_task_batches(self.trainer.devices)
+
+    def check_task_batches(self, devices: int) -> None:
+        """UserError if a task's own batch does not divide by so many devices a node."""
+        for name, task in self.tasks.items():
+            if task.global_batch is not None:
+                self.trainer.check_parts(task.global_batch, devices, f"tasks.{name}.global_batch")
 
 
 def multiples(number: int, of: int) -> str:

@@ -146,7 +146,7 @@ def _train_once(
     recipe = assembly.recipe
     ema, watching = EMA(recipe.ema), Watching()
     guard = Guard(recipe.guard, recipe.trainer.accumulation, folder / run_folder.NAN_REPORT)
-    metrics = Metrics(recipe.watch.log_every, recipe.trainer.accumulation, recipe.trainer.global_batch, watching)
+    metrics = Metrics(recipe.watch.log_every, recipe.trainer.accumulation, watching)
     validation = Validation(data, ema, watching, every=recipe.watch.validate_every)
     sampling = Sampling(assembly, data, ema, watching, folder / run_folder.SAMPLES)
     interruption = Interruption()

@@ -61,7 +61,7 @@ def bucket_name(batch: Batch) -> str:
 
 
 def flops_by_bucket(module: T2XModule, data: MixedData) -> dict[str, float]:
-    """Operations for one training sample of each bucket; `data` is checked (`MixedData.check`).
+    """Operations of one optimizer step of each bucket; `data` is checked (`MixedData.check`).
 
     One sample of each is read. Empty, with a line in the log, if a part of the model cannot be counted.
     """
@@ -73,7 +73,7 @@ def flops_by_bucket(module: T2XModule, data: MixedData) -> dict[str, float]:
                 if bucket.count:
                     batch = source.collate([source[SampleKey(task, index, 0, 0, 0)]])
                     if (name := bucket_name(batch)) not in found:
-                        found[name] = float(step_flops(module, batch))
+                        found[name] = float(step_flops(module, batch)) * data.batch_size(task, bucket)
     except Exception as error:  # a plugin's part may do anything, and no run should end for a figure
         log.info("the MFU cannot be told: the FLOPs of a step cannot be counted (%s)", str(error).split("\n")[0])
         return {}

@@ -14,6 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from t2x_core.assembly import Assembly
 from t2x_core.data.mixture import MixedData
+from t2x_core.data.order import BatchSize
 from t2x_core.interfaces import Source
 from t2x_core.module import T2XModule
 from t2x_core.optim import count_parameters, state_bytes
@@ -102,12 +103,12 @@ def estimate_memory(module: T2XModule, data: MixedData, recipe: Recipe, precisio
     devices = device_count(trainer)
     ranks = devices * trainer.num_nodes
     shards = {"fsdp2": ranks, "hsdp": trainer.shards or devices}.get(trainer.strategy, 1)
-    size = max(1, trainer.global_batch // (ranks * trainer.accumulation))
+    parts = ranks * trainer.accumulation
     everything = sum(p.nbytes for p in (*module.parameters(), *module.buffers()))
     sharded = sum(p.nbytes for part in trained_parts(module) for p in part.parameters())
     trained = [p for _, p in module.trainable()]
     average = 4 * sum(p.numel() for p in trained)  # float32 whatever the weights are
-    batches = [_largest(name, task.train_source(), size) for name, task in data.modules.items()]
+    batches = [_largest(name, task.train_source(), data.batch_size, parts) for name, task in data.modules.items()]
     return Memory(
         weights=everything - sharded + sharded // shards,
         gradients=sum(p.nbytes for p in trained) // shards,
@@ -182,25 +183,31 @@ def _bytes(kept: Mapping[int, Tensor]) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def _largest(task: str, source: Source, size: int) -> Batch:
-    """A micro-batch of the bucket with the most pixels: one sample, many times."""
+def _largest(task: str, source: Source, batch_size: BatchSize, parts: int) -> Batch:
+    """A micro-batch (a batch in `parts`) of the bucket with the most pixels in one: one sample, many times."""
     buckets = source.buckets()
+    sizes = [max(1, batch_size(task, bucket) // parts) for bucket in buckets]
     index = max(
         (i for i, bucket in enumerate(buckets) if bucket.count),
-        key=lambda i: buckets[i].frames * buckets[i].height * buckets[i].width,
+        key=lambda i: sizes[i] * buckets[i].frames * buckets[i].height * buckets[i].width,
     )
     sample = source[SampleKey(task, index, 0, 0, 0)]
-    return source.collate([sample] * size)
+    return source.collate([sample] * sizes[index])
 
 
 def _batch(recipe: Recipe) -> str:
-    """ "256 samples (8 devices × 2 nodes × 4 micro-batches of 4)"."""
+    """ "256 samples (8 devices × 2 nodes × 4 micro-batches of 4)", and what differs for single tasks."""
     trainer = recipe.trainer
+    own = [f"{name} {task.global_batch}" for name, task in recipe.tasks.items() if task.global_batch is not None]
+    if trainer.tokens_per_step is not None:
+        budget = f"about {trainer.tokens_per_step} tokens, in multiples of {trainer.batch_multiple} samples"
+        return budget + (f" ({', '.join(own)} samples)" if own else "")
+    also = f"; {', '.join(own)}" if own else ""
     devices = trainer.devices
     parts = [f"{devices} devices"] if devices != 1 else []
     parts += [f"{trainer.num_nodes} nodes"] if trainer.num_nodes > 1 else []
     if devices == "auto":
-        return f"{trainer.global_batch} samples on all devices there are"
+        return f"{trainer.global_batch} samples on all devices there are{also}"
     micro = trainer.global_batch // (devices * trainer.num_nodes * trainer.accumulation)
     parts += [f"{trainer.accumulation} micro-batches"] if trainer.accumulation > 1 else []
-    return f"{trainer.global_batch} samples" + (f" ({' × '.join(parts)} of {micro})" if parts else "")
+    return f"{trainer.global_batch} samples" + (f" ({' × '.join(parts)} of {micro})" if parts else "") + also

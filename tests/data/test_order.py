@@ -33,7 +33,7 @@ def test_turns_follow_the_weights_and_count_the_earlier_ones():
 
 
 def test_an_epoch_of_a_bucket_shows_each_sample_once_and_leaves_none_over():
-    order = SampleOrder(0, {"a": (1.0, [Bucket(1, 8, 8, 10)])}, global_batch=4)
+    order = SampleOrder(0, {"a": (1.0, [Bucket(1, 8, 8, 10)])}, lambda *_: 4)
     ids = [key.id for step in range(5) for key in order.keys(step)]
     assert sorted(ids[:10]) == sorted(ids[10:]) == list(range(10))
     assert ids[:10] != ids[10:]
@@ -41,7 +41,7 @@ def test_an_epoch_of_a_bucket_shows_each_sample_once_and_leaves_none_over():
 
 def test_an_epoch_of_several_buckets_shows_each_sample_once_if_the_batch_divides_them():
     counts = [120, 12, 340, 4]
-    order = SampleOrder(3, {"a": (1.0, [Bucket(1, 8, 8 + i, n) for i, n in enumerate(counts)])}, global_batch=4)
+    order = SampleOrder(3, {"a": (1.0, [Bucket(1, 8, 8 + i, n) for i, n in enumerate(counts)])}, lambda *_: 4)
     steps = sum(counts) // 4
     everything = sorted((bucket, id) for bucket, n in enumerate(counts) for id in range(n))
     sequences = set()
@@ -54,7 +54,7 @@ def test_an_epoch_of_several_buckets_shows_each_sample_once_if_the_batch_divides
 
 @pytest.mark.parametrize(("counts", "batch"), [([7, 100, 33, 1], 16), ([3, 2, 1], 64), ([5, 8, 0, 13], 13)])
 def test_no_bucket_is_favoured_when_the_batch_does_not_divide_them(counts, batch):
-    turns = BucketTurns(counts, batch, 0, "x")
+    turns = BucketTurns(counts, [batch] * len(counts), 0, "x")
     seen: Counter[int] = Counter()
     for turn in range(5_000):
         bucket, earlier = turns(turn)
@@ -62,13 +62,13 @@ def test_no_bucket_is_favoured_when_the_batch_does_not_divide_them(counts, batch
         seen[bucket] += 1
     for bucket, count in enumerate(counts):
         assert abs(seen[bucket] - 5_000 * count / sum(counts)) < 8
-    assert turns(11) == BucketTurns(counts, batch, 0, "x")(11)  # backward
-    assert turns(1_000_000) == BucketTurns(counts, batch, 0, "x")(1_000_000)
+    assert turns(11) == BucketTurns(counts, [batch] * len(counts), 0, "x")(11)  # backward
+    assert turns(1_000_000) == BucketTurns(counts, [batch] * len(counts), 0, "x")(1_000_000)
 
 
 def test_a_step_has_one_task_and_one_bucket_and_numbered_slots():
     order = SampleOrder(
-        5, {"a": (1.0, [Bucket(1, 8, 8, 10), Bucket(1, 4, 16, 30)]), "b": (3.0, [Bucket(2, 8, 8, 7)])}, global_batch=6
+        5, {"a": (1.0, [Bucket(1, 8, 8, 10), Bucket(1, 4, 16, 30)]), "b": (3.0, [Bucket(2, 8, 8, 7)])}, lambda *_: 6
     )
     steps = [order.keys(step) for step in range(400)]
     for step, keys in enumerate(steps):
@@ -82,15 +82,15 @@ def test_a_step_has_one_task_and_one_bucket_and_numbered_slots():
 
 def test_the_order_at_a_late_step_does_not_depend_on_the_way_there():
     tasks = {"a": (1.0, [Bucket(1, 8, 8, 100), Bucket(1, 8, 4, 50)]), "b": (2.0, [Bucket(1, 8, 8, 9)])}
-    walked = SampleOrder(1, tasks, 8)
+    walked = SampleOrder(1, tasks, lambda *_: 8)
     for step in range(1000):
         walked.keys(step)
-    assert walked.keys(1000) == SampleOrder(1, tasks, 8).keys(1000)
+    assert walked.keys(1000) == SampleOrder(1, tasks, lambda *_: 8).keys(1000)
 
 
 @pytest.mark.parametrize(("ranks", "accumulation"), [(1, 1), (2, 1), (4, 1), (1, 4), (2, 2)])
 def test_ranks_and_micro_batches_share_out_the_same_global_batch(ranks, accumulation):
-    order = SampleOrder(0, {"a": (1.0, [Bucket(1, 8, 8, 100)])}, global_batch=8)
+    order = SampleOrder(0, {"a": (1.0, [Bucket(1, 8, 8, 100)])}, lambda *_: 8)
     loaders = [
         list(MicroBatches(order, steps=5, accumulation=accumulation, rank=r, ranks=ranks, first_step=lambda: 2))
         for r in range(ranks)
@@ -103,7 +103,7 @@ def test_ranks_and_micro_batches_share_out_the_same_global_batch(ranks, accumula
 
 def test_the_order_is_the_same_as_ever():
     """Golden: a change here makes every resumed run another run."""
-    order = SampleOrder(0, {"a": (1.0, [Bucket(1, 8, 8, 100), Bucket(1, 8, 4, 200)])}, global_batch=4)
+    order = SampleOrder(0, {"a": (1.0, [Bucket(1, 8, 8, 100), Bucket(1, 8, 4, 200)])}, lambda *_: 4)
     assert [[(k.bucket, k.id) for k in order.keys(step)] for step in (0, 1, 123456)] == GOLDEN
 
 
@@ -112,3 +112,23 @@ GOLDEN = [
     [(1, 104), (1, 19), (1, 61), (1, 98)],
     [(1, 14), (1, 157), (1, 195), (1, 159)],
 ]
+
+
+def test_buckets_with_batches_of_their_own():
+    """Each epoch shows every sample once, whatever the batches: buckets have turns in proportion to samples / batch."""
+    buckets = [Bucket(1, 8, 8, 120), Bucket(8, 8, 8, 60)]
+    sizes = {1: 12, 8: 3}
+    order = SampleOrder(0, {"a": (1.0, buckets)}, lambda task, bucket: sizes[bucket.frames])
+    for epoch in range(3):
+        steps = [order.keys(step) for step in range(30 * epoch, 30 * (epoch + 1))]  # 120 / 12 + 60 / 3
+        assert {len(keys) for keys in steps} == {3, 12}
+        seen = Counter((key.bucket, key.id) for keys in steps for key in keys)
+        assert set(seen.values()) == {1}
+        assert len(seen) == 180
+    assert order.keys(1_000_003) == SampleOrder(0, {"a": (1.0, buckets)}, order_sizes(sizes)).keys(1_000_003)
+    micro = MicroBatches(order, steps=40, accumulation=3, rank=0, ranks=1, first_step=lambda: 30)
+    assert {len(keys) for keys in micro} == {1, 4}
+
+
+def order_sizes(sizes):
+    return lambda task, bucket: sizes[bucket.frames]

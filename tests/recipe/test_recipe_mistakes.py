@@ -44,7 +44,7 @@ FILES: list[tuple[str | bytes, str]] = [
 EDITS = [
     ("backbone: {preset: S}", "bakbone: {preset: S}", 'recipe.yaml:4: unknown key "bakbone"; did you mean "backbone"?'),
     ("  max_steps: 10", "  maxsteps: 10", 'recipe.yaml:7: unknown key "trainer.maxsteps"; did you mean "max_steps"?'),
-    ("  max_steps: 10", "  seed: 3", 'recipe.yaml:7: unknown key "trainer.seed"; known here: max_steps, global_batch, accumulation, devices, num_nodes, accelerator, strategy, shards, precision, gradient_checkpointing, compile, workers, stall_minutes, threads'),
+    ("  max_steps: 10", "  seed: 3", 'recipe.yaml:7: unknown key "trainer.seed"; known here: max_steps, global_batch, tokens_per_step, batch_multiple, accumulation, devices, num_nodes, accelerator, strategy, shards, precision, gradient_checkpointing, compile, workers, stall_minutes, threads'),
     ("  max_steps: 10", "", "recipe.yaml:6: trainer.max_steps is missing (Length of the training, in optimizer steps.)"),
     ("  max_steps: 10", "  max_steps: 0", "recipe.yaml:7: trainer.max_steps must be at least 1, not 0"),
     ("  max_steps: 10", "  max_steps: 1e4", "recipe.yaml:7: trainer.max_steps must be an integer, not 10000.0; write 10000"),

@@ -120,6 +120,7 @@ def test_show(load: Load, valid: str) -> None:
         "tasks:\n"
         "  pictures:\n"
         "    weight: 1.0\n"
+        "    global_batch: null\n"
         "    data:\n"
         "      folder: null\n"
         "      sides: [32]\n"

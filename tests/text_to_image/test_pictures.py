@@ -73,7 +73,7 @@ def test_an_epoch_shows_every_good_picture_exactly_once(many, monkeypatch):
     read: list[str] = []
     real = decoding.decode
     monkeypatch.setattr(pictures, "decode", lambda path, *a, **k: read.append(path) or real(path, *a, **k))
-    order = SampleOrder(0, {"t": (1.0, source.buckets())}, batch)
+    order = SampleOrder(0, {"t": (1.0, source.buckets())}, lambda *_: batch)
     for step in range(len(source) // batch):
         samples = [source[key] for key in order.keys(step)]
         assert len({sample.pixels.shape for sample in samples}) == 1

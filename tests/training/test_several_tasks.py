@@ -8,11 +8,13 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from t2x_core.assembly import build_data, build_module, load_assembly
+from t2x_core.assembly import batch_size, build_data, build_module, load_assembly
+from t2x_core.errors import UserError
 from t2x_core.recipe import to_plain
 from t2x_core.training import fit, run_folder
 from t2x_core.training.replay import replay
-from tests.conftest import TINY
+from t2x_core.types import Bucket
+from tests.conftest import TINY, TINY_MODEL
 from tests.training.test_ranks import STEPS, Trace, assert_same, devices, traced
 
 VIDEO = ("tasks.text-to-video.data.shapes={size: 16, frames: 4, val_count: 6}", "tasks.text-to-video.weight=2")
@@ -72,3 +74,41 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Trace:
 @pytest.mark.parametrize(("strategy", "count"), [("ddp", 2), ("fsdp2", 2), ("hsdp", 4)])
 def test_ranks_train_on_the_same_samples_with_the_same_losses(strategy, count, one, tmp_path):
     assert_same(traced(tmp_path, *devices(count, strategy), *VIDEO), one)
+
+
+def test_a_task_has_a_batch_of_its_own_or_steps_have_a_budget_of_tokens():
+    assembly = load_assembly("joint/quickstart", [*TINY_MODEL, "backbone.patch_size=4"])
+    size = batch_size(assembly.recipe, build_module(assembly))
+    assert size("text-to-image", Bucket(1, 24, 24)) == size("text-to-video", Bucket(8, 24, 24)) == 4
+
+    own = load_assembly(
+        "joint/quickstart", [*TINY_MODEL, "backbone.patch_size=4", "tasks.text-to-video.global_batch=2"]
+    )
+    size = batch_size(own.recipe, build_module(own))
+    assert [size("text-to-image", Bucket(1, 24, 24)), size("text-to-video", Bucket(8, 24, 24))] == [4, 2]
+
+    budget = ["backbone.patch_size=4", "trainer.tokens_per_step=1152", "trainer.batch_multiple=2"]
+    even = load_assembly("joint/quickstart", [*TINY_MODEL, *budget, "tasks.text-to-multiview.global_batch=6"])
+    size = batch_size(even.recipe, build_module(even))
+    assert size("text-to-image", Bucket(1, 24, 24)) == 32  # of 36 tokens
+    assert size("text-to-video", Bucket(8, 24, 24)) == 4  # of 288
+    assert size("text-to-video", Bucket(64, 24, 24)) == 2  # no less than one multiple
+    assert size("text-to-multiview", Bucket(6, 24, 24)) == 6
+    data = build_data(even, build_module(even))
+    data.check()
+    order = data.order(data.train_sources())
+    for step in range(12):
+        keys = order.keys(step)
+        assert len(keys) == {"text-to-image": 32, "text-to-video": 4, "text-to-multiview": 6}[keys[0].task]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["trainer.devices=2", "tasks.text-to-video.global_batch=3"], "3 does not divide into devices 2"),
+        (["trainer.devices=3", "trainer.tokens_per_step=1000"], "8 does not divide into devices 3"),
+    ],
+)
+def test_batches_that_do_not_divide_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        load_assembly("joint/quickstart", settings)

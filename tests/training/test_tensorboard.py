@@ -123,7 +123,7 @@ def test_several_tasks_are_told_apart(tmp_path):
     mine = data.modules[TASK]
     assert isinstance(mine, ShapesData)
     data.modules["other"], data.weights["other"] = ShapesData("other", mine.config, mine.context), 1.0
-    metrics = Metrics(4, 1, 16, Watching())
+    metrics = Metrics(4, 1, Watching())
     build_trainer(assembly.recipe, tmp_path, [metrics], metrics.clock, first_step=0).fit(module, datamodule=data)
 
     events = read(tmp_path)

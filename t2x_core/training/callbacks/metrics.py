@@ -42,14 +42,14 @@ class Metrics(Callback):
         clock: the Trainer's profiler, which tells how long data was waited for.
     """
 
-    def __init__(self, every: int, accumulation: int, global_batch: int, watching: Watching) -> None:
-        self.every, self.accumulation, self.global_batch = every, accumulation, global_batch
+    def __init__(self, every: int, accumulation: int, watching: Watching) -> None:
+        self.every, self.accumulation = every, accumulation
         self.watching = watching
         self.latest: dict[str, float] = {}
         self.histories: dict[str, LossHistory] = {}
         self.clock = LoaderClock()
         self._trained_on: dict[str, int] = {}  # task → samples
-        self._flops: dict[str, float] = {}  # bucket → operations for a sample
+        self._flops: dict[str, float] = {}  # bucket → operations of a step
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Counts the arithmetic, while the network is still whole and on the CPU."""
@@ -68,10 +68,9 @@ class Metrics(Callback):
         self._times_of_step = StepTimes(trainer.strategy.root_device)
         if self._flops:
             self._peak = peak(trainer.strategy.root_device, str(trainer.precision))
-            step = max(self._flops.values()) * self.global_batch
             log.info(
                 "compute    %s a step, at most; peak of a device %s/s (%s)",
-                *(in_flop(step), in_flop(self._peak.flops), self._peak.how),
+                *(in_flop(max(self._flops.values())), in_flop(self._peak.flops), self._peak.how),
             )
         self.watching.start()
         self._restart(trainer)
@@ -98,7 +97,9 @@ class Metrics(Callback):
             return
         self._times_of_step.mark(self._bucket, "optimizer")
         self._steps[self._bucket] += 1
-        self._trained_on[batch.task] = self._trained_on.get(batch.task, 0) + self.global_batch
+        samples = len(batch) * self.accumulation * trainer.world_size
+        self._trained_on[batch.task] = self._trained_on.get(batch.task, 0) + samples
+        self._samples += samples
         assert pl_module.gradient_squares is not None
         self._squares.append(pl_module.gradient_squares)
         if trainer.global_step % self.every == 0:
@@ -143,7 +144,7 @@ class Metrics(Callback):
         waited = self.clock.seconds - self._waited
         by_bucket = self._times_of_step.collect()  # the device is past it: the losses have been read
         return {
-            "speed/samples_per_second": steps * self.global_batch / seconds,
+            "speed/samples_per_second": self._samples / seconds,
             "speed/steps_per_second": steps / seconds,
             "speed/tokens_per_second": self._tokens * trainer.world_size / seconds,
             "speed/data_wait": waited / seconds,
@@ -161,7 +162,7 @@ class Metrics(Callback):
         if not self._flops:
             return {}
         possible = self._peak.flops * trainer.world_size  # a second
-        done = {bucket: self._flops[bucket] * self.global_batch * steps for bucket, steps in self._steps.items()}
+        done = {bucket: self._flops[bucket] * steps for bucket, steps in self._steps.items()}
         found = {"speed/mfu": sum(done.values()) / seconds / possible}
         if len(self._flops) > 1:
             found |= {f"speed/mfu/{bucket}": flops / by_bucket[bucket] / possible for bucket, flops in done.items()}
@@ -173,7 +174,7 @@ class Metrics(Callback):
         self._squares: list[Tensor] = []  # (parts,) each
         self._steps: Counter[str] = Counter()  # by bucket
         self._since, self._since_step = self.watching.training_seconds, trainer.global_step
-        self._waited, self._tokens = self.clock.seconds, 0
+        self._waited, self._tokens, self._samples = self.clock.seconds, 0, 0
 
     def state_dict(self) -> dict[str, Any]:
         histories = {task: history.state() for task, history in self.histories.items()}
