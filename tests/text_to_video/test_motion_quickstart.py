@@ -1,4 +1,4 @@
-"""The quickstart of text-to-video as shipped, trained whole and scored: minutes, so behind a marker (`pytest -m slow`)."""
+"""The quickstart of text-to-video as shipped, trained whole and scored: minutes (`pytest -m slow`)."""
 
 from __future__ import annotations
 
