@@ -81,7 +81,7 @@ def test_every_wording_is_read_back():
         assert parse(canonical(told)) == told
     words = keyed_random(1)
     assert describe(sample_scene(0, 0), words, omit=1.0).solids[0].place is None
-    assert len({phrase(told, words) for _ in range(50)}) > 5
+    assert len({phrase(told, words) for _ in range(50)}) > 4
 
 
 @pytest.mark.parametrize(
