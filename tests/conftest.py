@@ -49,8 +49,16 @@ TINY_MOVING = (f"{MOVING}.size=16", f"{MOVING}.frames=4", f"{MOVING}.val_count=6
 TINY_CLIPS = (f"{CLIPS}.size=16", f"{CLIPS}.frames=4", *TINY_VIEWS)
 """Overrides of recipes on clips of one's own, which also want the folder."""
 
-TINY_JOINT = (*TINY_VIEWS, f"{SHAPES}.val_count=6", f"{MOVING}.val_count=6", f"{TURNTABLES}.val_count=6")
+TINY_JOINT = (
+    *TINY_VIEWS,
+    *("trainer.tokens_per_step=null", *(f"{data}.val_count=6" for data in (SHAPES, MOVING, TURNTABLES))),
+)
 """Overrides of recipes of all three tasks."""
+TINY_OWN = (
+    *(f"{PICTURES}.size=32", f"{CLIPS}.size=16", f"{CLIPS}.frames=4", f"{OBJECTS}.size=16", f"{OBJECTS}.views=4"),
+    *("trainer.tokens_per_step=null", *TINY_VIEWS),
+)
+"""Overrides of recipes of all three tasks on data of one's own, which also want the folders."""
 
 
 @pytest.fixture(autouse=True)

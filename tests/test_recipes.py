@@ -20,6 +20,7 @@ from tests.conftest import (
     TINY_JOINT,
     TINY_MOVING,
     TINY_OBJECTS,
+    TINY_OWN,
     TINY_PICTURES,
     TINY_TURNTABLES,
 )
@@ -36,6 +37,7 @@ def test_the_quickstart_ships():
 
 
 OWN = "text_to_image/folder"
+OWN_JOINT = "joint/own_512"
 OWN_CLIPS = ("text_to_video/clips", "text_to_video/clips_512")
 OWN_OBJECTS = ("text_to_multiview/objects", "text_to_multiview/24_views_512")
 
@@ -52,6 +54,7 @@ def needed(tmp_path):
     one_device = ("trainer.devices=1", "trainer.strategy=auto")
     settings |= {name: [f"{OBJECTS}.folder={tmp_path / 'objects'}"] for name in OWN_OBJECTS}
     settings |= {name: [f"{CLIPS}.folder={tmp_path / 'clips'}", *one_device] for name in OWN_CLIPS}
+    settings[OWN_JOINT] = [*settings[OWN], *settings[OWN_CLIPS[0]], *settings[OWN_OBJECTS[0]]]
     return lambda name: settings.get(name, [])
 
 
@@ -60,7 +63,7 @@ def tiny_of(name):
     if name in OWN_OBJECTS:
         return TINY_OBJECTS
     if name.startswith("joint/"):
-        return TINY_JOINT
+        return TINY_OWN if name == OWN_JOINT else TINY_JOINT
     if name in OWN_CLIPS:
         return TINY_CLIPS
     if name.startswith("text_to_video/"):
