@@ -152,7 +152,7 @@ def test_score_is_the_share_of_each_attribute():
     wrong = score(samples, captions[1:] + captions[:1], poses, [FOV] * 30)
     assert wrong["all"] < 0.05
     assert wrong["place"] == pytest.approx(1 / len(PLACES), abs=0.25)
-    assert score(samples[:1], ["a dog"], poses, [FOV]) == {}
+    assert score(samples[:1], ["a dog"], poses[:1], [FOV]) == {}
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
