@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from t2x_core.recipe import Recipe
@@ -25,7 +27,9 @@ def hint(recipe: Recipe) -> str:
     resumed = []
     if not trainer.gradient_checkpointing:
         resumed.append("trainer.gradient_checkpointing=true")
-    share = trainer.global_batch // ranks  # samples of a device in one optimizer step
+    own = [task.global_batch for task in recipe.tasks.values() if task.global_batch is not None]
+    shared = trainer.global_batch if trainer.tokens_per_step is None else trainer.batch_multiple
+    share = math.gcd(shared, *own) // ranks  # samples of a device in one optimizer step
     parts = next((n for n in range(trainer.accumulation + 1, share + 1) if share % n == 0), None)
     if parts is not None:
         resumed.append(f"trainer.accumulation={parts} (micro-batches of {share // parts})")
