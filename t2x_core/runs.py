@@ -14,7 +14,7 @@ MODEL_FILE, CHECKPOINT_FILE = "model.safetensors", "index.json"
 
 def find_run(name: str, root: Path = Path("runs")) -> Path:
     """A run by its folder, by the folder of its recipe (the newest in it), or by the name of its recipe."""
-    for folder in (Path(name), root / name):
+    for folder in (Path(name), root / name, root / name.replace("/", "_")):
         if (folder / RECIPE_FILE).is_file():
             return folder
         runs = sorted(path.parent for path in folder.glob(f"*/{RECIPE_FILE}"))

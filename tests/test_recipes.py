@@ -86,7 +86,7 @@ def test_a_recipe_trains(name, needed, tmp_path, monkeypatch, capsys):
     settings = [*tiny_of(name), *needed(name)]
     assert main(["fit", name, *settings]) == 0
     printed = capsys.readouterr().out
-    run = find_run(name.split("/")[-1])
+    run = find_run(name)
     assert "trained 2 steps in 0:" in printed
     assert f"t2x sample {run}" in printed
     for file in ("recipe.yaml", "environment.json", "log.txt", "checkpoints/best.json"):

@@ -21,10 +21,11 @@ def shipped_recipe(name: str) -> Path | None:
 
 
 def shipped_names() -> list[str]:
-    """Names of the shipped recipes, sorted; folders that start with "_" hold pieces of recipes and are left out."""
+    """Names of the shipped recipes, sorted, those in folders last; folders that start with "_" hold pieces."""
     root = shipped_folder()
     paths = (file.relative_to(root) for file in root.rglob("*.yaml"))
-    return sorted(path.with_suffix("").as_posix() for path in paths if not path.as_posix().startswith("_"))
+    names = (path.with_suffix("").as_posix() for path in paths if not path.as_posix().startswith("_"))
+    return sorted(names, key=lambda name: ("/" in name, name))
 
 
 def list_recipes() -> list[tuple[str, str]]:

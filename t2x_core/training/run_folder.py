@@ -18,6 +18,7 @@ import torch
 
 from t2x_core.errors import UserError
 from t2x_core.recipe import Recipe, compose, dump_yaml
+from t2x_core.recipe.catalog import shipped_folder
 from t2x_core.runs import RECIPE_FILE
 
 try:
@@ -49,8 +50,15 @@ MAY_CHANGE = (
 
 
 def recipe_name(recipe: Path) -> str:
-    """The name under which a recipe's runs are kept; of a run's own recipe, that of the recipe it came from."""
-    return recipe.resolve().parent.parent.name if recipe.name == RECIPE_FILE else recipe.stem
+    """The name under which a recipe's runs are kept; of a run's own recipe, that of the recipe it came from.
+
+    Shipped recipes in folders keep the folder's name: text_to_video/quickstart → text_to_video_quickstart.
+    """
+    recipe = recipe.resolve()
+    if recipe.name == RECIPE_FILE:
+        return recipe.parent.parent.name
+    shipped = recipe.is_relative_to(shipped_folder().resolve())
+    return "_".join(recipe.relative_to(shipped_folder().resolve()).with_suffix("").parts) if shipped else recipe.stem
 
 
 def new_run(root: Path, recipe_name: str, folder: Path | None = None) -> Path:

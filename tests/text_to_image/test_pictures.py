@@ -90,7 +90,7 @@ def test_500_files_train_and_the_damaged_twelve_are_named_with_reasons(many, tmp
     monkeypatch.chdir(tmp_path)
     settings = [*TINY_PICTURES, f"{BLOCK}.folder={folder}", "trainer.workers=2", "trainer.max_steps=6"]
     assert main(["fit", "text_to_image/folder", *settings]) == 0
-    run = find_run("folder")
+    run = find_run("text_to_image/folder")
     lines = [json.loads(line) for line in (run / "quarantine.jsonl").read_text().splitlines()]
     named = {Path(line["file"]).name: line["reason"] for line in lines}
     assert len(lines) == 12

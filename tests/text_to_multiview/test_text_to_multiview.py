@@ -238,7 +238,7 @@ def test_render_turns_and_shows_all_views_at_once(data):
 def test_a_tiny_run_trains_and_is_sampled_from_other_cameras(camera, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", QUICK, *TINY, f"tasks.{NAME}.conditioning.camera={camera}"]) == 0
-    run = find_run("quickstart")
+    run = find_run("text_to_multiview/quickstart")
     assert {file.suffix for file in (run / "samples").iterdir()} == {".png", ".gif", ".mp4"}
     assert main(["sample", str(run), "a red cone", "--set", "views=5", "--set", "elevation=35", "--out", "x.gif"]) == 0
     assert Image.open("x.gif").n_frames == 5

@@ -22,7 +22,7 @@ def test_the_views_of_the_quickstart_agree_with_caption_and_cameras(tmp_path):
     minutes, seconds = map(int, re.search(r"trained \d+ steps in (\d+):(\d+)", done.stdout).groups())
     print(f"{minutes}:{seconds:02d} min")
 
-    pipeline = T2XPipeline.from_pretrained(find_run("quickstart", tmp_path / "runs"), device="cpu")
+    pipeline = T2XPipeline.from_pretrained(find_run("text_to_multiview/quickstart", tmp_path / "runs"), device="cpu")
     plugin, config = pipeline.assembly.task()
     conditions = build_data(pipeline.assembly, pipeline.module).modules[NAME].val_conditions(128)
     settings = pipeline.assembly.recipe.diffusion.sampler

@@ -3,6 +3,7 @@ import re
 import pytest
 
 from t2x_core.errors import UserError
+from t2x_core.recipe import find_recipe
 from t2x_core.runs import find_run
 from t2x_core.training import run_folder
 
@@ -46,3 +47,15 @@ def test_the_environment_names_versions_machine_and_commit():
     assert found["versions"]["torch"]
     assert found["machine"]["cpu_threads"] >= 1
     assert set(found["git"]) == {"commit", "changed"}
+
+
+def test_recipes_of_one_name_in_several_folders_keep_their_runs_apart(tmp_path):
+    names = {name: run_folder.recipe_name(find_recipe(name)) for name in ("quickstart", "text_to_video/quickstart")}
+    assert names == {"quickstart": "quickstart", "text_to_video/quickstart": "text_to_video_quickstart"}
+    for name in names.values():
+        (tmp_path / name / "2026-01-31_12-00-00").mkdir(parents=True)
+        (tmp_path / name / "2026-01-31_12-00-00" / "recipe.yaml").touch()
+    assert find_run("text_to_video/quickstart", tmp_path).parent.name == "text_to_video_quickstart"
+    assert find_run("quickstart", tmp_path).parent.name == "quickstart"
+    own = tmp_path / "text_to_video_quickstart" / "2026-01-31_12-00-00" / "recipe.yaml"
+    assert run_folder.recipe_name(own) == "text_to_video_quickstart"
