@@ -92,6 +92,12 @@ class BackboneConfig:
     """Hidden width of the MLP, in widths of a token."""
     qk_norm: bool = False
     """Whether queries and keys are normalised (RMSNorm), which steadies long runs in low precision."""
+    position: Literal["sincos", "rope"] = "sincos"
+    """How tokens know frame, row, column. `sincos`: a table is added to them; `rope`: queries and keys are turned."""
+    giim: bool = True
+    """Whether `proxy` has its proxies (global information); `false` is an ablation."""
+    tcm: bool = True
+    """Whether `proxy` has its windows and shifted windows (texture); `false` is an ablation."""
 
     def __post_init__(self) -> None:
         sizes = {"width": self.width, "depth": self.depth, "heads": self.heads}
