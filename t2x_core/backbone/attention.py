@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from t2x_core.backbone.embeddings import Rotation
 from t2x_core.backbone.fused import own_and_proxies
+from t2x_core.backbone.fused_flex import flex_own_and_proxies
 from t2x_core.backbone.linear import Init, linear
 from t2x_core.backbone.once import Once, always
 from t2x_core.backbone.windows import Windows
@@ -87,7 +88,10 @@ class FusedAttention(SelfAttention):
         k_proxy, v_proxy = k.sum(2) / sizes, v.sum(2) / sizes  # (G, M, d)
         q, k = turned(self.q_norm(q), windows.rotation), turned(self.k_norm(k), windows.rotation)
         k_proxy = turned(self.k_norm(k_proxy), windows.proxy_rotation)
-        x = own_and_proxies(q, k, v, k_proxy, v_proxy, windows.proxy_bias, windows.valid)
+        if windows.flex is not None and torch.compiler.is_compiling():
+            x = flex_own_and_proxies(q, k, v, k_proxy, v_proxy, windows.flex)
+        else:
+            x = own_and_proxies(q, k, v, k_proxy, v_proxy, windows.proxy_bias, windows.valid)
         return self.out(windows.join(x.unflatten(0, (B, -1)).permute(0, 2, 3, 1, 4).flatten(3)))
 
 

@@ -330,6 +330,7 @@ class PTDiT(nn.Module):
             head_channels=config.width // config.heads if config.position == "rope" else 0,
             position_scale=config.position_scale,
             numbered=frame_axis.numbered,
+            flex=config.attention == "fused" and device.type == "cuda",
         )
 
     def _grid(self, latents: Tensor) -> Triple:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from t2x_core.backbone.embeddings import Rotation, rotation
+from t2x_core.backbone.fused_flex import FlexMask, flex_mask
 
 Triple = tuple[int, int, int]
 
@@ -84,6 +85,8 @@ class Windows:
     """(M, L, d/2), of each slot, where positions are told by rotation."""
     proxy_rotation: Rotation | None = None
     """(M, d/2), of the mean position of each window."""
+    flex: FlexMask | None = None
+    """The same for FlexAttention, where it may be called."""
 
     def cut(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, M, L, C), zeros in padded slots."""
@@ -145,6 +148,7 @@ def make_layout(
     head_channels: int = 0,
     position_scale: float = 1.0,
     numbered: bool = True,
+    flex: bool = False,
 ) -> Layout:
     """Cuts a grid (f, h, w) into windows (pf, ph, pw) no larger than the grid (`resolve_window`); cached.
 
@@ -153,7 +157,7 @@ def make_layout(
     the last frame is a neighbour of the first, and the frame axis is rolled, so that one shifted window holds both.
 
     With `head_channels`, the channels of a head, there are rotations for the positions of tokens and proxies, rows and
-    columns divided by `position_scale`; without `numbered` all frames have the number 0.
+    columns divided by `position_scale`; without `numbered` all frames have the number 0. `flex`: with `Windows.flex`.
     """
     with torch.device("cpu"):
         cuts = [_cut(grid, window, shifted, shift_single, circular) for shifted in (False, True)]
@@ -174,14 +178,17 @@ def make_layout(
             own = torch.eye(len(sizes), dtype=torch.bool)
             at = cut.position.double()
             middle = (at * cut.valid[..., None]).sum(1) / sizes[:, None]
+            M, L = cut.valid.shape
+            valid = None if cut.valid.all() else cut.valid.to(device)
             return Windows(
-                shape=(len(sizes), cut.valid.shape[1]),
+                shape=(M, L),
                 move=_move(place[cut.token.flatten()], cut.valid.flatten(), device),
-                valid=None if cut.valid.all() else cut.valid.to(device),
+                valid=valid,
                 sizes=sizes.to(device),
                 proxy_bias=sizes.log().expand(len(sizes), -1).masked_fill(own, -torch.inf).unsqueeze(1).to(device),
                 rotation=rotate(at),
                 proxy_rotation=rotate(middle),
+                flex=flex_mask(M, L, valid, sizes.to(device)) if flex else None,
             )
 
         plain, shifted = windows(cuts[0]), windows(cuts[1])

@@ -238,8 +238,8 @@ class TrainerConfig:
     """Devices that share one copy of the weights (hsdp only); `null`: those of one node."""
     precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed"] = "auto"
     """Arithmetic; `auto`: bf16-mixed if there are units for it; `bf16-true`: bf16 weights, small updates are lost."""
-    gradient_checkpointing: bool = False
-    """Whether the backward pass computes each block once more, instead of keeping what is inside it."""
+    gradient_checkpointing: bool | Literal["selective"] = False
+    """Whether the backward pass computes each block once more, or, `selective`, all of it but the dear products."""
     compile: bool = False
     """Whether the blocks are compiled (torch.compile), once for each shape of a batch; needs a C++ compiler."""
     workers: CountOrZero = 0

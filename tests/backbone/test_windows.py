@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.attention.flex_attention as flex_attention_module
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import create_block_mask
 
-from t2x_core.backbone import fused
+from t2x_core.backbone import fused, fused_flex
 from t2x_core.backbone.attention import CrossAttention, FusedAttention, SelfAttention, WindowAttention
 from t2x_core.backbone.embeddings import rotation
 from t2x_core.backbone.pt_dit import PTDiTBlock, PTDiTConfig
@@ -280,6 +282,54 @@ def test_gradients_of_fused_attention_whatever_is_computed_at_once(
     with monkeypatch.context() as exact:  # the softmax in double precision, for finite differences
         exact.setattr(Tensor, "float", Tensor.double)
         assert torch.autograd.gradcheck(attention, parts, atol=1e-4, eps=1e-5)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize(
+    ("grid", "window"),
+    [((1, 16, 16), (1, 4, 4)), ((1, 19, 17), (1, 5, 4)), ((1, 14, 13), (1, 14, 13)), ((6, 8, 8), (2, 2, 2))],
+)
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_sees_the_same(
+    grid: Triple, window: Triple, shifted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # FlexAttention refuses gradients on a CPU, where its kernels have none; not compiled, it computes by plain products.
+    monkeypatch.setattr(flex_attention_module, "_validate_device", lambda *_: None)
+    windows = cut(grid, window, shifted, flex=True)
+    M, L = windows.shape
+    parts = [torch.randn(shape, requires_grad=True) for shape in [(3, M, L, 16)] * 3 + [(3, M, 16)] * 2]
+    weights = torch.randn(3, M, L, 16)
+    if windows.valid is not None:
+        weights = weights * windows.valid[..., None]
+    assert windows.flex is not None
+    results = []
+    for out in (
+        fused_flex.flex_own_and_proxies(*parts, windows.flex),
+        fused.own_and_proxies(*parts, windows.proxy_bias, windows.valid),
+    ):
+        results.append((out * (weights != 0), *torch.autograd.grad(out, parts, weights)))
+    for mine, plain in zip(*results, strict=True):
+        torch.testing.assert_close(mine, plain, atol=1e-4, rtol=1e-4)
+    everything = create_block_mask(windows.flex.blocks.mask_mod, None, None, M * L, M * L + M, device="cpu")
+    assert (windows.flex.blocks.to_dense() >= everything.to_dense()).all()  # no block is skipped that has something
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compiles FlexAttention for a GPU")
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize(("grid", "window"), [((1, 16, 16), (1, 4, 4)), ((1, 19, 17), (1, 5, 4))])
+def test_compiled_flex_attention_on_a_gpu(grid: Triple, window: Triple, shifted: bool) -> None:
+    layout = make_layout(grid, window, torch.device("cuda"), flex=True)
+    windows = layout.shifted if shifted else layout.plain
+    attention = FusedAttention(64, 2, qk_norm=True).cuda()
+    compiled = torch.compile(attention, fullgraph=True)
+    x = torch.randn(2, math.prod(grid), 64, device="cuda", requires_grad=True)
+    weights = torch.randn_like(x)
+    results = []
+    for each in (attention, compiled):
+        out = each(x, windows)
+        results.append((out, *torch.autograd.grad(out, [x, *attention.parameters()], weights)))
+    for plain, mine in zip(*results, strict=True):
+        torch.testing.assert_close(mine, plain, atol=2e-2, rtol=2e-2)
 
 
 def test_middle_of_a_window_is_where_its_proxy_stands() -> None:
