@@ -293,7 +293,7 @@ def test_gradients_of_fused_attention_whatever_is_computed_at_once(
 def test_flex_attention_sees_the_same(
     grid: Triple, window: Triple, shifted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # FlexAttention refuses gradients on a CPU, where its kernels have none; not compiled, it computes by plain products.
+    # FlexAttention refuses gradients on a CPU, where its kernels have none; not compiled, it takes plain products.
     monkeypatch.setattr(flex_attention_module, "_validate_device", lambda *_: None)
     windows = cut(grid, window, shifted, flex=True)
     M, L = windows.shape
