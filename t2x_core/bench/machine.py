@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
-
-import torch
 
 
 def machine() -> dict[str, str | int]:
-    """What a figure depends on, in words."""
+    """What a figure depends on."""
+    import torch
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "cpu": _cpu(),
@@ -21,6 +22,12 @@ def machine() -> dict[str, str | int]:
         "python": platform.python_version(),
         "system": platform.system(),
     }
+
+
+def in_words(machine: Mapping[str, str | int]) -> str:
+    """The same on one line."""
+    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads; GPU: {machine['gpu']}"
+    return f"{where}; torch {machine['torch']}"
 
 
 def _cpu() -> str:

@@ -1,0 +1,13 @@
+"""`t2x bench WHAT`: one file a kind."""
+
+from __future__ import annotations
+
+import argparse
+
+from t2x_core.cli.bench import data, fit
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    fit.configure(kinds.add_parser("fit", help="time of a step of `t2x fit` against a bare PyTorch loop"))
+    data.configure(kinds.add_parser("data", help="time of a clip as the loader reads it against decord alone"))

@@ -1,0 +1,51 @@
+"""`t2x bench data [FOLDER]`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from t2x_core.cli.bench.output import milliseconds, write_json
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, help="films to read (default: made for it)")
+    parser.add_argument("--blocks", type=int, default=20, help="turns of each that are measured (default 20)")
+    parser.add_argument("--frames", type=int, default=16, help="frames of a clip (default 16)")
+    parser.add_argument("--stride", type=int, default=2, help="every n-th frame is taken (default 2)")
+    parser.add_argument("--size", type=int, default=256, help="height and width of a clip in pixels (default 256)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all times to FILE")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import tempfile
+
+    from t2x_core.bench.data import bench_data, find_films, write_films
+    from t2x_core.bench.machine import machine
+    from t2x_core.errors import UserError
+    from t2x_core.video import DamagedClipError, ShortClipError
+
+    for name, least in (("blocks", 2), ("frames", 1), ("stride", 1), ("size", 1)):
+        if getattr(arguments, name) < least:
+            raise UserError(f"--{name} must be at least {least}, not {getattr(arguments, name)}")
+    asked = (arguments.blocks, arguments.frames, arguments.stride, arguments.size)
+    with tempfile.TemporaryDirectory() as folder:
+        films = find_films(arguments.folder) if arguments.folder else write_films(Path(folder))
+        try:
+            result = bench_data(films, *asked)
+        except (DamagedClipError, ShortClipError) as error:
+            raise UserError(f"a film in {arguments.folder} {error}", where="command line") from error
+    low, high = result.spread
+    here = machine()
+    print(f"machine    {here['cpu']}, {here['cores']} cores")
+    print(
+        f"measured   {arguments.blocks} turns of {len(films)} clips of {arguments.frames} frames, interleaved; medians"
+    )
+    print(f"loader     {milliseconds(result.loader)} a clip")
+    print(f"decord     {milliseconds(result.bare)} a clip")
+    print(f"ratio      {result.ratio:.3f}  (quartiles {low:.3f} … {high:.3f})")
+    if arguments.json:
+        found = {"machine": here, "ratio": result.ratio, "loader": result.loader, "bare": result.bare}
+        write_json(arguments.json, found)
+    return 0
