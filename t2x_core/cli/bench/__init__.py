@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from t2x_core.cli.bench import data, fit
+from t2x_core.cli.bench import backbone, data, fit
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", metavar="WHAT", required=True)
     fit.configure(kinds.add_parser("fit", help="time of a step of `t2x fit` against a bare PyTorch loop"))
     data.configure(kinds.add_parser("data", help="time of a clip as the loader reads it against decord alone"))
+    backbone.configure(
+        kinds.add_parser("backbone", help="proxy, fused and dense attention against each other and PixArt")
+    )
