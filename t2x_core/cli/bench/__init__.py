@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from t2x_core.cli.bench import backbone, data, fit
+from t2x_core.cli.bench import backbone, data, fit, presets
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -14,3 +14,4 @@ def configure(parser: argparse.ArgumentParser) -> None:
     backbone.configure(
         kinds.add_parser("backbone", help="proxy, fused and dense attention against each other and PixArt")
     )
+    presets.configure(kinds.add_parser("presets", help="parameters and FLOPs of the named sizes, as Markdown"))
