@@ -110,7 +110,11 @@ def captioned_files(
         raise
     found = settle_captions(found, missing_captions, f"{block}.missing_captions", what)
     if not found.files:
-        raise UserError(f"there are no captioned {what} in {manifest or folder}", key=setting)
+        raise UserError(
+            f"there are no captioned {what} in {manifest or folder}",
+            key=setting,
+            hint=f"{what} are {', '.join(sorted(suffixes))}, each with its caption in a .txt of the same name",
+        )
     return found
 
 

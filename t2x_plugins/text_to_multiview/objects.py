@@ -20,7 +20,7 @@ from t2x_core.types import Batch, Bucket, Sample, SampleKey
 from t2x_plugins.captioned.config import rgb
 from t2x_plugins.captioned.own_files import UNSCORED, OwnFilesData
 from t2x_plugins.text_to_multiview.cameras import Cameras
-from t2x_plugins.text_to_multiview.object_files import ObjectFiles, View, list_objects
+from t2x_plugins.text_to_multiview.object_files import ObjectFiles, View, list_objects, without_cameras
 from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
 
 SAME_FOV = 0.5
@@ -137,12 +137,16 @@ class ObjectsData(OwnFilesData[ObjectSource]):
             if error.where is None:
                 error.key = "data.objects.folder"
             raise
+        lacking = without_cameras(self.config.folder)
+        some = ", ".join(lacking[:3]) + (" …" if lacking[3:] else "")
         if not found:
             raise UserError(
-                f"there are no objects in {self.config.folder}",
+                f"there are no objects in {self.config.folder}" + (f"; pictures only are in {some}" if lacking else ""),
                 key="data.objects.folder",
                 hint="an object is a folder with pictures and a cameras.json or transforms.json",
             )
+        if lacking:
+            self.lines.append(f"{len(lacking)} folders with pictures have no camera file and are passed over: {some}")
         bare = [thing.name for thing in found if not thing.captions]
         if not bare:
             return found
