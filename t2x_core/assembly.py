@@ -127,6 +127,9 @@ def backbone_config(recipe: Recipe, channels: int, dims: Sequence[ConditioningDi
             window=block.window,
             mlp_ratio=block.mlp_ratio,
             qk_norm=block.qk_norm,
+            position=block.position,
+            giim=block.giim,
+            tcm=block.tcm,
             dims=ConditioningDims(
                 text=max(d.text for d in dims),
                 vector=max(d.vector for d in dims),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from t2x_core import keyed
 from t2x_core.assembly import Assembly, build_module, load_assembly
+from t2x_core.backbone import Once
 from t2x_core.checkpoint import materialize
 from t2x_core.diffusion import SAMPLERS, grid, guided
 from t2x_core.errors import UserError
@@ -61,7 +63,8 @@ def _sample_batch(
     noise = torch.stack([torch.randn(shape, generator=keyed.generator(seed, "sample")) for seed in seeds]).to(device)
     adapter: Any = module.adapters[conditions.task]
     conditioning = adapter(conditions.to(device), module.text_encoder)
-    velocity = guided(module.velocity, conditioning, adapter.null(conditioning), config.guidance)
+    network = partial(module.velocity, once=Once())
+    velocity = guided(network, conditioning, adapter.null(conditioning), config.guidance)
     factor = module.diffusion.timesteps.shift if config.shift is None else config.shift
     latents = SAMPLERS[config.name](velocity, noise, grid(config.steps, factor, device))
     return module.decode(latents, conditions.task).clamp(-1, 1)

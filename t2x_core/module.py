@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from t2x_core import keyed
-from t2x_core.backbone import PTDiT
+from t2x_core.backbone import Once, PTDiT
 from t2x_core.checkpoint import StoredTensor
 from t2x_core.data.mixture import VAL_STEP
 from t2x_core.diffusion import RectifiedFlow, logit_normal, shift
@@ -157,9 +157,12 @@ class T2XModule(L.LightningModule):
         conditioning = adapter(batch, self.text_encoder)
         return conditioning.where(dropped, adapter.null(conditioning))
 
-    def velocity(self, latents: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """The velocity ε - x₀ (B, C, F, H, W) that the network predicts at `latents` (alike) and `t` (B,)."""
-        output = self.backbone(latents, t, conditioning)[:, : latents.shape[1]].float()
+    def velocity(self, latents: Tensor, t: Tensor, conditioning: Conditioning, once: Once | None = None) -> Tensor:
+        """The velocity ε - x₀ (B, C, F, H, W) that the network predicts at `latents` (alike) and `t` (B,).
+
+        `once` is for the steps of a sampler, which have the same conditioning.
+        """
+        output = self.backbone(latents, t, conditioning, once)[:, : latents.shape[1]].float()
         return self.path.velocity(output, latents, t)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:

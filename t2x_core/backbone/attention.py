@@ -4,6 +4,8 @@
     D  width    H  heads            d = D/H  channels of a head
 
 Self-attentions have one signature, forward(x (B, N, D), windows) -> (B, N, D), so that a block can hold any of them.
+Where positions are told by rotation, queries and keys are turned after their norm; a proxy stands where its window has
+its middle.
 """
 
 from __future__ import annotations
@@ -14,7 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from t2x_core.backbone.embeddings import Rotation
+from t2x_core.backbone.fused import own_and_proxies
+from t2x_core.backbone.fused_flex import flex_own_and_proxies
 from t2x_core.backbone.linear import Init, linear
+from t2x_core.backbone.once import Once, always
 from t2x_core.backbone.windows import Windows
 
 
@@ -27,6 +33,11 @@ class HeadNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), eps=1e-6)
+
+
+def turned(x: Tensor, rotation: Rotation | None) -> Tensor:
+    """Queries or keys (…, d) by their rotation, if positions are told so."""
+    return x if rotation is None else rotation(x)
 
 
 class SelfAttention(nn.Module, ABC):
@@ -45,27 +56,21 @@ class SelfAttention(nn.Module, ABC):
         """(B, N, D) -> (B, N, D)."""
 
 
-class DenseAttention(SelfAttention):
-    """Every token sees every token."""
-
-    def forward(self, x: Tensor, windows: Windows | None = None) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, N, d) each
-        x = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
-        return self.out(x.transpose(1, 2).flatten(2))
-
-
 class WindowAttention(SelfAttention):
-    """Every token sees the tokens of its own window."""
+    """Every token sees the tokens of its own window: every token, if there is one window."""
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
-        q, k, v = windows.cut(self.qkv(x), 3, self.heads)  # (B, H, M, L, d) each
-        M, L = q.shape[2:4]
-        mask = windows.valid
-        if mask is not None:
-            mask = mask[:, None].expand(self.heads, M, 1, L).reshape(1, self.heads * M, 1, L)
-        q, k, v = (part.flatten(1, 2) for part in (self.q_norm(q), self.k_norm(k), v))  # (B, H·M, L, d)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out(windows.join(x.unflatten(1, (self.heads, M))))
+        parts = windows.cut(self.qkv(x)).unflatten(-1, (3, self.heads, -1))  # (B, M, L, 3, H, d)
+        q, k, v = parts.permute(3, 0, 1, 4, 2, 5)  # (B, M, H, L, d) each
+        rotation = None if windows.rotation is None else windows.rotation.unsqueeze(1)  # (M, 1, L, d/2)
+        q, k = turned(self.q_norm(q), rotation), turned(self.k_norm(k), rotation)
+        B, M = q.shape[:2]
+        mask = None
+        if windows.valid is not None:
+            mask = windows.valid.repeat(B, 1)[:, None, None]  # (B·M, 1, 1, L)
+        q, k, v = (part.flatten(0, 1) for part in (q, k, v))  # windows are a batch
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B·M, H, L, d)
+        return self.out(windows.join(x.transpose(1, 2).flatten(2).unflatten(0, (B, M))))
 
 
 class FusedAttention(SelfAttention):
@@ -76,25 +81,18 @@ class FusedAttention(SelfAttention):
     """
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
-        q, k, v = windows.cut(self.qkv(x), 3, self.heads)  # (B, H, M, L, d) each, zeros in padded slots
-        M, L, d = q.shape[2:]
+        parts = windows.cut(self.qkv(x)).unflatten(-1, (3, self.heads, -1))  # (B, M, L, 3, H, d), zeros where padded
+        B = len(parts)
+        q, k, v = parts.permute(3, 0, 4, 1, 2, 5).flatten(1, 2)  # (G = B·H, M, L, d) each
         sizes = windows.sizes.to(k.dtype)[:, None]
-        k_proxy, v_proxy = k.sum(3) / sizes, v.sum(3) / sizes  # (B, H, M, d)
-        q, k, k_proxy = self.q_norm(q) * d**-0.5, self.k_norm(k), self.k_norm(k_proxy)
-
-        own = (q @ k.transpose(-1, -2)).float()  # (B, H, M, L, L)
-        far = (q.flatten(2, 3) @ k_proxy.transpose(-1, -2)).unflatten(2, (M, L))  # (B, H, M, L, M)
-        far = far + windows.proxy_bias
-        if windows.valid is not None:
-            own = own.masked_fill(~windows.valid[:, None], -torch.inf)
-
-        # One softmax over (own, far) without joining them: a shared maximum and a shared sum, in float32.
-        peak = torch.maximum(own.amax(-1, keepdim=True), far.amax(-1, keepdim=True)).detach()
-        own, far = (own - peak).exp(), (far - peak).exp()
-        total = own.sum(-1, keepdim=True) + far.sum(-1, keepdim=True)  # (B, H, M, L, 1)
-        own, far = own.to(v.dtype), far.to(v.dtype)
-        x = own @ v + (far.flatten(2, 3) @ v_proxy).unflatten(2, (M, L))  # (B, H, M, L, d)
-        return self.out(windows.join(x / total.to(x.dtype)))
+        k_proxy, v_proxy = k.sum(2) / sizes, v.sum(2) / sizes  # (G, M, d)
+        q, k = turned(self.q_norm(q), windows.rotation), turned(self.k_norm(k), windows.rotation)
+        k_proxy = turned(self.k_norm(k_proxy), windows.proxy_rotation)
+        if windows.flex is not None and torch.compiler.is_compiling():
+            x = flex_own_and_proxies(q, k, v, k_proxy, v_proxy, windows.flex)
+        else:
+            x = own_and_proxies(q, k, v, k_proxy, v_proxy, windows.proxy_bias, windows.valid)
+        return self.out(windows.join(x.unflatten(0, (B, -1)).permute(0, 2, 3, 1, 4).flatten(3)))
 
 
 class CrossAttention(nn.Module):
@@ -109,10 +107,26 @@ class CrossAttention(nn.Module):
         self.q_norm = HeadNorm(width // heads) if qk_norm else nn.Identity()
         self.k_norm = HeadNorm(width // heads) if qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x (B, N, D), context (B, S, D), mask (B, S) bool, True = valid -> (B, N, D)."""
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor,
+        mask: Tensor | None = None,
+        rotations: tuple[Rotation | None, Rotation | None] = (None, None),
+        once: Once | None = None,
+    ) -> Tensor:
+        """x (B, N, D), context (B, S, D), mask (B, S) bool, True = valid -> (B, N, D).
+
+        `rotations` are those of x (N, d/2) and of the context (S, d/2); `once` keeps its keys and values.
+        """
         q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, N, d)
-        k, v = self.kv(context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, S, d) each
+        k, v = (once or always)(self.keys_values, context)
+        q, k = turned(self.q_norm(q), rotations[0]), turned(k, rotations[1])
         attn_mask = None if mask is None else mask[:, None, None]  # (B, 1, 1, S)
-        x = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v, attn_mask=attn_mask)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         return self.out(x.transpose(1, 2).flatten(2))
+
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, D) -> keys and values (B, H, S, d)."""
+        k, v = self.kv(context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.k_norm(k), v

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,44 @@ def position_table(
     space = torch.cat((*_sincos(column, 3 * width // 8), *_sincos(row, 3 * width // 8)), -1)  # (h·w, 3D/4)
     table = torch.cat((frame[:, None].expand(-1, h * w, -1), space.expand(f, -1, -1)), -1)  # (f, h·w, D)
     return table.flatten(0, 1).to(device, torch.float32)
+
+
+class Rotation(NamedTuple):
+    """Rotary position embedding (RoFormer, arXiv 2104.09864): angles by which pairs of channels are turned."""
+
+    cos: Tensor
+    """(…, d/2) float32."""
+    sin: Tensor
+    """Like `cos`."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Queries or keys (…, d), turned; channel i makes a pair with channel i + d/2."""
+        a, b = x.chunk(2, -1)
+        cos, sin = self.cos.to(x.dtype), self.sin.to(x.dtype)
+        return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
+
+    def to(self, device: torch.device) -> Rotation:
+        return Rotation(self.cos.to(device), self.sin.to(device))
+
+    def unsqueeze(self, axis: int) -> Rotation:
+        return Rotation(self.cos.unsqueeze(axis), self.sin.unsqueeze(axis))
+
+
+def rotation(positions: Tensor, channels: int, period: float = 10000.0) -> Rotation:
+    """The rotation of a head's channels (even) at positions (…, 3) of frame, row and column.
+
+    Of the d/2 pairs, 3/8 are of the row and 3/8 of the column, the rest of the frame; frequencies of each as in
+    `position_table`.
+    """
+    pairs = channels // 2
+    space = 3 * pairs // 8
+    angles = [
+        position[..., None] * period ** (-torch.arange(count, dtype=torch.float64, device=position.device) / count)
+        for position, count in zip(positions.double().unbind(-1), (pairs - 2 * space, space, space), strict=True)
+        if count
+    ]
+    together = torch.cat(angles, -1)
+    return Rotation(together.cos().float(), together.sin().float())
 
 
 class TimeEmbedding(nn.Module):

@@ -10,16 +10,18 @@ Time t is in [0, 1], t = 1 is pure noise.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from t2x_core.backbone.attention import CrossAttention, DenseAttention, FusedAttention, WindowAttention
+from t2x_core.backbone.attention import CrossAttention, FusedAttention, WindowAttention
 from t2x_core.backbone.embeddings import TextProjection, TimeEmbedding, position_table
 from t2x_core.backbone.linear import Init, linear
-from t2x_core.backbone.windows import Triple, Windows, cut_windows, resolve_window
+from t2x_core.backbone.once import Once, always
+from t2x_core.backbone.windows import Layout, Triple, make_layout, resolve_window
 from t2x_core.types import Conditioning, ConditioningDims, FrameAxis
 
 
@@ -47,6 +49,12 @@ class PTDiTConfig:
     """Hidden width of the MLP, in multiples of `width`."""
     qk_norm: bool = False
     """RMSNorm of queries and keys, over the channels of a head."""
+    position: Literal["sincos", "rope"] = "sincos"
+    """How tokens know their frame, row and column: a sin-cos table is added to them, or queries and keys are turned."""
+    giim: bool = True
+    """Global information through proxies; without it the layers are absent (`proxy` only; the paper's ablation)."""
+    tcm: bool = True
+    """Texture through windows and shifted windows; without it the layers are absent (`proxy` only)."""
     dims: ConditioningDims = field(default_factory=ConditioningDims)
     """Sizes of the parts of the conditioning; for an absent part (0) there are no layers."""
     position_scale: float = 1.0
@@ -55,6 +63,8 @@ class PTDiTConfig:
     """The authors' released network (`load_released`): a second Linear after the visual cross-attention and the
     shifted window attention, and no gate on the former; windows shifted also along an axis that has only one; columns
     and rows numbered as `position_table` says."""
+    folded: bool = False
+    """A released network whose two projections after the visual cross-attention are one (`fold_released`)."""
 
     def __post_init__(self) -> None:
         if not self.out_channels:
@@ -68,8 +78,20 @@ class PTDiTConfig:
             raise ValueError(f'attention must be "proxy", "fused" or "dense", not "{self.attention}"')
         if self.window != "auto" and (len(self.window) != 3 or min(self.window) < 1):
             raise ValueError(f'window must be three numbers of at least 1, or "auto", not {self.window}')
+        if self.position not in ("sincos", "rope"):
+            raise ValueError(f'position must be "sincos" or "rope", not "{self.position}"')
+        if self.position == "rope" and self.width // self.heads % 2:
+            raise ValueError(f"rope needs an even number of channels a head, not {self.width // self.heads}")
         if self.released and self.attention != "proxy":
             raise ValueError(f'the released network has attention "proxy", not "{self.attention}"')
+        if self.released and self.position == "rope":
+            raise ValueError('the released network has position "sincos", not "rope"')
+        if self.folded and not self.released:
+            raise ValueError("only a released network has something to fold")
+        if not (self.giim and self.tcm) and (self.released or self.attention != "proxy"):
+            raise ValueError("giim and tcm can be left out of a proxy network of our own only")
+        if not (self.giim or self.tcm):
+            raise ValueError("giim and tcm cannot both be left out: nothing would see its neighbours")
 
 
 def norm(x: Tensor) -> Tensor:
@@ -100,43 +122,52 @@ class PTDiTBlock(nn.Module):
     def __init__(self, config: PTDiTConfig, index: int) -> None:
         super().__init__()
         D, heads, qk_norm = config.width, config.heads, config.qk_norm
-        self.released = config.released
+        self.released, self.giim, self.tcm = config.released, config.giim, config.tcm
         branch_init: Init = "xavier" if self.released else "zero"
         self.table = table(6, D)
-        self.shifted_table = table(3, D, gates=(2,))
-        self.proxy_attention = DenseAttention(D, heads, qk_norm)
-        self.visual_attention = CrossAttention(D, heads, qk_norm, branch_init)
-        self.window_attention = WindowAttention(D, heads, qk_norm)
-        self.shifted_attention = WindowAttention(D, heads, qk_norm, branch_init)
-        if self.released:
-            self.visual_linear0 = linear(D, D, "zero")
-            self.shifted_linear0 = linear(D, D, "zero")
-        else:
-            self.visual_table = table(1, D, gates=(0,))
+        if self.giim:
+            self.proxy_attention = WindowAttention(D, heads, qk_norm)
+            self.visual_attention = CrossAttention(D, heads, qk_norm, branch_init)
+            if self.released:
+                self.visual_linear0 = nn.Identity() if config.folded else linear(D, D, "zero")
+            else:
+                self.visual_table = table(1, D, gates=(0,))
+        if self.tcm:
+            self.shifted_table = table(3, D, gates=(2,))
+            self.window_attention = WindowAttention(D, heads, qk_norm)
+            self.shifted_attention = WindowAttention(D, heads, qk_norm, branch_init)
+            if self.released:
+                self.shifted_linear0 = linear(D, D, "zero")
         self.text_attention = CrossAttention(D, heads, qk_norm) if config.dims.text else None
         self.mlp = mlp(config)
 
     def forward(
-        self, x: Tensor, t6: Tensor, text: Tensor | None, text_mask: Tensor | None, cuts: tuple[Windows, Windows]
+        self,
+        x: Tensor,
+        t6: Tensor,
+        text: Tensor | None,
+        text_mask: Tensor | None,
+        layout: Layout,
+        once: Once | None = None,
     ) -> Tensor:
-        """x (B, N, D), t6 (B, 6, D), text (B, T, D), text_mask (B, T), cuts (plain, shifted) -> (B, N, D)."""
-        plain, shifted = cuts
+        """x (B, N, D), t6 (B, 6, D), text (B, T, D), text_mask (B, T) -> (B, N, D)."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (self.table + t6).chunk(6, 1)  # (B, 1, D) each
-        shift_s, scale_s, gate_s = (self.shifted_table + t6[:, :3]).chunk(3, 1)
 
-        # Global information interaction (GIIM)
-        p = plain.mean(x)  # (B, M, D)
-        p = p + self.proxy_attention(norm(p))
-        v = self.visual_attention(norm(x), norm(p))  # (B, N, D)
-        x = x + (self.visual_linear0(v) if self.released else (self.visual_table + t6[:, 2:3]) * v)
+        if self.giim:  # global information interaction
+            p = layout.plain.mean(x)  # (B, M, D)
+            p = p + self.proxy_attention(norm(p), layout.proxies)
+            rotations = layout.rotation, layout.plain.proxy_rotation
+            v = self.visual_attention(norm(x), norm(p), rotations=rotations)  # (B, N, D)
+            x = x + (self.visual_linear0(v) if self.released else (self.visual_table + t6[:, 2:3]) * v)
 
-        # Texture complement (TCM)
-        x = x + gate * self.window_attention(modulate(x, shift, scale), plain)
-        s = gate_s * self.shifted_attention(modulate(x, shift_s, scale_s), shifted)
-        x = x + (self.shifted_linear0(s) if self.released else s)
+        if self.tcm:  # texture complement
+            shift_s, scale_s, gate_s = (self.shifted_table + t6[:, :3]).chunk(3, 1)
+            x = x + gate * self.window_attention(modulate(x, shift, scale), layout.plain)
+            s = gate_s * self.shifted_attention(modulate(x, shift_s, scale_s), layout.shifted)
+            x = x + (self.shifted_linear0(s) if self.released else s)
 
         if self.text_attention is not None and text is not None:
-            x = x + self.text_attention(x, text, text_mask)
+            x = x + self.text_attention(x, text, text_mask, once=once)
         return x + gate_mlp * self.mlp(modulate(x, shift_mlp, scale_mlp))
 
 
@@ -149,21 +180,28 @@ class SingleAttentionBlock(nn.Module):
     def __init__(self, config: PTDiTConfig, index: int) -> None:
         super().__init__()
         D, heads, qk_norm = config.width, config.heads, config.qk_norm
-        attention = FusedAttention if config.attention == "fused" else DenseAttention
-        self.shifted = index % 2
+        attention = FusedAttention if config.attention == "fused" else WindowAttention
+        self.shifted = bool(index % 2)
         self.table = table(6, D)
         self.attention = attention(D, heads, qk_norm)
         self.text_attention = CrossAttention(D, heads, qk_norm) if config.dims.text else None
         self.mlp = mlp(config)
 
     def forward(
-        self, x: Tensor, t6: Tensor, text: Tensor | None, text_mask: Tensor | None, cuts: tuple[Windows, Windows]
+        self,
+        x: Tensor,
+        t6: Tensor,
+        text: Tensor | None,
+        text_mask: Tensor | None,
+        layout: Layout,
+        once: Once | None = None,
     ) -> Tensor:
-        """x (B, N, D), t6 (B, 6, D), text (B, T, D), text_mask (B, T), cuts (plain, shifted) -> (B, N, D)."""
+        """x (B, N, D), t6 (B, 6, D), text (B, T, D), text_mask (B, T) -> (B, N, D)."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (self.table + t6).chunk(6, 1)  # (B, 1, D) each
-        x = x + gate * self.attention(modulate(x, shift, scale), cuts[self.shifted])
+        windows = layout.shifted if self.shifted else layout.plain
+        x = x + gate * self.attention(modulate(x, shift, scale), windows)
         if self.text_attention is not None and text is not None:
-            x = x + self.text_attention(x, text, text_mask)
+            x = x + self.text_attention(x, text, text_mask, once=once)
         return x + gate_mlp * self.mlp(modulate(x, shift_mlp, scale_mlp))
 
 
@@ -223,7 +261,7 @@ class PTDiT(nn.Module):
         self.blocks = nn.ModuleList(block(config, index) for index in range(config.depth))
         self.head = Head(config)
 
-    def forward(self, latents: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+    def forward(self, latents: Tensor, t: Tensor, conditioning: Conditioning, once: Once | None = None) -> Tensor:
         """Predicts from noised latents.
 
         Args:
@@ -231,6 +269,7 @@ class PTDiT(nn.Module):
             t: (B,) in [0, 1].
             conditioning: parts that `config.dims` names, as wide or less wide; several tasks, of which each has its
                 own parts, share one backbone.
+            once: for calls with the same conditioning, one after the other: keeps what follows from it alone.
 
         Returns:
             (B, out_channels, F, H, W).
@@ -240,12 +279,13 @@ class PTDiT(nn.Module):
         """
         grid = self._grid(latents)  # (f, h, w)
         dtype = self.head.table.dtype  # of the residual stream; float32 under autocast
-        latents, told = latents.to(dtype), fit_parts(conditioning.to(dtype), self.config.dims, latents)
+        keep = once or always
+        latents, told = latents.to(dtype), keep(fit_parts, conditioning.to(dtype), self.config.dims, latents)
 
         if told.concat is not None:
             latents = torch.cat((latents, told.concat), 1)  # (B, C + Cc, F, H, W)
-        x = self.patch_embedding(self._patchify(latents)).to(dtype)  # (B, N, D)
-        x = x + self._positions(grid, x, told.frame_axis)  # (N, D)
+        x = self.patch_embedding(self._patchify(latents)).to(dtype)  # (B, N, D), row by row
+        x = self._positioned(x, grid, told.frame_axis)
         if self.frame_projection is not None and told.frames is not None:
             frames = self.frame_projection(told.frames).expand(-1, grid[0], -1)  # (B, F, D)
             x = x + frames.repeat_interleave(grid[1] * grid[2], 1)
@@ -256,31 +296,42 @@ class PTDiT(nn.Module):
         t6 = self.time_modulation(F.silu(emb)).unflatten(1, (6, -1))  # (B, 6, D)
         text = None  # (B, T, D)
         if self.text_projection is not None and told.text is not None:
-            text = self.text_projection(told.text)
+            text = keep(self.text_projection, told.text)
 
-        cuts = self._cuts(grid, x.device, told.frame_axis)
+        layout = self._layout(grid, x.device, told.frame_axis)
+        x = layout.enter(x)
         for block in self.blocks:
-            x = block(x, t6, text, told.text_mask, cuts)  # (B, N, D)
-        return self._unpatchify(self.head(x, emb), grid)  # (B, out_channels, F, H, W)
+            x = block(x, t6, text, told.text_mask, layout, once)  # (B, N, D)
+        return self._unpatchify(layout.leave(self.head(x, emb)), grid)  # (B, out_channels, F, H, W)
 
     def prepare(self, latents: Tensor, frame_axis: FrameAxis) -> None:
         """Makes the tables for latents of this shape, which later calls of `forward` find in a cache."""
         grid = self._grid(latents)
-        self._positions(grid, latents, frame_axis)
-        self._cuts(grid, latents.device, frame_axis)
+        self._positioned(latents.new_zeros(1, prod(grid), self.config.width), grid, frame_axis)
+        self._layout(grid, latents.device, frame_axis)
 
-    def _positions(self, grid: Triple, x: Tensor, frame_axis: FrameAxis) -> Tensor:
-        """(N, D), like x."""
+    def _positioned(self, x: Tensor, grid: Triple, frame_axis: FrameAxis) -> Tensor:
+        """Tokens (B, N, D), row by row, with their positions added, if these are told so."""
         config = self.config
-        table = position_table(
-            grid, config.width, config.position_scale, x.device, config.released, frame_axis.numbered
-        )
-        return table.to(x.dtype)
+        if config.position == "rope":
+            return x
+        scale, numbered = config.position_scale, frame_axis.numbered
+        return x + position_table(grid, config.width, scale, x.device, config.released, numbered).to(x.dtype)
 
-    def _cuts(self, grid: Triple, device: torch.device, frame_axis: FrameAxis) -> tuple[Windows, Windows]:
-        """The plain and the shifted cut."""
-        window, single = resolve_window(self.config.window, grid, frame_axis.window), self.config.released
-        return cut_windows(grid, window, device), cut_windows(grid, window, device, True, single, frame_axis.circular)
+    def _layout(self, grid: Triple, device: torch.device, frame_axis: FrameAxis) -> Layout:
+        config = self.config
+        dense = config.attention == "dense"
+        return make_layout(
+            grid,
+            grid if dense else resolve_window(config.window, grid, frame_axis.window),
+            device,
+            shift_single=config.released,
+            circular=frame_axis.circular and not dense,
+            head_channels=config.width // config.heads if config.position == "rope" else 0,
+            position_scale=config.position_scale,
+            numbered=frame_axis.numbered,
+            flex=config.attention == "fused" and device.type == "cuda",
+        )
 
     def _grid(self, latents: Tensor) -> Triple:
         P, (F_, H, W) = self.config.patch_size, latents.shape[2:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -61,6 +62,30 @@ def load_released(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -
         weights[name] = head.flatten(0, 1)
     model.load_state_dict(weights, assign=True)
     return model
+
+
+def fold_released(model: PTDiT) -> PTDiT:
+    """A released network with one projection instead of two after the visual cross-attention.
+
+    It computes the same, to rounding, with 2·N·D² operations a block less. What is not folded shares memory with
+    `model`. (After the shifted window attention a gate that depends on t stands between two projections.)
+
+    Raises:
+        ValueError: the model is not a released one, or is folded already.
+    """
+    if not model.config.released or model.config.folded:
+        raise ValueError("only a released network that is not folded yet can be folded")
+    with torch.device("meta"):
+        folded = PTDiT(replace(model.config, folded=True))
+    weights = model.state_dict()
+    for index in range(model.config.depth):
+        first, second = f"blocks.{index}.visual_attention.out", f"blocks.{index}.visual_linear0"
+        outer = weights.pop(f"{second}.weight").double()
+        weight, bias = weights[f"{first}.weight"], weights[f"{first}.bias"]
+        weights[f"{first}.weight"] = (outer @ weight.double()).to(weight.dtype)
+        weights[f"{first}.bias"] = (outer @ bias.double() + weights.pop(f"{second}.bias")).to(bias.dtype)
+    folded.load_state_dict(weights, assign=True)
+    return folded.train(model.training)
 
 
 def _read_config(config: Mapping[str, Any]) -> PTDiTConfig:

@@ -1,7 +1,10 @@
-"""How the token grid is cut into windows: padding, shift, masks.
+"""How the token grid is cut into windows: order, padding, shift, masks.
 
-    f, h, w  token grid        N = f·h·w  tokens          H  heads, d  channels of a head
+    f, h, w  token grid        N = f·h·w  tokens          C  any number of channels
     (pf, ph, pw)  window       L = pf·ph·pw  slots        M  windows = proxy tokens
+
+Blocks keep their tokens in the order of the plain windows, if these divide the grid: a plain window is then a view, and
+only a shifted cut moves anything. Otherwise the order is that of the grid, row by row, and padding fills the windows.
 
 A shifted cut moves each window by half its size. It is made by padding *in front* of an axis, not by rolling the grid:
 a window then never joins the end of an axis to its beginning, so each window has one proxy, the mean of tokens that
@@ -16,70 +19,109 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from t2x_core.backbone.embeddings import Rotation, rotation
+from t2x_core.backbone.fused_flex import FlexMask, flex_mask
 
 Triple = tuple[int, int, int]
 
 
+class _Move(torch.autograd.Function):
+    """Rows of x (B, rows, C) to other places; the gradient is moved back by an index too, not added up."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, source: Tensor, target: Tensor, empty: Tensor, none: Tensor) -> Tensor:
+        ctx.save_for_backward(source, target, empty, none)
+        moved = x.index_select(1, source)
+        return moved.index_fill_(1, empty, 0) if len(empty) else moved
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        source, target, empty, none = ctx.saved_tensors
+        return _Move.apply(gradient, target, source, none, empty), None, None, None, None
+
+
+@dataclass(frozen=True, eq=False)
+class Move:
+    """Tokens to slots, of which some may stay empty, and back."""
+
+    source: Tensor
+    """(slots,) the token of each slot; for an empty one any."""
+    target: Tensor
+    """(tokens,) the slot of each token."""
+    empty: Tensor
+    """Empty slots."""
+    none: Tensor
+    """Tokens that have no slot: there are none."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, tokens, C) -> (B, slots, C), zeros in empty slots."""
+        return _Move.apply(x, self.source, self.target, self.empty, self.none)
+
+    def back(self, x: Tensor) -> Tensor:
+        """(B, slots, C) -> (B, tokens, C)."""
+        return _Move.apply(x, self.target, self.source, self.none, self.empty)
+
+
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """One cut of one token grid; made by `cut_windows` and shared by all blocks."""
+    """One cut of the tokens into windows."""
 
-    grid: Triple
-    """(f, h, w), in tokens."""
-    window: Triple
-    """(pf, ph, pw), in tokens; no larger than the grid."""
-    before: Triple
-    """Padding in front of each axis, in tokens."""
-    counts: Triple
-    """Windows along each axis; M is their product."""
+    shape: tuple[int, int]
+    """(M, L)."""
+    move: Move | None
+    """Tokens, as they stand in the blocks, to slots; None: they stand as the slots do."""
     valid: Tensor | None
     """(M, L) bool, False where a slot is padding; None when there is no padding."""
     sizes: Tensor
     """(M,) float32, valid tokens of each window."""
     proxy_bias: Tensor
     """(M, 1, M) float32, added to the logits of proxies: log of their sizes, -inf for the query's own window."""
-    rolled: int = 0
-    """Frames by which a circular frame axis is rolled before it is cut."""
+    rotation: Rotation | None = None
+    """(M, L, d/2), of each slot, where positions are told by rotation."""
+    proxy_rotation: Rotation | None = None
+    """(M, d/2), of the mean position of each window."""
+    flex: FlexMask | None = None
+    """The same for FlexAttention, where it may be called."""
 
-    def _pad(self, x: Tensor) -> Tensor:
-        """(B, N, C) -> (B, nf, pf, nh, ph, nw, pw, C), zeros in padded slots."""
-        x = x.unflatten(1, self.grid)
-        if self.rolled:
-            x = x.roll(-self.rolled, 1)
-        if self.valid is not None:
-            padding = [0, 0]
-            for n, p, before, count in zip(self.grid, self.window, self.before, self.counts, strict=True):
-                padding[2:2] = [before, count * p - before - n]  # F.pad counts from the last axis
-            x = F.pad(x, padding)
-        (nf, nh, nw), (pf, ph, pw) = self.counts, self.window
-        return x.reshape(x.shape[0], nf, pf, nh, ph, nw, pw, x.shape[-1])
-
-    def cut(self, x: Tensor, parts: int, heads: int) -> Tensor:
-        """(B, N, parts·H·d) -> (parts, B, H, M, L, d) with zeros in padded slots, in one copy."""
-        x = self._pad(x).unflatten(-1, (parts, heads, -1))  # B nf pf nh ph nw pw parts H d
-        return x.permute(7, 0, 8, 1, 3, 5, 2, 4, 6, 9).reshape(
-            parts, x.shape[0], heads, prod(self.counts), prod(self.window), x.shape[-1]
-        )
+    def cut(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, M, L, C), zeros in padded slots."""
+        return (x if self.move is None else self.move(x)).unflatten(1, self.shape)
 
     def join(self, x: Tensor) -> Tensor:
-        """(B, H, M, L, d) -> (B, N, H·d), the way back from `cut`; padded slots are left out."""
-        x = x.unflatten(3, self.window).unflatten(2, self.counts)  # B H nf nh nw pf ph pw d
-        x = x.permute(0, 2, 5, 3, 6, 4, 7, 1, 8).flatten(7).flatten(5, 6).flatten(3, 4).flatten(1, 2)
-        if self.valid is not None:
-            for axis, (n, before) in enumerate(zip(self.grid, self.before, strict=True), start=1):
-                x = x.narrow(axis, before, n)
-        if self.rolled:
-            x = x.roll(self.rolled, 1)
-        return x.flatten(1, 3)
+        """(B, M, L, C) -> (B, N, C), the way back from `cut`; padded slots are left out."""
+        x = x.flatten(1, 2)
+        return x if self.move is None else self.move.back(x)
 
     def mean(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, M, C), the mean of the valid tokens of each window."""
-        return self._pad(x).sum((2, 4, 6)).flatten(1, 3) / self.sizes.to(x.dtype)[:, None]
+        return self.cut(x).sum(2) / self.sizes.to(x.dtype)[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The order of the tokens of one grid, and its two cuts; made by `make_layout` and shared by all blocks."""
+
+    move: Move | None
+    """Tokens row by row to their order in the blocks; None: it is the same."""
+    plain: Windows
+    shifted: Windows
+    proxies: Windows
+    """The proxies of the plain cut, as one window."""
+    rotation: Rotation | None = None
+    """(N, d/2), of each token, where positions are told by rotation."""
+
+    def enter(self, x: Tensor) -> Tensor:
+        """(B, N, C), row by row -> in the order of the blocks."""
+        return x if self.move is None else self.move(x)
+
+    def leave(self, x: Tensor) -> Tensor:
+        """(B, N, C), in the order of the blocks -> row by row."""
+        return x if self.move is None else self.move.back(x)
 
 
 def resolve_window(window: Triple | Literal["auto"], grid: Triple, frames: int | None = None) -> Triple:
@@ -96,44 +138,120 @@ def resolve_window(window: Triple | Literal["auto"], grid: Triple, frames: int |
 
 @lru_cache(maxsize=256)
 @torch.inference_mode(False)  # the cached tensors are also used in training
-def cut_windows(
+def make_layout(
     grid: Triple,
     window: Triple,
     device: torch.device,
-    shifted: bool = False,
+    *,
     shift_single: bool = False,
     circular: bool = False,
-) -> Windows:
+    head_channels: int = 0,
+    position_scale: float = 1.0,
+    numbered: bool = True,
+    flex: bool = False,
+) -> Layout:
     """Cuts a grid (f, h, w) into windows (pf, ph, pw) no larger than the grid (`resolve_window`); cached.
 
-    Padding is at the end of an axis. `shifted` moves the windows by half their size along each axis that has more
-    than one; `shift_single` also along an axis with a single window, which the released network does. `circular`: the
-    last frame is a neighbour of the first, and the frame axis is rolled, so that one shifted window holds both.
+    Padding is at the end of an axis. The shifted cut moves the windows by half their size along each axis that has more
+    than one; with `shift_single` also along an axis with a single window, which the released network does. `circular`:
+    the last frame is a neighbour of the first, and the frame axis is rolled, so that one shifted window holds both.
+
+    With `head_channels`, the channels of a head, there are rotations for the positions of tokens and proxies, rows and
+    columns divided by `position_scale`; without `numbered` all frames have the number 0. `flex`: with `Windows.flex`.
     """
-    before, counts, inside = [], [], []
-    rolled = 0
+    with torch.device("cpu"):
+        cuts = [_cut(grid, window, shifted, shift_single, circular) for shifted in (False, True)]
+        tokens = torch.arange(prod(grid))
+        divides = bool(cuts[0].valid.all())
+        order = cuts[0].token.flatten() if divides else tokens  # token, row by row, at each place in the blocks
+        place = order.argsort()
+
+        def rotate(positions: Tensor) -> Rotation | None:
+            """Positions (…, 3) -> (…, d/2)."""
+            if not head_channels:
+                return None
+            scaled = positions / torch.tensor([1, position_scale, position_scale]) * torch.tensor([numbered, 1, 1])
+            return rotation(scaled, head_channels).to(device)
+
+        def windows(cut: _Cut) -> Windows:
+            sizes = cut.valid.sum(1).float()
+            own = torch.eye(len(sizes), dtype=torch.bool)
+            at = cut.position.double()
+            middle = (at * cut.valid[..., None]).sum(1) / sizes[:, None]
+            M, L = cut.valid.shape
+            valid = None if cut.valid.all() else cut.valid.to(device)
+            return Windows(
+                shape=(M, L),
+                move=_move(place[cut.token.flatten()], cut.valid.flatten(), device),
+                valid=valid,
+                sizes=sizes.to(device),
+                proxy_bias=sizes.log().expand(len(sizes), -1).masked_fill(own, -torch.inf).unsqueeze(1).to(device),
+                rotation=rotate(at),
+                proxy_rotation=rotate(middle),
+                flex=flex_mask(M, L, valid, sizes.to(device)) if flex else None,
+            )
+
+        plain, shifted = windows(cuts[0]), windows(cuts[1])
+        M, turn = plain.shape[0], plain.proxy_rotation
+        proxies = Windows(
+            shape=(1, M),
+            move=None,
+            valid=None,
+            sizes=torch.tensor([float(M)]).to(device),
+            proxy_bias=torch.full((1, 1, 1), -torch.inf).to(device),
+            rotation=None if turn is None else turn.unsqueeze(0),
+        )
+        where = torch.stack(torch.unravel_index(order, grid), -1).double()  # (N, 3)
+        whole = torch.ones(len(order), dtype=torch.bool)
+        return Layout(_move(order, whole, device), plain, shifted, proxies, rotate(where))
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """The slots of the windows of one cut."""
+
+    token: Tensor
+    """(M, L) number of the token, row by row; 0 where there is none."""
+    valid: Tensor
+    """(M, L) bool, whether there is one."""
+    position: Tensor
+    """(M, L, 3) frame, row and column; a circular axis goes on counting behind its end."""
+
+
+def _cut(grid: Triple, window: Triple, shifted: bool, shift_single: bool, circular: bool) -> _Cut:
+    positions, insides = [], []
     for axis, (n, p) in enumerate(zip(grid, window, strict=True)):
         half = p // 2 if shifted and (n > p or shift_single) else 0
-        if circular and axis == 0:
-            rolled, half = half, 0
-        front = p - half if half else 0
+        rolled = half if circular and axis == 0 else 0
+        front = p - half if half and not rolled else 0
         count = ceil((front + n) / p)
-        token = torch.arange(count * p, device="cpu").reshape(count, p) - front
-        before.append(front)
-        counts.append(count)
-        inside.append((token >= 0) & (token < n))  # (count, p)
-    f, h, w = inside
-    valid = f[:, None, None, :, None, None] & h[:, None, None, :, None] & w[:, None, None, :]  # nf nh nw pf ph pw
-    valid = valid.reshape(prod(counts), prod(window))
-    sizes = valid.sum(1).float()
-    own = torch.eye(len(sizes), dtype=torch.bool, device="cpu")
-    return Windows(
-        grid=grid,
-        window=window,
-        before=(before[0], before[1], before[2]),
-        counts=(counts[0], counts[1], counts[2]),
-        valid=None if valid.all() else valid.to(device),
-        sizes=sizes.to(device),
-        proxy_bias=sizes.log().expand(len(sizes), -1).masked_fill(own, -torch.inf).unsqueeze(1).to(device),
-        rolled=rolled,
-    )
+        slot = torch.arange(count * p).reshape(count, p) - front
+        insides.append((slot >= 0) & (slot < n))
+        positions.append(slot + rolled)
+
+    def spread(axes: list[Tensor]) -> list[Tensor]:
+        """Each (count, p) -> (M, L)."""
+        M, L = prod(len(part) for part in axes), prod(part.shape[1] for part in axes)
+        every = []
+        for axis, part in enumerate(axes):
+            shape = [1] * 6
+            shape[axis], shape[axis + 3] = part.shape
+            full = [len(other) for other in axes] + [other.shape[1] for other in axes]
+            every.append(part.view(shape).expand(full).reshape(M, L))
+        return every
+
+    frame, row, column = spread(positions)
+    f, h, w = spread(insides)
+    valid = f & h & w
+    token = (frame % grid[0] * grid[1] + row) * grid[2] + column
+    return _Cut(token * valid, valid, torch.stack((frame, row, column), -1))
+
+
+def _move(source: Tensor, valid: Tensor, device: torch.device) -> Move | None:
+    """The move of tokens to slots, of which those that are not `valid` stay empty; None if it moves nothing."""
+    if valid.all() and torch.equal(source, torch.arange(len(source))):
+        return None
+    slots = valid.nonzero().flatten()
+    target = slots[source[slots].argsort()]
+    parts = source, target, (~valid).nonzero().flatten(), slots[:0]
+    return Move(*(part.to(device) for part in parts))

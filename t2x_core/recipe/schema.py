@@ -92,6 +92,12 @@ class BackboneConfig:
     """Hidden width of the MLP, in widths of a token."""
     qk_norm: bool = False
     """Whether queries and keys are normalised (RMSNorm), which steadies long runs in low precision."""
+    position: Literal["sincos", "rope"] = "sincos"
+    """How tokens know frame, row, column. `sincos`: a table is added to them; `rope`: queries and keys are turned."""
+    giim: bool = True
+    """Whether `proxy` has its proxies (global information); `false` is an ablation."""
+    tcm: bool = True
+    """Whether `proxy` has its windows and shifted windows (texture); `false` is an ablation."""
 
     def __post_init__(self) -> None:
         sizes = {"width": self.width, "depth": self.depth, "heads": self.heads}
@@ -232,8 +238,8 @@ class TrainerConfig:
     """Devices that share one copy of the weights (hsdp only); `null`: those of one node."""
     precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed"] = "auto"
     """Arithmetic; `auto`: bf16-mixed if there are units for it; `bf16-true`: bf16 weights, small updates are lost."""
-    gradient_checkpointing: bool = False
-    """Whether the backward pass computes each block once more, instead of keeping what is inside it."""
+    gradient_checkpointing: bool | Literal["selective"] = False
+    """Whether the backward pass computes each block once more, or, `selective`, all of it but the dear products."""
     compile: bool = False
     """Whether the blocks are compiled (torch.compile), once for each shape of a batch; needs a C++ compiler."""
     workers: CountOrZero = 0

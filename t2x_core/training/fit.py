@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from t2x_core import quarantine
 from t2x_core.assembly import Assembly, build_module
-from t2x_core.backbone.training_blocks import checkpoint_blocks, compile_blocks
+from t2x_core.backbone.training_blocks import set_blocks
 from t2x_core.checkpoint import checkpoints_of, newest, step_of
 from t2x_core.data.mixture import MixedData
 from t2x_core.errors import TrainingError
@@ -256,10 +256,11 @@ def _set_aside(checkpoints: Sequence[Path], why: str) -> None:
 
 def _set_blocks(module: T2XModule, data: MixedData, recipe: Recipe) -> None:
     """How the blocks compute while training: compiled, checkpointed, both or as they are."""
-    if recipe.trainer.compile:
-        compile_blocks(module.backbone, sum(len(task.train_source().buckets()) for task in data.modules.values()))
-    if recipe.trainer.gradient_checkpointing:
-        checkpoint_blocks(module.backbone)
+    shapes = sum(len(task.train_source().buckets()) for task in data.modules.values())
+    trainer = recipe.trainer
+    if trainer.compile or trainer.gradient_checkpointing:
+        chosen = trainer.gradient_checkpointing
+        set_blocks(module.backbone, checkpointing=chosen, shapes=shapes if trainer.compile else 0)
 
 
 def _announce(trainer: L.Trainer, assembly: Assembly, module: T2XModule, data: MixedData, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from t2x_core.assembly import Assembly
+from t2x_core.backbone.training_blocks import DEAR, Checkpointing
 from t2x_core.data.mixture import MixedData
 from t2x_core.data.order import BatchSize
 from t2x_core.interfaces import Source
@@ -117,13 +120,13 @@ def estimate_memory(module: T2XModule, data: MixedData, recipe: Recipe, precisio
     )
 
 
-def saved_bytes(module: T2XModule, batch: Batch, precision: str, gradient_checkpointing: bool = False) -> int:
+def saved_bytes(module: T2XModule, batch: Batch, precision: str, checkpointing: Checkpointing = False) -> int:
     """Bytes that the backward pass of a training step would keep, weights not counted. Nothing is computed.
 
-    With gradient checkpointing: the inputs of all blocks, what is kept outside of them, and the inside of the largest,
-    which is there while the backward pass is in it.
+    With gradient checkpointing: the inputs of all blocks, what is kept outside of them (and, `selective`, of the dear
+    products inside), and the inside of the largest, which is there while the backward pass is in it.
     """
-    saved = _Saved(module.backbone.blocks if gradient_checkpointing else ())
+    saved = _Saved(module.backbone.blocks if checkpointing else (), DEAR if checkpointing == "selective" else ())
     module.prepare(batch)  # a cache must not keep tensors without content
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision.endswith("-mixed"))
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, autocast, saved.watch():
@@ -133,14 +136,15 @@ def saved_bytes(module: T2XModule, batch: Batch, precision: str, gradient_checkp
     return saved.most(without={weight.untyped_storage()._cdata for weight in weights})
 
 
-class _Saved:
-    """What autograd saves, told apart by the block of `blocks` in which it does.
+class _Saved(TorchDispatchMode):
+    """What autograd saves, told apart by the block of `blocks` in which it does; results of `kept` count as outside.
 
     A tensor is known by its storage, and held, so that no other takes its place.
     """
 
-    def __init__(self, blocks: Iterable[nn.Module]) -> None:
-        self.blocks = tuple(blocks)
+    def __init__(self, blocks: Iterable[nn.Module], kept: Collection[Any] = ()) -> None:
+        super().__init__()
+        self.blocks, self.kept = tuple(blocks), kept
         self._outside: dict[int, Tensor] = {}
         self._inside: list[dict[int, Tensor]] = [{} for _ in self.blocks]
         self._here = self._outside
@@ -148,6 +152,14 @@ class _Saved:
     def note(self, tensor: Tensor) -> Tensor:
         self._here[tensor.untyped_storage()._cdata] = tensor
         return tensor
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func in self.kept and self._here is not self._outside:
+            for leaf in tree_leaves(out):
+                if isinstance(leaf, Tensor):
+                    self._outside[leaf.untyped_storage()._cdata] = leaf
+        return out
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -167,7 +179,8 @@ class _Saved:
             hooks.append(block.register_forward_pre_hook(lambda _, arguments, inside=inside: enter(inside, arguments)))
             hooks.append(block.register_forward_hook(leave))
         try:
-            yield
+            with self if self.kept else nullcontext():
+                yield
         finally:
             for hook in hooks:
                 hook.remove()

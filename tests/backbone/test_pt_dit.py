@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from t2x_core.backbone import PRESETS, PTDiT, PTDiTConfig
+from t2x_core.backbone import PRESETS, Once, PTDiT, PTDiTConfig
 from t2x_core.backbone.attention import WindowAttention
 from t2x_core.backbone.embeddings import position_table
 from t2x_core.types import Conditioning, ConditioningDims, FrameAxis
@@ -58,9 +58,10 @@ def test_any_grid(attention: str, shape: tuple[int, int, int]) -> None:
     assert out.isfinite().all()
 
 
+@pytest.mark.parametrize("position", ["sincos", "rope"])
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_a_batch_equals_one_sample_at_a_time(attention: str) -> None:
-    model = build(attention)
+def test_a_batch_equals_one_sample_at_a_time(attention: str, position: str) -> None:
+    model = build(attention, position=position)
     x, t, c = inputs(3)
     rows = [slice(i, i + 1) for i in range(3)]
     single = [
@@ -69,10 +70,11 @@ def test_a_batch_equals_one_sample_at_a_time(attention: str) -> None:
     torch.testing.assert_close(model(x, t, c), torch.cat(single))
 
 
+@pytest.mark.parametrize("position", ["sincos", "rope"])
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_a_new_network_predicts_zero_and_all_of_it_learns(attention: str) -> None:
-    assert not build(attention, random=False)(*inputs()).any()
-    model = build(attention, qk_norm=True)
+def test_a_new_network_predicts_zero_and_all_of_it_learns(attention: str, position: str) -> None:
+    assert not build(attention, random=False, position=position)(*inputs()).any()
+    model = build(attention, qk_norm=True, position=position)
     model(*inputs()).square().mean().backward()
     assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
 
@@ -99,6 +101,51 @@ def test_each_part_of_the_conditioning_matters_to_its_own_sample(attention: str,
     changed = (model(x, t, replace(c, **{part: value})) - model(x, t, c)).abs().amax((1, 2, 3, 4))
     assert changed[0] == 0
     assert changed[1] > 1e-4
+
+
+@pytest.mark.parametrize("position", ["sincos", "rope"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_what_the_conditioning_alone_decides_is_computed_once(attention: str, position: str) -> None:
+    model = build(attention, qk_norm=True, position=position)
+    x, t, c = inputs()
+    calls: list[str] = []
+    for name, layer in model.named_modules():
+        if name.endswith(("text_projection", "text_attention.kv", "visual_attention.kv")):
+            layer.register_forward_hook(lambda *_, name=name: calls.append(name))
+    once = Once()
+    with torch.no_grad():
+        for step in range(3):
+            assert torch.equal(model(x + step, t, c, once), model(x + step, t, c))
+    texts = [name for name in calls if "text" in name]
+    assert len(texts) == (1 + 3) * (1 + len(model.blocks))
+    assert len(calls) - len(texts) == (6 * len(model.blocks) if attention == "proxy" else 0)  # proxies change each time
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_rotations_tell_where_tokens_are(attention: str) -> None:
+    """Without positions a mirrored picture comes out mirrored; with them it does not, along any axis."""
+    model = build(attention, position="rope", dims=ConditioningDims(), window=(2, 2, 2), patch_size=1)
+    for layer in model.modules():
+        if hasattr(layer, "qkv"):
+            nn.init.normal_(layer.qkv.weight, std=0.5)
+    torch.manual_seed(2)
+    x, t = torch.randn(1, 4, 4, 4, 4), torch.rand(1)
+    for axis in (2, 3, 4):
+        mirrored = (model(x.flip(axis), t, Conditioning()) - model(x, t, Conditioning()).flip(axis)).abs().max()
+        assert mirrored > 1e-3, axis
+    still = Conditioning(frame_axis=FrameAxis(window=2, numbered=False))
+    cut = build(attention, position="rope", dims=ConditioningDims(), window=(2, 2, 2), patch_size=1, depth=1)
+    torch.testing.assert_close(cut(x.flip(2), t, still), cut(x, t, still).flip(2))
+
+
+@pytest.mark.parametrize("left_out", ["giim", "tcm"])
+def test_parts_of_the_proxy_block_can_be_left_out(left_out: str) -> None:
+    whole, part = build("proxy"), build("proxy", **{left_out: False})
+    gone = dict(whole.blocks[0].named_parameters()).keys() - dict(part.blocks[0].named_parameters())
+    layers = {"giim": ("proxy", "visual"), "tcm": ("window", "shifted")}[left_out]
+    assert {name.split("_")[0] for name in gone} == set(layers)
+    part(*inputs()).square().mean().backward()
+    assert not [name for name, p in part.named_parameters() if p.grad is None or not p.grad.any()]
 
 
 def test_new_vector_and_frame_projections_change_nothing() -> None:
@@ -249,6 +296,12 @@ def test_a_circle_of_views_has_no_beginning(attention: str) -> None:
         ({"window": (1, 0, 2)}, "window must be three numbers"),
         ({"attention": "linear"}, 'attention must be "proxy", "fused" or "dense", not "linear"'),
         ({"attention": "dense", "released": True}, "released network has attention"),
+        ({"position": "alibi"}, 'position must be "sincos" or "rope", not "alibi"'),
+        ({"position": "rope", "width": 48, "heads": 16}, "rope needs an even number of channels a head, not 3"),
+        ({"position": "rope", "released": True}, 'released network has position "sincos"'),
+        ({"folded": True}, "only a released network has something to fold"),
+        ({"giim": False, "tcm": False}, "giim and tcm cannot both be left out"),
+        ({"tcm": False, "attention": "fused"}, "giim and tcm can be left out of a proxy network of our own only"),
     ],
 )
 def test_configurations_that_cannot_work(changes: dict[str, Any], message: str) -> None:

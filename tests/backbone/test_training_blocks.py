@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from t2x_core.backbone import PTDiT
-from t2x_core.backbone.training_blocks import checkpoint_blocks, compile_blocks
+from t2x_core.backbone.training_blocks import set_blocks
 from tests.backbone.test_pt_dit import ATTENTIONS, build, inputs
 
 
@@ -19,14 +20,15 @@ def gradients(model: PTDiT, *shape: int) -> tuple[Tensor, dict[str, Tensor]]:
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("checkpointing", [True, "selective"])
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_checkpointed_blocks_have_the_same_gradients_to_the_last_bit(attention):
-    model = build(attention)
+def test_checkpointed_blocks_have_the_same_gradients_to_the_last_bit(attention, checkpointing):
+    model = build(attention, qk_norm=True)
     loss, expected = gradients(model)
     calls = []
     for block in model.blocks:
         block.mlp.register_forward_hook(lambda *_: calls.append(1))
-    checkpoint_blocks(model)
+    set_blocks(model, checkpointing=checkpointing)
     again, found = gradients(model)
     assert torch.equal(again, loss)
     assert found.keys() == expected.keys()
@@ -38,15 +40,40 @@ def test_checkpointed_blocks_have_the_same_gradients_to_the_last_bit(attention):
     assert len(calls) == 3 * len(model.blocks)
 
 
+class Products(TorchDispatchMode):
+    """Counts the products of linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func in (torch.ops.aten.addmm.default, torch.ops.aten.mm.default)
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_compiled_blocks_train_alike_on_each_shape_with_one_compilation_for_all_blocks(attention):
+def test_selective_checkpointing_does_not_repeat_linear_layers(attention):
+    counts = {}
+    for checkpointing in (False, True, "selective"):
+        model = build(attention)
+        set_blocks(model, checkpointing=checkpointing)
+        with Products() as products:
+            gradients(model)
+        counts[checkpointing] = products.count
+    assert counts["selective"] == counts[False] < counts[True]
+
+
+@pytest.mark.parametrize(
+    ("attention", "checkpointing"), [("proxy", "selective"), ("fused", "selective"), ("dense", True)]
+)
+def test_compiled_blocks_train_alike_on_each_shape_with_one_compilation_for_all_blocks(attention, checkpointing):
     shapes = [(1, 8, 8), (3, 4, 6)]
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     plain, model = build(attention, depth=4), build(attention, depth=4)
     names = list(model.state_dict())
-    compile_blocks(model, len(shapes))
-    checkpoint_blocks(model)
+    set_blocks(model, checkpointing=checkpointing, shapes=len(shapes))
     optimizers = [torch.optim.SGD(m.parameters(), 0.1) for m in (plain, model)]
     for step in range(4):
         losses = []
@@ -69,7 +96,7 @@ def test_more_shapes_than_torch_would_compile_are_compiled():
     torch._dynamo.utils.counters.clear()
     model = build("dense", depth=1)
     with torch._dynamo.config.patch(recompile_limit=2):
-        compile_blocks(model, len(shapes))
+        set_blocks(model, shapes=len(shapes))
         for shape in shapes:
             gradients(model, *shape)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(shapes)

@@ -2,15 +2,20 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.attention.flex_attention as flex_attention_module
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import create_block_mask
 
-from t2x_core.backbone.attention import CrossAttention, DenseAttention, FusedAttention, SelfAttention, WindowAttention
+from t2x_core.backbone import fused, fused_flex
+from t2x_core.backbone.attention import CrossAttention, FusedAttention, SelfAttention, WindowAttention
+from t2x_core.backbone.embeddings import rotation
 from t2x_core.backbone.pt_dit import PTDiTBlock, PTDiTConfig
-from t2x_core.backbone.windows import Triple, Windows, cut_windows, resolve_window
+from t2x_core.backbone.windows import Triple, Windows, make_layout, resolve_window
 from t2x_core.types import ConditioningDims
 
 CPU = torch.device("cpu")
@@ -42,6 +47,17 @@ def pieces(grid: Triple, window: Triple, shifted: bool, shift_single: bool = Fal
         tuple(piece(i, n, p, shifted, shift_single) for i, n, p in zip(token, grid, window, strict=True))
         for token in itertools.product(*map(range, grid))
     ]
+
+
+def cut(grid: Triple, window: Triple, shifted: bool = False, **options: Any) -> Windows:
+    layout = make_layout(grid, window, CPU, **options)
+    return layout.shifted if shifted else layout.plain
+
+
+def attend(attention: SelfAttention, x: Tensor, grid: Triple, window: Triple, shifted: bool, **options: Any) -> Tensor:
+    """What an attention makes of tokens (B, N, D) that stand row by row, which is how they come out."""
+    layout = make_layout(grid, window, CPU, **options)
+    return layout.leave(attention(layout.enter(x), layout.shifted if shifted else layout.plain))
 
 
 def randomise(module: nn.Module) -> None:
@@ -94,7 +110,7 @@ def test_window_attention(grid: Triple, window: Triple, shifted: bool) -> None:
     attention = WindowAttention(D, HEADS)
     randomise(attention)
     x = torch.randn(2, math.prod(grid), D)
-    out = attention(x, cut_windows(grid, window, CPU, shifted))
+    out = attend(attention, x, grid, window, shifted)
     names = pieces(grid, window, shifted)
     torch.testing.assert_close(out, torch.stack([loop_window(attention, sample, names) for sample in x]))
 
@@ -104,7 +120,7 @@ def test_released_shift_on_axes_with_one_window(grid: Triple, window: Triple) ->
     attention = WindowAttention(D, HEADS)
     randomise(attention)
     x = torch.randn(1, math.prod(grid), D)
-    out = attention(x, cut_windows(grid, window, CPU, shifted=True, shift_single=True))
+    out = attend(attention, x, grid, window, shifted=True, shift_single=True)
     names = pieces(grid, window, shifted=True, shift_single=True)
     torch.testing.assert_close(out[0], loop_window(attention, x[0], names))
 
@@ -115,7 +131,7 @@ def test_fused_attention(grid: Triple, window: Triple, shifted: bool) -> None:
     attention = FusedAttention(D, HEADS)
     randomise(attention)
     x = torch.randn(2, math.prod(grid), D)
-    out = attention(x, cut_windows(grid, window, CPU, shifted))
+    out = attend(attention, x, grid, window, shifted)
     names = pieces(grid, window, shifted)
     torch.testing.assert_close(out, torch.stack([loop_fused(attention, sample, names) for sample in x]))
 
@@ -132,16 +148,15 @@ def circle(grid: Triple, window: Triple) -> list[tuple]:
 
 @pytest.mark.parametrize(("grid", "window"), CIRCLES)
 def test_circular_frames(grid: Triple, window: Triple) -> None:
-    window_attention, fused = WindowAttention(D, HEADS), FusedAttention(D, HEADS)
+    window_attention, fused_attention = WindowAttention(D, HEADS), FusedAttention(D, HEADS)
     randomise(window_attention)
-    randomise(fused)
+    randomise(fused_attention)
     x, names = torch.randn(2, math.prod(grid), D), circle(grid, window)
-    cut = cut_windows(grid, window, CPU, shifted=True, circular=True)
-    for attention, loop in ((window_attention, loop_window), (fused, loop_fused)):
+    for attention, loop in ((window_attention, loop_window), (fused_attention, loop_fused)):
         expected = torch.stack([loop(attention, sample, names) for sample in x])
-        torch.testing.assert_close(attention(x, cut), expected)
-    same = cut_windows(grid, window, CPU, circular=True)
-    torch.testing.assert_close(fused(x, same), fused(x, cut_windows(grid, window, CPU)))
+        torch.testing.assert_close(attend(attention, x, grid, window, True, circular=True), expected)
+    plain = attend(fused_attention, x, grid, window, False)
+    torch.testing.assert_close(attend(fused_attention, x, grid, window, False, circular=True), plain)
 
 
 @pytest.mark.parametrize(("grid", "window"), [((1, 4, 4), (1, 2, 2)), ((3, 5, 3), (2, 3, 2))])
@@ -151,8 +166,8 @@ def test_proxy_block(grid: Triple, window: Triple) -> None:
     randomise(block)
     x, t6 = torch.randn(2, math.prod(grid), D), torch.randn(2, 6, D)
     text, mask = torch.randn(2, 3, D), torch.tensor([[True, True, False], [True, True, True]])
-    cuts = cut_windows(grid, window, CPU), cut_windows(grid, window, CPU, shifted=True)
-    out = block(x, t6, text, mask, cuts)
+    layout = make_layout(grid, window, CPU)
+    out = layout.leave(block(layout.enter(x), t6, text, mask, layout))
     torch.testing.assert_close(
         out,
         torch.stack([loop_block(block, x[i], t6[i], text[i][mask[i]], grid, window) for i in range(2)]),
@@ -181,27 +196,28 @@ def loop_block(block: PTDiTBlock, x: Tensor, t6: Tensor, text: Tensor, grid: Tri
 @pytest.mark.parametrize("grid", [(1, 4, 4), (3, 5, 7)])
 def test_fused_equals_dense_where_windows_are_uniform(grid: Triple, shifted: bool) -> None:
     """A proxy with its log-count term stands exactly for a window whose tokens are alike."""
-    dense, fused = DenseAttention(D, HEADS), FusedAttention(D, HEADS)
+    dense, fused = WindowAttention(D, HEADS), FusedAttention(D, HEADS)
     randomise(dense)
     fused.load_state_dict(dense.state_dict())
     names = pieces(grid, (2, 2, 2), shifted)
     of_piece = {name: torch.randn(D) for name in names}
     x = torch.stack([of_piece[name] for name in names])[None]
-    out = fused(x, cut_windows(grid, resolve_window((2, 2, 2), grid), CPU, shifted))
-    torch.testing.assert_close(out, dense(x))
+    out = attend(fused, x, grid, resolve_window((2, 2, 2), grid), shifted)
+    torch.testing.assert_close(out, attend(dense, x, grid, grid, False))
 
 
 @pytest.mark.parametrize("shifted", [False, True])
 def test_fused_with_one_window_is_dense(shifted: bool) -> None:
-    dense, fused = DenseAttention(D, HEADS, qk_norm=True), FusedAttention(D, HEADS, qk_norm=True)
+    dense, fused = WindowAttention(D, HEADS, qk_norm=True), FusedAttention(D, HEADS, qk_norm=True)
     randomise(dense)
     fused.load_state_dict(dense.state_dict())
     x = torch.randn(2, 24, D)
-    torch.testing.assert_close(fused(x, cut_windows((2, 3, 4), (2, 3, 4), CPU, shifted)), dense(x))
+    whole = cut((2, 3, 4), (2, 3, 4), shifted)
+    torch.testing.assert_close(fused(x, whole), dense(x, whole))
 
 
 def test_qk_norm_is_over_the_channels_of_a_head() -> None:
-    attention = DenseAttention(D, HEADS, qk_norm=True)
+    attention = WindowAttention(D, HEADS, qk_norm=True)
     randomise(attention)
     x = torch.randn(1, 6, D)
     q, k, v = attention.qkv(x).view(6, 3, HEADS, D // HEADS).unbind(1)
@@ -209,37 +225,167 @@ def test_qk_norm_is_over_the_channels_of_a_head() -> None:
     q, k = q * attention.q_norm.weight, k * attention.k_norm.weight
     logits = torch.einsum("ihd,jhd->hij", q, k) / (D // HEADS) ** 0.5
     expected = attention.out(torch.einsum("hij,jhd->ihd", logits.softmax(-1), v).reshape(1, 6, D))
-    torch.testing.assert_close(attention(x), expected)
+    torch.testing.assert_close(attention(x, cut((1, 2, 3), (1, 2, 3))), expected)
 
 
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize(("grid", "window"), CUTS)
 def test_cut_and_join(grid: Triple, window: Triple, shifted: bool) -> None:
-    windows = cut_windows(grid, window, CPU, shifted)
-    x = torch.randn(2, math.prod(grid), 3 * D)
-    parts = windows.cut(x, 3, HEADS)
-    M, L = math.prod(windows.counts), math.prod(window)
-    assert parts.shape == (3, 2, HEADS, M, L, D // HEADS)
-    torch.testing.assert_close(torch.cat([windows.join(part) for part in parts], -1), x)
+    layout = make_layout(grid, window, CPU)
+    windows = layout.shifted if shifted else layout.plain
+    x = torch.randn(2, math.prod(grid), D)
+    assert torch.equal(layout.leave(layout.enter(x)), x)
+    parts = windows.cut(layout.enter(x))
     names = pieces(grid, window, shifted)
     members = [[j for j, other in enumerate(names) if other == name] for name in sorted(set(names), key=names.index)]
-    means = windows.mean(x)
-    assert means.shape == (2, M, 3 * D)
+    assert parts.shape == (2, len(members), math.prod(window), D)
+    torch.testing.assert_close(layout.leave(windows.join(parts)), x)
+    means = windows.mean(layout.enter(x))
     torch.testing.assert_close(means, torch.stack([x[:, rows].mean(1) for rows in members], 1))
     assert windows.sizes.tolist() == [len(rows) for rows in members]
+    if windows.valid is not None:
+        assert (parts[:, ~windows.valid] == 0).all()
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize(("grid", "window"), [((1, 4, 4), (1, 2, 2)), ((3, 5, 3), (2, 3, 2))])
+def test_gradients_of_moves(grid: Triple, window: Triple, shifted: bool) -> None:
+    layout = make_layout(grid, window, CPU)
+    windows = layout.shifted if shifted else layout.plain
+    x = torch.randn(2, math.prod(grid), 2, dtype=torch.double, requires_grad=True)
+    weights = torch.randn(windows.shape[0] * windows.shape[1], 2, dtype=torch.double)
+
+    def there_and_back(x: Tensor) -> Tensor:
+        slots = windows.cut(layout.enter(x)).flatten(1, 2)
+        return layout.leave(windows.join((slots * weights).sin().unflatten(1, windows.shape)))
+
+    assert torch.autograd.gradcheck(there_and_back, x)
+
+
+@pytest.mark.parametrize("slab", [1, 40, 2**20])
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize(("grid", "window"), [((1, 4, 4), (1, 2, 2)), ((1, 5, 3), (1, 2, 3)), ((1, 2, 2), (1, 2, 2))])
+def test_gradients_of_fused_attention_whatever_is_computed_at_once(
+    grid: Triple, window: Triple, shifted: bool, slab: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(fused.SLAB, "cpu", slab)
+    windows = cut(grid, window, shifted)
+    M, L = windows.shape
+    shapes = [(3, M, L, 2)] * 3 + [(3, M, 2)] * 2
+    parts = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
+    bias = windows.proxy_bias.double()
+
+    def attention(*parts: Tensor) -> Tensor:
+        out = fused.own_and_proxies(*parts, bias, windows.valid)
+        return out if windows.valid is None else out * windows.valid[..., None]
+
+    with monkeypatch.context() as exact:  # the softmax in double precision, for finite differences
+        exact.setattr(Tensor, "float", Tensor.double)
+        assert torch.autograd.gradcheck(attention, parts, atol=1e-4, eps=1e-5)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize(
+    ("grid", "window"),
+    [((1, 16, 16), (1, 4, 4)), ((1, 19, 17), (1, 5, 4)), ((1, 14, 13), (1, 14, 13)), ((6, 8, 8), (2, 2, 2))],
+)
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_sees_the_same(
+    grid: Triple, window: Triple, shifted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # FlexAttention refuses gradients on a CPU, where its kernels have none; not compiled, it takes plain products.
+    monkeypatch.setattr(flex_attention_module, "_validate_device", lambda *_: None)
+    windows = cut(grid, window, shifted, flex=True)
+    M, L = windows.shape
+    parts = [torch.randn(shape, requires_grad=True) for shape in [(3, M, L, 16)] * 3 + [(3, M, 16)] * 2]
+    weights = torch.randn(3, M, L, 16)
+    if windows.valid is not None:
+        weights = weights * windows.valid[..., None]
+    assert windows.flex is not None
+    results = []
+    for out in (
+        fused_flex.flex_own_and_proxies(*parts, windows.flex),
+        fused.own_and_proxies(*parts, windows.proxy_bias, windows.valid),
+    ):
+        results.append((out * (weights != 0), *torch.autograd.grad(out, parts, weights)))
+    for mine, plain in zip(*results, strict=True):
+        torch.testing.assert_close(mine, plain, atol=1e-4, rtol=1e-4)
+    everything = create_block_mask(windows.flex.blocks.mask_mod, None, None, M * L, M * L + M, device="cpu")
+    assert (windows.flex.blocks.to_dense() >= everything.to_dense()).all()  # no block is skipped that has something
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compiles FlexAttention for a GPU")
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize(("grid", "window"), [((1, 16, 16), (1, 4, 4)), ((1, 19, 17), (1, 5, 4))])
+def test_compiled_flex_attention_on_a_gpu(grid: Triple, window: Triple, shifted: bool) -> None:
+    layout = make_layout(grid, window, torch.device("cuda"), flex=True)
+    windows = layout.shifted if shifted else layout.plain
+    attention = FusedAttention(64, 2, qk_norm=True).cuda()
+    compiled = torch.compile(attention, fullgraph=True)
+    x = torch.randn(2, math.prod(grid), 64, device="cuda", requires_grad=True)
+    weights = torch.randn_like(x)
+    results = []
+    for each in (attention, compiled):
+        out = each(x, windows)
+        results.append((out, *torch.autograd.grad(out, [x, *attention.parameters()], weights)))
+    for plain, mine in zip(*results, strict=True):
+        torch.testing.assert_close(mine, plain, atol=2e-2, rtol=2e-2)
+
+
+def test_middle_of_a_window_is_where_its_proxy_stands() -> None:
+    layout = make_layout((1, 5, 6), (1, 2, 3), CPU, head_channels=16, position_scale=2.0)
+    windows = layout.plain
+    assert windows.rotation is not None
+    assert windows.proxy_rotation is not None
+    assert layout.rotation is not None
+    turned = rotation(torch.tensor([[0, 0.25, 0.5], [0, 2.0, 2.0]]), 16)  # rows 0, 1 of columns 0 … 2; row 4 alone
+    torch.testing.assert_close(windows.proxy_rotation.cos[[0, 5]], turned.cos)
+    torch.testing.assert_close(windows.proxy_rotation.sin[[0, 5]], turned.sin)
+    tokens = layout.leave(layout.rotation.sin[None])[0].view(5, 6, 8)
+    torch.testing.assert_close(tokens[3, 4], rotation(torch.tensor([0, 1.5, 2.0]), 16).sin)
+    slots, valid = windows.cut(layout.enter(tokens.flatten(0, 1)[None]))[0], windows.valid
+    assert valid is not None
+    torch.testing.assert_close(slots[valid], windows.rotation.sin[valid])
+
+
+def test_rotation_tells_distances_only() -> None:
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 24)
+    places = torch.randint(0, 9, (2, 3)).double()
+    away = torch.tensor([3.0, 5.0, -2.0], dtype=torch.double)
+
+    def logit(shift: Tensor) -> Tensor:
+        turn_q, turn_k = (rotation(place + shift, 24) for place in places)
+        return turn_q(q) @ turn_k(k)
+
+    torch.testing.assert_close(logit(away), logit(0 * away), atol=1e-5, rtol=1e-5)
+    turn = rotation(places[0], 24)
+    torch.testing.assert_close(turn(q).norm(), q.norm())
+    for axis in range(3):  # each axis turns something
+        moved = places[0].clone()
+        moved[axis] += 1
+        assert (rotation(moved, 24)(q) - turn(q)).abs().max() > 0.1
 
 
 def test_masks_only_where_there_is_padding() -> None:
-    assert cut_windows((1, 4, 4), (1, 2, 2), CPU).valid is None
-    assert cut_windows((1, 4, 4), (1, 4, 4), CPU, shifted=True).valid is None
-    assert cut_windows((1, 4, 4), (1, 2, 2), CPU, shifted=True).valid is not None
-    assert cut_windows((1, 5, 4), (1, 2, 2), CPU).valid is not None
+    assert cut((1, 4, 4), (1, 2, 2)).valid is None
+    assert cut((1, 4, 4), (1, 4, 4), shifted=True).valid is None
+    assert cut((1, 4, 4), (1, 2, 2), shifted=True).valid is not None
+    assert cut((1, 5, 4), (1, 2, 2)).valid is not None
+
+
+def test_only_shifted_windows_move_tokens() -> None:
+    layout = make_layout((4, 8, 8), (2, 2, 4), CPU)
+    assert layout.move is not None
+    assert layout.plain.move is None
+    assert layout.shifted.move is not None
+    assert make_layout((1, 8, 8), (1, 8, 8), CPU).move is None
 
 
 def test_layouts_are_made_once_and_can_be_trained_with_after_inference() -> None:
     with torch.inference_mode():
-        windows: Windows = cut_windows((1, 7, 5), (1, 2, 2), CPU, shifted=True)
-    assert cut_windows((1, 7, 5), (1, 2, 2), CPU, shifted=True) is windows
+        windows = cut((1, 7, 5), (1, 2, 2), shifted=True, head_channels=D // HEADS)
+    assert cut((1, 7, 5), (1, 2, 2), shifted=True, head_channels=D // HEADS) is windows
     attention = FusedAttention(D, HEADS)
     attention(torch.randn(1, 35, D), windows).sum().backward()
 
@@ -262,6 +408,6 @@ def test_window_for_a_grid(grid: Triple, window: Triple, expected: Triple) -> No
 
 def test_cached_layouts_do_not_depend_on_where_they_were_first_asked_for() -> None:
     with torch.device("meta"), torch.autocast("cpu", torch.bfloat16):
-        windows = cut_windows((3, 19, 17), (3, 19, 17), CPU)
+        windows = cut((3, 19, 17), (3, 19, 17))
     assert windows.sizes.dtype == windows.proxy_bias.dtype == torch.float32
     assert windows.sizes.tolist() == [3 * 19 * 17]

@@ -27,8 +27,9 @@ def plain(tmp_path_factory):
     return train(tmp_path_factory.mktemp("plain"))
 
 
-def test_a_checkpointed_run_is_the_same_to_the_last_bit(plain, tmp_path):
-    losses, weights = train(tmp_path, "trainer.gradient_checkpointing=true")
+@pytest.mark.parametrize("checkpointing", ["true", "selective"])
+def test_a_checkpointed_run_is_the_same_to_the_last_bit(plain, tmp_path, checkpointing):
+    losses, weights = train(tmp_path, f"trainer.gradient_checkpointing={checkpointing}")
     assert losses == plain[0]
     for name, weight in plain[1].items():
         assert weight.equal(weights[name]), name

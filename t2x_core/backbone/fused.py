@@ -1,0 +1,105 @@
+"""The kernel of fused attention: own window and proxies in one softmax, without joining their keys.
+
+    G  heads of all samples    M  windows = proxies    L  slots of a window    d  channels of a head
+
+Joined keys would hold the proxies once for each window. Instead the two products share a maximum and a sum. The logits
+are computed slab by slab, some heads or windows at once, and once more in the backward pass from the log of the sums
+(as FlashAttention does, arXiv 2205.14135), so memory grows with the tokens and not with tokens times proxies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SLAB = {"cpu": 2**20}
+"""Logits computed at once: about what the caches of a CPU hold."""
+LARGE_SLAB = 2**27
+"""The same on other devices: half a GiB."""
+
+
+def own_and_proxies(
+    q: Tensor, k: Tensor, v: Tensor, k_proxy: Tensor, v_proxy: Tensor, bias: Tensor, valid: Tensor | None
+) -> Tensor:
+    """Attention of each token to the tokens of its own window and to proxies, in one softmax.
+
+    Args:
+        q, k, v: (G, M, L, d).
+        k_proxy, v_proxy: (G, M, d).
+        bias: (M, 1, M) float32, added to the logits of the proxies.
+        valid: (M, L) bool, False for slots that nobody sees; None: all are seen.
+
+    Returns:
+        (G, M, L, d). The softmax is float32, products are in the dtype of q.
+    """
+    return _OwnAndProxies.apply(q, k, v, k_proxy, v_proxy, bias, valid)
+
+
+class _OwnAndProxies(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, k_proxy: Tensor, v_proxy: Tensor, bias: Tensor, valid: Tensor | None
+    ) -> Tensor:
+        out = torch.empty_like(q)
+        log_sum = q.new_empty((*q.shape[:3], 1), dtype=torch.float32)  # (G, M, L, 1)
+        for s in _slabs(q):
+            own, far = _logits(q[s], k[s], k_proxy[s[0]], bias[s[1]], None if valid is None else valid[s[1]])
+            peak = torch.maximum(own.amax(-1, keepdim=True), far.amax(-1, keepdim=True))
+            own, far = own.sub_(peak).exp_(), far.sub_(peak).exp_()
+            total = own.sum(-1, keepdim=True).add_(far.sum(-1, keepdim=True))
+            seen = own.to(q.dtype) @ v[s] + _per_head(far.to(q.dtype), v_proxy[s[0]])
+            out[s] = seen.div_(total)
+            log_sum[s] = total.log_().add_(peak)
+        ctx.save_for_backward(q, k, v, k_proxy, v_proxy, bias, valid, log_sum)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        q, k, v, k_proxy, v_proxy, bias, valid, log_sum = ctx.saved_tensors
+        dq, dk, dv = (torch.empty_like(q) for _ in range(3))
+        dk_proxy, dv_proxy = torch.zeros_like(k_proxy), torch.zeros_like(v_proxy)
+        scale = q.shape[-1] ** -0.5
+        for s in _slabs(q):
+            g, heads = gradient[s], s[0]
+            own, far = _logits(q[s], k[s], k_proxy[heads], bias[s[1]], None if valid is None else valid[s[1]])
+            own, far = own.sub_(log_sum[s]).exp_(), far.sub_(log_sum[s]).exp_()  # what each token takes of each value
+            d_own = (g @ v[s].transpose(-1, -2)).float()
+            d_far = _per_head(g, v_proxy[heads].transpose(-1, -2)).float()
+            mean = (own * d_own).sum(-1, keepdim=True) + (far * d_far).sum(-1, keepdim=True)
+            d_own, d_far = d_own.sub_(mean).mul_(own).to(q.dtype), d_far.sub_(mean).mul_(far).to(q.dtype)
+            own, far = own.to(q.dtype), far.to(q.dtype)
+
+            dv[s] = own.transpose(-1, -2) @ g
+            dv_proxy[heads] += far.flatten(1, 2).transpose(-1, -2) @ g.flatten(1, 2)
+            dq[s] = (d_own @ k[s] + _per_head(d_far, k_proxy[heads])).mul_(scale)
+            dk[s] = (d_own.transpose(-1, -2) @ q[s]).mul_(scale)
+            dk_proxy[heads] += (d_far.flatten(1, 2).transpose(-1, -2) @ q[s].flatten(1, 2)).mul_(scale)
+        return dq, dk, dv, dk_proxy, dv_proxy, None, None
+
+
+def _slabs(q: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Which heads and windows are computed at once: several heads, or some windows of one."""
+    G, M, L, _ = q.shape
+    budget = SLAB.get(q.device.type, LARGE_SLAB)
+    heads = max(1, min(G, budget // (M * L * (L + M))))
+    windows = M if heads > 1 else max(1, min(M, budget // (L * (L + M))))
+    for head in range(0, G, heads):
+        for window in range(0, M, windows):
+            yield slice(head, head + heads), slice(window, window + windows)
+
+
+def _logits(q: Tensor, k: Tensor, k_proxy: Tensor, bias: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Of the own window (G, m, L, L) and of the proxies (G, m, L, M), float32, for m windows."""
+    q = q * q.shape[-1] ** -0.5
+    own = (q @ k.transpose(-1, -2)).float()
+    if valid is not None:
+        own.masked_fill_(~valid[:, None], -torch.inf)
+    return own, _per_head(q, k_proxy.transpose(-1, -2)).float().add_(bias)
+
+
+def _per_head(x: Tensor, matrix: Tensor) -> Tensor:
+    """x (G, m, L, a) times the matrix (G, a, b) of its head -> (G, m, L, b)."""
+    return (x.flatten(1, 2) @ matrix).unflatten(1, x.shape[1:3])
