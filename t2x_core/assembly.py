@@ -45,7 +45,8 @@ class Assembly:
         names = list(self.recipe.tasks)
         if name is None:
             if len(names) > 1:
-                raise UserError("the model was trained on several tasks", hint=f"choose one of {', '.join(names)}")
+                known = ", ".join(names)
+                raise UserError("the model was trained on several tasks", hint=f"choose one of them (--task): {known}")
             name = names[0]
         if name not in names:
             raise UserError(f'the model was not trained on "{name}"', hint=f"its tasks: {', '.join(names)}")

@@ -29,9 +29,14 @@ def layout(tasks: Sequence[str]) -> Layout:
     def chart(*tags: str) -> list[Any]:
         return ["Multiline", list(tags)]
 
+    several = tasks if len(tasks) > 1 else ()
     return {
         "Loss": {
-            "training and validation": chart("loss/", "val/loss$", "val_raw/loss$"),
+            "training and validation": chart("loss/total$", "val/loss$", "val_raw/loss$"),
+            **{
+                f"training and validation: {task}": chart(f"loss/{task}$", f"val/loss/{task}$", f"val_raw/loss/{task}$")
+                for task in several
+            },
             **{f"training loss by t: {task}": chart(f"loss_by_t/{task}/") for task in tasks},
             **{f"validation loss by t: {task}": chart(f"val/loss_by_t/{task}/") for task in tasks},
         },
@@ -45,7 +50,7 @@ def layout(tasks: Sequence[str]) -> Layout:
             "samples a second": chart("speed/samples_per_second"),
             "seconds of a step, by part": chart("speed/step/"),
             "MFU": chart("speed/mfu"),
-            "share of the time: waiting for data, validation and sampling": chart("speed/data_wait", "speed/watching"),
+            "share of the time: data, watching": chart("speed/data_wait", "speed/watching"),
             "memory, GiB": chart("memory/"),
             "epoch": chart("progress/epoch/"),
         },

@@ -1,1 +1,1 @@
-"""What tasks with captions share: how a caption reaches the backbone, losses, settings. A library, not a plugin."""
+"""Shared by tasks with captions: how one reaches the backbone, losses, settings, own files. A library, not a plugin."""

@@ -121,8 +121,9 @@ class TextToImageConfig(TaskConfig):
     """What can be asked for besides a prompt."""
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        pictures = self.data.pictures
+        pictures, sides = self.data.pictures, (("height", self.sampling.height), ("width", self.sampling.width))
+        asked = {f"sampling.{side}": (pixels, pixels) for side, pixels in sides if pixels is not None}
         if pictures is None:
-            return {"data.shapes.size": (self.data.size, self.data.size)}
+            return {"data.shapes.size": (self.data.size, self.data.size), **asked}
         step = {} if pictures.bucket_step is None else {"data.pictures.bucket_step": (pictures.bucket_step,) * 2}
-        return {"data.pictures.size": (pictures.size, pictures.size), **step}
+        return {"data.pictures.size": (pictures.size, pictures.size), **step, **asked}

@@ -9,24 +9,22 @@ import torch
 
 from t2x_core import keyed
 from t2x_core.data import stack
-from t2x_core.data.buckets import Move, Shape, bucket_shapes, fill_buckets, nearest_bucket
+from t2x_core.data.buckets import Move, Shape, fill_buckets, nearest_bucket
 from t2x_core.data.damage import Damage, instead
 from t2x_core.data.decode import DamagedPictureError, decode, fit_to
 from t2x_core.data.index import Finding, examine
-from t2x_core.data.manifest import read_manifest
-from t2x_core.data.picture_files import PictureFile, PictureList, hold_out, list_folder, settle_captions
+from t2x_core.data.picture_files import PictureFile
 from t2x_core.errors import UserError
-from t2x_core.interfaces import DataContext, Source, TaskDataModule
-from t2x_core.quarantine import FILE_NAME
+from t2x_core.interfaces import DataContext, Source
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
 from t2x_plugins.captioned.config import rgb
+from t2x_plugins.captioned.own_files import UNSCORED, OwnFilesData, aspect_buckets, captioned_files
 from t2x_plugins.text_to_image.config import PicturesConfig
 
-UNSCORED = "unscored"
-"""Name in `Batch.extra` that marks conditions whose samples the shapes checker cannot judge."""
 LISTED = 8
 """Buckets that the log names."""
-SMALL = "data.pictures.small_buckets"
+BLOCK = "data.pictures"
+SMALL, BAD = f"{BLOCK}.small_buckets", f"{BLOCK}.max_bad_fraction"
 MORE = "to keep it: more such pictures, a larger bucket_step, or a smaller trainer.global_batch"
 
 
@@ -78,104 +76,40 @@ class PictureSource(Source):
         return self._buckets[key.bucket][1][key.id].name
 
 
-class PicturesData(TaskDataModule):
+class PicturesData(OwnFilesData[PictureSource]):
     """One's own pictures as training data."""
 
     def __init__(self, task: str, config: PicturesConfig, context: DataContext) -> None:
-        super().__init__()
-        multiple = context.pixel_multiple
-        for key, value in (("size", config.size), ("bucket_step", config.bucket_step)):
-            if value is not None and value % multiple:
-                raise UserError(f"{value} pixels must be a multiple of {multiple}", key=f"data.pictures.{key}")
-        self.task, self.config, self.context = task, config, context
-        self.shapes = bucket_shapes(
-            config.size,
-            config.max_aspect_ratio,
-            config.bucket_step or max(1, round(config.size / 8 / multiple)) * multiple,
-            multiple,
-        )
-        self._sources: tuple[PictureSource, PictureSource] | None = None
-
-    def prepare_data(self) -> None:
-        self._load()
-
-    def setup(self, stage: str) -> None:
-        self._load()
-
-    def train_source(self) -> Source:
-        return self._load()[0]
-
-    def val_source(self) -> Source:
-        return self._load()[1]
-
-    def describe(self) -> Sequence[str]:
-        self._load()
-        return self._lines
+        super().__init__(task, context)
+        self.config, multiple = config, context.pixel_multiple
+        self.shapes = aspect_buckets(config.size, config.max_aspect_ratio, config.bucket_step, multiple, BLOCK)
 
     def val_conditions(self, count: int) -> Batch:
         """First captions of the pictures held out, over again if there are fewer."""
-        self._load()
+        self.sources()
         captions = tuple(self._held_out[i % len(self._held_out)].captions[0] for i in range(count))
         return Batch(self.task, captions, extra={UNSCORED: torch.ones(count)})
 
-    def _load(self) -> tuple[PictureSource, PictureSource]:
-        """The sources for training and validation, once. Every process finds the same, and all but the first of a
-        machine find it in the index that the first has written."""
-        if self._sources is not None:
-            return self._sources
-        found = settle_captions(self._list(), self.config.missing_captions, "data.pictures.missing_captions")
-        if not found.files:
-            where = self.config.manifest or self.config.folder
-            raise UserError(f"there are no captioned pictures in {where}", key=f"data.pictures.{self._setting}")
-        findings = examine(found.files, str(self.config.manifest or self.config.folder), self.config.check == "full")
+    def find(self) -> tuple[PictureSource, PictureSource]:
+        config = self.config
+        found = captioned_files(
+            *(config.folder, config.manifest, config.columns, config.missing_captions, BLOCK, "pictures"), sized=True
+        )
+        findings = examine(found.files, str(config.manifest or config.folder), config.check == "full")
         pairs = list(zip(found.files, findings, strict=True))
         damaged = [(file.name, finding.damage) for file, finding in pairs if finding.damage is not None]
-        limit, setting = self.config.max_bad_fraction, "data.pictures.max_bad_fraction"
-        damage = Damage(self.task, len(pairs), limit, "pictures", setting, self.context.quarantine)
+        damage = Damage(self.task, len(pairs), config.max_bad_fraction, "pictures", BAD, self.context.quarantine)
         damage.note(damaged)
-        good = [(file, finding) for file, finding in pairs if finding.damage is None]
-        self._sources = self._split(good, damage)
-        if damaged:
-            first = ", ".join(f"{name} {reason}" for name, reason in damaged[:2]) + (", …" if damaged[2:] else "")
-            self._lines.append(f"{len(damaged)} files cannot be read and are left out: {first} (all in {FILE_NAME})")
-        self._lines += found.remarks
-        return self._sources
-
-    @property
-    def _setting(self) -> str:
-        return "folder" if self.config.manifest is None else "manifest"
-
-    def _list(self) -> PictureList:
-        config, columns = self.config, self.config.columns
-        try:
-            if config.manifest is None:
-                assert config.folder is not None  # PicturesConfig sees to it
-                return list_folder(config.folder)
-            return read_manifest(
-                config.manifest,
-                config.folder or config.manifest.parent,
-                columns.path,
-                [columns.captions] if isinstance(columns.captions, str) else columns.captions,
-                (columns.height, columns.width) if columns.height and columns.width else None,
-            )
-        except UserError as error:
-            if error.where is None and error.key is None:
-                error.key = f"data.pictures.{self._setting}"
-            raise
+        sources = self._split([(file, finding) for file, finding in pairs if finding.damage is None], damage)
+        self.note_left_out(damaged, "files", "cannot be read", 2)
+        self.lines += found.remarks
+        return sources
 
     def _split(
         self, good: Sequence[tuple[PictureFile, Finding]], damage: Damage
     ) -> tuple[PictureSource, PictureSource]:
-        held_out = hold_out([file.name for file, _ in good], self.config.held_out) if good else []
-        apart = set(held_out)
-        train = [i for i in range(len(good)) if i not in apart]
         need = self.context.global_batch
-        if len(train) < need:
-            raise UserError(
-                f"{len(train)} pictures for training (of {len(good)} good ones {len(held_out)} are held out) are fewer "
-                f"than a batch of {need}",
-                hint=f"set trainer.global_batch to at most {max(1, len(train))}, or add pictures",
-            )
+        train, held_out = self.set_apart([file.name for file, _ in good], self.config.held_out, "pictures")
         sizes = np.asarray([(finding.height, finding.width) for _, finding in good])
         shapes, bucket, moves = fill_buckets(sizes[train], self.shapes, need)
         if moves and self.config.small_buckets == "error":
@@ -184,7 +118,7 @@ class PicturesData(TaskDataModule):
         held = held_out[: self.config.val_count]
         val_bucket = nearest_bucket(sizes[held], shapes)
         self._held_out = [good[i][0] for i in held]
-        self._lines = self._report(shapes, bucket, sizes[train], moves, held_out)
+        self.lines = self._report(shapes, bucket, sizes[train], moves, held_out)
 
         def filled(members: Sequence[int], of: np.ndarray) -> list[tuple[Shape, list[PictureFile]]]:
             files = [[good[i][0] for i, b in zip(members, of, strict=True) if b == j] for j in range(len(shapes))]

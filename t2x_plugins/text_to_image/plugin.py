@@ -12,10 +12,11 @@ from t2x_core.rendering import caption_grid, to_uint8
 from t2x_core.types import Batch, Bucket, RenderedSamples
 from t2x_plugins.captioned.conditioning import TextConditioning
 from t2x_plugins.captioned.loss import LOSSES
+from t2x_plugins.captioned.own_files import UNSCORED
 from t2x_plugins.shapes.checker import score
 from t2x_plugins.text_to_image.config import TextToImageConfig
 from t2x_plugins.text_to_image.data import ShapesData
-from t2x_plugins.text_to_image.pictures import UNSCORED, PicturesData
+from t2x_plugins.text_to_image.pictures import PicturesData
 
 
 class TextToImage(TaskPlugin[TextToImageConfig]):

@@ -128,7 +128,7 @@ class SamplingConfig:
     """What can be asked for besides a prompt. `null`: as in the data (the middle of a range); for objects of one's own
     the largest number of views, 20° above the horizon, a field of view of 40°."""
 
-    views: Count | None = None
+    views: Annotated[int, Range(min=1, max=360)] | None = None
     """Views, evenly around the circle."""
     azimuth: Degrees = 0.0
     """Azimuth of one of the views, in degrees; 0 is the front, 90 the right hand side."""

@@ -27,6 +27,13 @@ Matrix = NDArray[np.float64]
 
 CAMERA_FILES = ("cameras.json", "transforms.json")
 """Names of the camera file of an object, in the order in which they are looked for."""
+NEEDED = {
+    "views": "a view has file, azimuth, elevation, distance (or camera_to_world for the three) and fov; distance "
+    "and fov may stand beside the list, for all",
+    "frames": "a frame has file_path and transform_matrix; camera_angle_x, or fl_x and w, stand in it or, for all, "
+    "beside the list",
+}
+"""By the name of the list: what its rows hold."""
 Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 """Turns a world whose y points up into one whose z does."""
 
@@ -76,6 +83,18 @@ def list_objects(folder: Path, up: str = "z") -> list[ObjectFiles]:
     return sorted(objects, key=lambda thing: thing.name)
 
 
+def without_cameras(folder: Path) -> list[str]:
+    """Folders below `folder` that hold pictures and belong to no object, since none above them has a camera file."""
+    bare = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if any(name in names for name in CAMERA_FILES):
+            folders.clear()
+        elif Path(parent) != folder and any(Path(name).suffix.lower() in SUFFIXES for name in names):
+            bare.append(Path(parent).relative_to(folder).as_posix())
+    return bare
+
+
 def _read_object(folder: Path, camera_file: str, name: str, up: str) -> ObjectFiles:
     file = folder / camera_file
     table = _read_json(file)
@@ -91,7 +110,8 @@ def _read_object(folder: Path, camera_file: str, name: str, up: str) -> ObjectFi
             picture, camera, fov = read(row, table)
         except (KeyError, TypeError, ValueError) as error:
             said = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
-            raise UserError(f"{key}[{number}]: {said}", where=str(file)) from error
+            missing = NEEDED[key] if isinstance(error, KeyError) else None
+            raise UserError(f"{key}[{number}]: {said}", where=str(file), hint=missing) from error
         path = _with_suffix(folder / picture)
         shown = f"{name}/{Path(os.path.relpath(path, folder)).as_posix()}"
         views.append(View(PictureFile(str(path), shown), Y_UP @ camera if up == "y" else camera, fov))
@@ -101,14 +121,15 @@ def _read_object(folder: Path, camera_file: str, name: str, up: str) -> ObjectFi
 def _own_view(row: Mapping[str, Any], table: Mapping[str, Any]) -> tuple[str, Matrix, float]:
     """`file`, then `azimuth`, `elevation` (degrees) and `distance`, or `camera_to_world`; `fov` (degrees) of one or
     of all."""
-    fov = float(row["fov"] if "fov" in row else table["fov"])
+    told = {**{key: table[key] for key in ("fov", "distance") if key in table}, **row}
+    fov = _number(told, "fov")
     if not 0 < fov < 180:
         raise ValueError(f"fov is {fov:g}, and must be an angle between 0 and 180 degrees")
     if "camera_to_world" in row:
         camera = _matrix(row["camera_to_world"], "camera_to_world")
     else:
-        angles = [float(row[key]) for key in ("azimuth", "elevation")]
-        distance = float(row["distance"] if "distance" in row else table["distance"])
+        angles = [_number(row, key) for key in ("azimuth", "elevation")]
+        distance = _number(told, "distance")
         if abs(angles[1]) >= 90 or distance <= 0:
             raise ValueError(f"elevation {angles[1]:g} must be within ±90 degrees, and distance {distance:g} above 0")
         numbers = torch.tensor([*angles, distance], dtype=torch.float64)
@@ -121,15 +142,28 @@ def _nerf_view(row: Mapping[str, Any], table: Mapping[str, Any]) -> tuple[str, M
     camera = _matrix(row["transform_matrix"], "transform_matrix")
     told = {**table, **row}
     if "camera_angle_x" not in told and "fl_x" in told and "w" in told:
-        return str(row["file_path"]), camera, 2 * math.atan(float(told["w"]) / (2 * float(told["fl_x"])))
-    fov = float(told["camera_angle_x"])
+        return str(row["file_path"]), camera, 2 * math.atan(_number(told, "w") / (2 * _number(told, "fl_x")))
+    fov = _number(told, "camera_angle_x")
     if not 0 < fov < math.pi:
         raise ValueError(f"camera_angle_x is {fov:g}, and must be an angle between 0 and 3.14 (radians)")
     return str(row["file_path"]), camera, fov
 
 
+def _number(row: Mapping[str, Any], key: str) -> float:
+    try:
+        number = float(row[key])
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{key} must be a number, not {json.dumps(row[key])}")
+    return number
+
+
 def _matrix(value: Any, key: str) -> Matrix:
-    matrix = np.asarray(value, dtype=np.float64)
+    try:
+        matrix = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{key} must be four rows of four numbers") from error
     if matrix.shape not in ((4, 4), (3, 4)):
         raise ValueError(f"{key} has the shape {matrix.shape}, and must have (4, 4)")
     if not np.isfinite(matrix).all():

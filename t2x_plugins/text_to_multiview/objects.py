@@ -15,16 +15,14 @@ from t2x_core.data.decode import DamagedPictureError, decode, fit_to
 from t2x_core.data.index import Finding, examine
 from t2x_core.data.picture_files import hold_out
 from t2x_core.errors import UserError
-from t2x_core.interfaces import DataContext, Source, TaskDataModule
-from t2x_core.quarantine import FILE_NAME
+from t2x_core.interfaces import DataContext, Source
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
 from t2x_plugins.captioned.config import rgb
+from t2x_plugins.captioned.own_files import UNSCORED, OwnFilesData
 from t2x_plugins.text_to_multiview.cameras import Cameras
-from t2x_plugins.text_to_multiview.object_files import ObjectFiles, View, list_objects
+from t2x_plugins.text_to_multiview.object_files import ObjectFiles, View, list_objects, without_cameras
 from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
 
-UNSCORED = "unscored"
-"""Name in `Batch.extra` that marks conditions whose samples the checker of the shapes world cannot judge."""
 SAME_FOV = 0.5
 """Largest difference, in degrees, between the fields of view of an object's pictures."""
 
@@ -102,38 +100,21 @@ def cameras_of(views: Sequence[View], distance: float | None) -> Cameras:
     return Cameras(poses, torch.tensor(math.degrees(views[0].fov), dtype=torch.float64))
 
 
-class ObjectsData(TaskDataModule):
+class ObjectsData(OwnFilesData[ObjectSource]):
     """One's own objects as training data."""
 
     def __init__(self, task: str, config: ObjectsConfig, context: DataContext) -> None:
-        super().__init__()
+        super().__init__(task, context)
         if config.size % context.pixel_multiple:
             raise UserError(
                 f"{config.size} pixels must be a multiple of {context.pixel_multiple}", key="data.objects.size"
             )
-        self.task, self.config, self.context = task, config, context
-        self._sources: tuple[ObjectSource, ObjectSource] | None = None
-
-    def prepare_data(self) -> None:
-        self._load()
-
-    def setup(self, stage: str) -> None:
-        self._load()
-
-    def train_source(self) -> Source:
-        return self._load()[0]
-
-    def val_source(self) -> Source:
-        return self._load()[1]
-
-    def describe(self) -> Sequence[str]:
-        self._load()
-        return self._lines
+        self.config = config
 
     def val_conditions(self, count: int) -> Batch:
         """First captions and cameras of the objects held out, over again if there are fewer; with the largest number
         of views that samples have."""
-        views, objects = self.config.numbers[-1], self._load()[1].objects[-1][1]
+        views, objects = self.config.numbers[-1], self.sources()[1].objects[-1][1]
         chosen = [objects[i % len(objects)] for i in range(count)]
         cameras = [self._cameras(thing, views).extra() for thing in chosen]
         extra = {name: torch.stack([camera[name] for camera in cameras]) for name in cameras[0]}
@@ -145,12 +126,8 @@ class ObjectsData(TaskDataModule):
         there = len(thing.views)
         return cameras_of([thing.views[i * there // count] for i in range(count)], self.config.distance)
 
-    def _load(self) -> tuple[ObjectSource, ObjectSource]:
-        """The sources for training and validation, once; every process finds the same."""
-        if self._sources is None:
-            self._lines: list[str] = []
-            self._sources = self._split(*self._good(self._captioned()))
-        return self._sources
+    def find(self) -> tuple[ObjectSource, ObjectSource]:
+        return self._split(*self._good(self._captioned()))
 
     def _captioned(self) -> list[ObjectFiles]:
         """The objects, as the policy for missing captions has it."""
@@ -160,12 +137,16 @@ class ObjectsData(TaskDataModule):
             if error.where is None:
                 error.key = "data.objects.folder"
             raise
+        lacking = without_cameras(self.config.folder)
+        some = ", ".join(lacking[:3]) + (" …" if lacking[3:] else "")
         if not found:
             raise UserError(
-                f"there are no objects in {self.config.folder}",
+                f"there are no objects in {self.config.folder}" + (f"; pictures only are in {some}" if lacking else ""),
                 key="data.objects.folder",
                 hint="an object is a folder with pictures and a cameras.json or transforms.json",
             )
+        if lacking:
+            self.lines.append(f"{len(lacking)} folders with pictures have no camera file and are passed over: {some}")
         bare = [thing.name for thing in found if not thing.captions]
         if not bare:
             return found
@@ -177,9 +158,9 @@ class ObjectsData(TaskDataModule):
                 hint="caption them, or write empty (to train them with the caption “”) or skip (to leave them out)",
             )
         if self.config.missing_captions == "skip":
-            self._lines.append(f"{len(bare)} objects have no caption and are left out: {first}")
+            self.lines.append(f"{len(bare)} objects have no caption and are left out: {first}")
             return [thing for thing in found if thing.captions]
-        self._lines.append(f"{len(bare)} objects have no caption and get “”: {first}")
+        self.lines.append(f"{len(bare)} objects have no caption and get “”: {first}")
         return [ObjectFiles(thing.name, thing.views, thing.captions or ("",)) for thing in found]
 
     def _good(self, objects: Sequence[ObjectFiles]) -> tuple[list[ObjectFiles], Damage]:
@@ -192,9 +173,7 @@ class ObjectsData(TaskDataModule):
         )
         damaged = [(file.name, finding.damage) for file, finding in zip(files, findings, strict=True) if finding.damage]
         damage.note(damaged)
-        if damaged:
-            first = ", ".join(f"{name} {reason}" for name, reason in damaged[:2]) + (", …" if damaged[2:] else "")
-            self._lines.append(f"{len(damaged)} pictures cannot be read and are left out: {first} (all in {FILE_NAME})")
+        self.note_left_out(damaged, "pictures", "cannot be read", 2)
         of = iter(findings)
         good = []
         for thing in objects:
@@ -215,7 +194,7 @@ class ObjectsData(TaskDataModule):
         few = [thing for thing in objects if len(thing.views) < numbers[0]]
         if few:
             first = ", ".join(f"{thing.name} has {len(thing.views)}" for thing in few[:3]) + (" …" if few[3:] else "")
-            self._lines.append(f"{len(few)} objects have fewer than {numbers[0]} views and are left out: {first}")
+            self.lines.append(f"{len(few)} objects have fewer than {numbers[0]} views and are left out: {first}")
         enough = [thing for thing in objects if len(thing.views) >= numbers[0]]
         apart = set(hold_out([thing.name for thing in enough], self.config.held_out)) if enough else set()
         train = [thing for i, thing in enumerate(enough) if i not in apart]
@@ -232,7 +211,7 @@ class ObjectsData(TaskDataModule):
         val = [(n, [thing for thing in held if len(thing.views) >= n]) for n in numbers]
         counts = ", ".join(f"{n} views: {len(there)}" for n, there in buckets)
         size = self.config.size
-        self._lines.insert(0, f"{len(train)} objects for training at {size}×{size} ({counts}), {len(held)} held out")
+        self.lines.insert(0, f"{len(train)} objects for training at {size}×{size} ({counts}), {len(held)} held out")
         seed = self.context.seed
         return (
             ObjectSource(buckets, self.config, seed, damage, train=True),

@@ -11,12 +11,13 @@ from t2x_core.plugins import hookimpl
 from t2x_core.rendering import caption_grid, to_uint8
 from t2x_core.types import Batch, Bucket, RenderedSamples
 from t2x_plugins.captioned.loss import LOSSES
+from t2x_plugins.captioned.own_files import UNSCORED
 from t2x_plugins.shapes.solids import score
 from t2x_plugins.text_to_multiview.cameras import Cameras
 from t2x_plugins.text_to_multiview.conditioning import ViewConditioning
 from t2x_plugins.text_to_multiview.config import TextToMultiviewConfig
 from t2x_plugins.text_to_multiview.data import TurntablesData
-from t2x_plugins.text_to_multiview.objects import UNSCORED, ObjectsData
+from t2x_plugins.text_to_multiview.objects import ObjectsData
 
 TURN_SECONDS = 2.4
 """How long a whole turn takes in an animation."""

@@ -7,61 +7,36 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from t2x_core.data.buckets import Shape, bucket_shapes, fill_buckets, nearest_bucket
+from t2x_core.data.buckets import Shape, fill_buckets, nearest_bucket
 from t2x_core.data.damage import Damage
 from t2x_core.data.decode import SUFFIXES as PICTURE_SUFFIXES
 from t2x_core.data.index import examine
-from t2x_core.data.manifest import read_manifest
-from t2x_core.data.picture_files import PictureFile, PictureList, hold_out, list_folder, settle_captions
+from t2x_core.data.picture_files import PictureFile
 from t2x_core.errors import UserError
-from t2x_core.interfaces import DataContext, Source, TaskDataModule
-from t2x_core.quarantine import FILE_NAME
+from t2x_core.interfaces import DataContext
 from t2x_core.types import Batch
 from t2x_core.video import Choice, ShortClipError
+from t2x_plugins.captioned.own_files import UNSCORED, OwnFilesData, aspect_buckets, captioned_files
 from t2x_plugins.text_to_video.clip_source import FILM_SUFFIXES, ClipSource, FilmFile, FilmMeasure, is_picture
 from t2x_plugins.text_to_video.clips_config import ClipsConfig
 
-UNSCORED = "unscored"
-"""Name in `Batch.extra` that marks conditions whose samples the checker of the shapes world cannot judge."""
 LISTED = 8
 """Buckets that the log names."""
-SMALL = "data.clips.small_buckets"
-BAD = "data.clips.max_bad_fraction"
+BLOCK = "data.clips"
+SMALL, BAD = f"{BLOCK}.small_buckets", f"{BLOCK}.max_bad_fraction"
 
 
-class ClipsData(TaskDataModule):
+class ClipsData(OwnFilesData[ClipSource]):
     """One's own clips as training data."""
 
     def __init__(self, task: str, config: ClipsConfig, context: DataContext) -> None:
-        super().__init__()
-        multiple = context.pixel_multiple
-        for key, value in (("size", config.size), ("bucket_step", config.bucket_step)):
-            if value is not None and value % multiple:
-                raise UserError(f"{value} pixels must be a multiple of {multiple}", key=f"data.clips.{key}")
-        self.task, self.config, self.context = task, config, context
-        step = config.bucket_step or max(1, round(config.size / 8 / multiple)) * multiple
-        self.shapes = bucket_shapes(config.size, config.max_aspect_ratio, step, multiple)
-        self._sources: tuple[ClipSource, ClipSource] | None = None
-
-    def prepare_data(self) -> None:
-        self._load()
-
-    def setup(self, stage: str) -> None:
-        self._load()
-
-    def train_source(self) -> Source:
-        return self._load()[0]
-
-    def val_source(self) -> Source:
-        return self._load()[1]
-
-    def describe(self) -> Sequence[str]:
-        self._load()
-        return self._lines
+        super().__init__(task, context)
+        self.config, multiple = config, context.pixel_multiple
+        self.shapes = aspect_buckets(config.size, config.max_aspect_ratio, config.bucket_step, multiple, BLOCK)
 
     def val_conditions(self, count: int) -> Batch:
         """First captions of the films held out, over again if there are fewer, at the frame rate that is trained on."""
-        self._load()
+        self.sources()
         captions = tuple(self._held_out[i % len(self._held_out)].file.captions[0] for i in range(count))
         return Batch(self.task, captions, extra={"fps": torch.full((count,), self.fps), UNSCORED: torch.ones(count)})
 
@@ -74,41 +49,15 @@ class ClipsData(TaskDataModule):
         rates = [f.finding.frames / f.finding.seconds for f in self._held_out if f.finding.seconds]
         return float(np.median(rates)) / self.config.stride if rates else 1.0
 
-    def _load(self) -> tuple[ClipSource, ClipSource]:
-        """The sources for training and validation, once. Every process finds the same, and all but the first of a
-        machine find it in the index that the first has written."""
-        if self._sources is None:
-            found = settle_captions(self._list(), self.config.missing_captions, "data.clips.missing_captions", "films")
-            if not found.files:
-                where = self.config.manifest or self.config.folder
-                raise UserError(f"there are no captioned films in {where}", key=f"data.clips.{self._setting}")
-            self._lines: list[str] = []
-            films, damage = self._good(found.files)
-            self._sources = self._split(films, damage)
-            self._lines += found.remarks
-        return self._sources
-
-    @property
-    def _setting(self) -> str:
-        return "folder" if self.config.manifest is None else "manifest"
-
-    def _list(self) -> PictureList:
-        config, columns = self.config, self.config.columns
-        try:
-            if config.manifest is None:
-                assert config.folder is not None  # ClipsConfig sees to it
-                suffixes = FILM_SUFFIXES | PICTURE_SUFFIXES if 1 in config.numbers else FILM_SUFFIXES
-                return list_folder(config.folder, suffixes, "film")
-            return read_manifest(
-                config.manifest,
-                config.folder or config.manifest.parent,
-                columns.path,
-                [columns.captions] if isinstance(columns.captions, str) else columns.captions,
-            )
-        except UserError as error:
-            if error.where is None and error.key is None:
-                error.key = f"data.clips.{self._setting}"
-            raise
+    def find(self) -> tuple[ClipSource, ClipSource]:
+        config = self.config
+        suffixes = FILM_SUFFIXES | PICTURE_SUFFIXES if 1 in config.numbers else FILM_SUFFIXES
+        found = captioned_files(
+            *(config.folder, config.manifest, config.columns, config.missing_captions, BLOCK, "films"), suffixes
+        )
+        sources = self._split(*self._good(found.files))
+        self.lines += found.remarks
+        return sources
 
     def _good(self, files: Sequence[PictureFile]) -> tuple[list[FilmFile], Damage]:
         """The films that can be read and are long enough."""
@@ -127,10 +76,8 @@ class ClipsData(TaskDataModule):
             except ShortClipError as error:
                 short.append((file.name, str(error)))
         damage.note([*damaged, *short])
-        for named, what in ((damaged, "cannot be read"), (short, "are too short")):
-            if named:
-                first = ", ".join(f"{name} {reason}" for name, reason in named[:3]) + (", …" if named[3:] else "")
-                self._lines.append(f"{len(named)} films {what} and are left out: {first} (all in {FILE_NAME})")
+        self.note_left_out(damaged, "films", "cannot be read", 3)
+        self.note_left_out(short, "films", "are too short", 3)
         return good, damage
 
     def _choice(self, frames: int) -> Choice:
@@ -149,15 +96,9 @@ class ClipsData(TaskDataModule):
         raise AssertionError(f"{film.file.name} is too short")  # and has been left out
 
     def _split(self, films: Sequence[FilmFile], damage: Damage) -> tuple[ClipSource, ClipSource]:
-        held_out = hold_out([film.file.name for film in films], self.config.held_out) if films else []
-        apart, need = set(held_out), self.context.global_batch
-        train = [film for i, film in enumerate(films) if i not in apart]
-        if len(train) < need:
-            raise UserError(
-                f"{len(train)} films for training (of {len(films)} good ones {len(held_out)} are held out) are fewer "
-                f"than a batch of {need}",
-                hint=f"set trainer.global_batch to at most {max(1, len(train))}, or add films",
-            )
+        need = self.context.global_batch
+        train_ids, held_out = self.set_apart([film.file.name for film in films], self.config.held_out, "films")
+        train = [films[i] for i in train_ids]
         self._held_out = [films[i] for i in held_out[: self.config.val_count]]
         groups = self._by_frames(train, need)
         train_buckets, val_buckets = [], []
@@ -166,7 +107,7 @@ class ClipsData(TaskDataModule):
             if moves and self.config.small_buckets == "error":
                 small = ", ".join(f"{_name(frames, move.shape)} {move.count}" for move in moves)
                 raise UserError(f"buckets with fewer films than a batch of {need}: {small}", key=SMALL)
-            self._lines += [
+            self.lines += [
                 f"bucket {_name(frames, move.shape)} has {move.count} films and a batch needs {need}: they go to "
                 f"{' and '.join(_name(frames, shape) for shape in move.to)}"
                 for move in moves
@@ -177,7 +118,7 @@ class ClipsData(TaskDataModule):
                 val_buckets += _filled(frames, shapes, held, nearest_bucket(_sizes(held), shapes))
         listed = ", ".join(f"{_name(frames, shape)}: {len(there)}" for frames, shape, there in train_buckets[:LISTED])
         listed += f" and {len(train_buckets) - LISTED} more" if len(train_buckets) > LISTED else ""
-        self._lines.insert(
+        self.lines.insert(
             0, f"{len(train)} films for training in {len(train_buckets)} buckets ({listed}), {len(held_out)} held out"
         )
         seed = self.context.seed
@@ -198,14 +139,14 @@ class ClipsData(TaskDataModule):
                     few = f"{len(groups[frames])} films give clips of {frames} frames"
                     raise UserError(f"{few}, fewer than a batch of {need}", key=SMALL)
                 few = f"{len(groups[frames])} films have {frames} frames and a batch needs {need}"
-                self._lines.append(f"{few}: they give clips of {shorter}")
+                self.lines.append(f"{few}: they give clips of {shorter}")
                 groups[shorter] += groups.pop(frames)
         filled = {frames: members for frames, members in groups.items() if members}
         for frames, members in filled.items():
             if len(members) < need:
                 raise UserError(
                     f"{len(members)} films give clips of {frames} frames, fewer than a batch of {need}",
-                    key="data.clips.frames",
+                    key=f"{BLOCK}.frames",
                     hint=f"leave {frames} out, add films, or set trainer.global_batch to at most {len(members)}",
                 )
         return filled

@@ -113,8 +113,9 @@ class TextToVideoConfig(TaskConfig):
     """What can be asked for besides a prompt."""
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        clips = self.data.clips
+        clips, sides = self.data.clips, (("height", self.sampling.height), ("width", self.sampling.width))
+        asked = {f"sampling.{side}": (pixels, pixels) for side, pixels in sides if pixels is not None}
         if clips is None:
-            return {"data.shapes.size": (self.data.size, self.data.size)}
+            return {"data.shapes.size": (self.data.size, self.data.size), **asked}
         step = {} if clips.bucket_step is None else {"data.clips.bucket_step": (clips.bucket_step,) * 2}
-        return {"data.clips.size": (clips.size, clips.size), **step}
+        return {"data.clips.size": (clips.size, clips.size), **step, **asked}

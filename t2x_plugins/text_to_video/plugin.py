@@ -12,8 +12,9 @@ from t2x_core.plugins import hookimpl
 from t2x_core.rendering import caption_grid, to_uint8
 from t2x_core.types import Batch, Bucket, RenderedSamples
 from t2x_plugins.captioned.loss import LOSSES
+from t2x_plugins.captioned.own_files import UNSCORED
 from t2x_plugins.shapes.motion_checker import score
-from t2x_plugins.text_to_video.clips import UNSCORED, ClipsData
+from t2x_plugins.text_to_video.clips import ClipsData
 from t2x_plugins.text_to_video.conditioning import VideoConditioning
 from t2x_plugins.text_to_video.config import TextToVideoConfig
 from t2x_plugins.text_to_video.data import MovingShapesData

@@ -8,6 +8,7 @@ import pytest
 from t2x_plugins.shapes.motion import MOTIONS, ClipScene, Motion, combinations, render_clip, sample_clip
 from t2x_plugins.shapes.motion_captions import ClipWords, canonical, parse, phrases, words_of
 from t2x_plugins.shapes.motion_checker import check_clip, read_clip, score
+from t2x_plugins.shapes.scene import COLOURS
 
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
@@ -50,6 +51,20 @@ def test_other_motions_are_wrong() -> None:
         if motion.direction in ("left", "right"):
             mirrored = read_clip(frames[:, :, ::-1], clip.fps).motion
             assert mirrored == Motion(motion.kind, OPPOSITE[motion.direction], motion.speed)
+
+
+@pytest.mark.parametrize(("rest", "gone"), [(0.1, True), (0.3, False)])
+def test_a_dim_rest_counts_once_a_person_would_see_it(rest: float, gone: bool) -> None:
+    """`rest` of the object's contrast stays, in its place, in the frames that should be empty."""
+    several = [sample_clip(0, id, "train", 8, (4.0,), ("black",)) for id in range(200)]
+    several = [clip for clip in several if clip.motion.kind in ("appears", "disappears")]
+    assert {clip.colour for clip in several} == set(COLOURS)
+    for clip in several:
+        frames = render_clip(clip).astype(float)
+        first, last = frames[[0, -1]] if clip.motion.kind == "disappears" else frames[[-1, 0]]
+        empty = np.array([place is None for place in clip.path])
+        frames[empty] += rest * (first - last)
+        assert check_clip(frames.round().astype(np.uint8), clip.fps, words_of(clip))["motion"] == gone, clip.colour
 
 
 def test_the_frame_rate_says_how_fast_it_is() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -151,11 +152,14 @@ def test_focal_lengths_in_pixels_and_a_world_with_y_up(tmp_path: Path) -> None:
 
 def test_what_cannot_be_used_is_left_out_by_name(folder: Path) -> None:
     write_object(folder / "thin", 2)
+    write_object(folder / "blind", 4)
+    (folder / "blind" / "cameras.json").unlink()
     write_object(folder / "broken", 8)
     (folder / "broken" / "03.png").write_bytes(b"")
     (folder / "broken" / "05.png").unlink()
     data = data_of(folder, max_bad_fraction=0.2)
     lines = "\n".join(data.describe())
+    assert "1 folders with pictures have no camera file and are passed over: blind" in lines
     assert "1 objects have fewer than 4 views and are left out: thin has 2" in lines
     assert "2 pictures cannot be read and are left out: broken/03.png is empty, broken/05.png is not there" in lines
     assert data.context.quarantine.named("t").keys() == {"broken/03.png", "broken/05.png"}
@@ -188,7 +192,11 @@ ROW = {"file": "00.png", "azimuth": 0, "elevation": 0, "distance": 1}
     [
         ({"views": []}, 'there is no list "views" of cameras'),
         ({"fov": 200}, "views\\[0\\]: fov is 200, and must be an angle between 0 and 180 degrees"),
-        ({"views": [{"file": "00.png", "elevation": 0}]}, "views\\[0\\]: azimuth is missing"),
+        ({"views": [{"file": "00.png", "elevation": 0}]}, "views\\[0\\]: azimuth is missing; a view has file, azimuth"),
+        ({"views": [{**ROW, "azimuth": "front"}]}, 'azimuth must be a number, not "front"'),
+        ({"views": [{**ROW, "distance": None}]}, "distance must be a number, not null"),
+        ({"views": [{**ROW, "elevation": math.nan}]}, "elevation must be a number, not NaN"),
+        ({"views": [{**ROW, "camera_to_world": [[1, 0], 2]}]}, "camera_to_world must be four rows of four numbers"),
         ({"views": [ROW, {**ROW, "elevation": 90}]}, "views\\[1\\]: elevation 90 must be within ±90 degrees"),
         ({"views": [{**ROW, "camera_to_world": [[1, 0], [0, 1]]}]}, r"camera_to_world has the shape \(2, 2\)"),
         ({"views": [{**ROW, "camera_to_world": np.ones((4, 4)).tolist()}]}, "camera_to_world is no camera"),
@@ -210,6 +218,11 @@ def test_other_mistakes(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="there are no objects in"):
         data_of(tmp_path / "empty")
+    (tmp_path / "empty" / "shoe").mkdir()
+    (tmp_path / "empty" / "shoe" / "00.png").touch()
+    with pytest.raises(UserError, match="empty; pictures only are in shoe; an object is a folder with"):
+        data_of(tmp_path / "empty")
+    shutil.rmtree(tmp_path / "empty")
     with pytest.raises(UserError, match=r"5 objects for training have 4 views .* fewer than a batch of 9"):
         data_of(folder, batch=9)
     write_object(folder / "mute", 4, caption=None)

@@ -153,6 +153,14 @@ def test_settings_that_cannot_be(good: Path, settings: dict, message: str) -> No
         data_of(**{"folder": good, **settings})
 
 
+def test_a_folder_without_films_is_told_what_films_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"there are no captioned films in {tmp_path}") as caught:
+        data_of(tmp_path)
+    assert caught.value.hint == (
+        "films are .avi, .m4v, .mkv, .mov, .mp4, .webm, each with its caption in a .txt of the same name"
+    )
+
+
 def test_sixty_films_of_which_seven_are_bad(tmp_path: Path) -> None:
     """A whole run: five damaged films and two that are too short are named, and nothing stalls."""
     films = tmp_path / "films"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from t2x_core.assembly import load_assembly
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext
 from t2x_core.types import SampleKey
@@ -103,3 +104,12 @@ def test_samples_are_shown_moving_at_their_frame_rate() -> None:
     rendered = PLUGIN.render(batch.pixels, batch)
     assert len(rendered.frames) == 8
     assert rendered.fps == 8
+
+
+@pytest.mark.parametrize("recipe", ["quickstart", "text_to_video/quickstart"])
+@pytest.mark.parametrize("side", ["height", "width"])
+def test_a_side_that_is_asked_for_must_divide_into_tokens(recipe: str, side: str) -> None:
+    task = "text-to-video" if "video" in recipe else "text-to-image"
+    key = f"tasks.{task}.sampling.{side}"
+    with pytest.raises(UserError, match=f"command line: {key}: 25 pixels do not divide into tokens of 4"):
+        load_assembly(recipe, [f"{key}=25"])

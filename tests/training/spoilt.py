@@ -21,6 +21,7 @@ from torch import Tensor
 from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.errors import TrainingError
 from t2x_core.recipe import to_plain
+from t2x_core.sharding import local
 from t2x_core.training import fit, run_folder
 from t2x_core.types import Batch, Noised, SampleKey
 from tests.conftest import TINY
@@ -51,7 +52,7 @@ def train(
 
     module.losses[name] = spoilt  # type: ignore[assignment]
     fit(assembly, module, build_data(assembly, module), folder, resume=resume, extra=extra)
-    return {name: p.detach().clone() for name, p in module.trainable()}
+    return {name: local(p.detach()).clone() for name, p in module.trainable()}
 
 
 def report(folder: Path) -> list[dict[str, Any]]:

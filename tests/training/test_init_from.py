@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +19,10 @@ from t2x_core.recipe import compose, to_plain
 from t2x_core.training import fit, run_folder
 from t2x_core.training.initial import match, open_start
 from tests.conftest import TINY
+from tests.training import spoilt
 from tests.training.test_ranks import assert_same, devices, traced
 
+ROOT = Path(__file__).parents[2]
 LONGER = ("trainer.max_steps=4", "seed=5")
 
 
@@ -157,3 +163,65 @@ def test_two_ranks_begin_alike(strategy, other, tmp_path):
     for name, weight in expected.items():
         if name.startswith(("text_encoder.", "backbone.blocks.0.")):
             assert all(torch.equal(state[name], weight) for state in frozen)
+
+
+def test_a_roll_back_under_fsdp2_goes_to_the_runs_own_weights(other, tmp_path):
+    """The model is built anew for it, and what is frozen has the values that `init_from` gave once."""
+    settings = [
+        *(f"init_from={other}", "seed=5", "optimizer.freeze=[text_encoder.*, backbone.blocks.0.*]"),
+        *("guard.max_skips=3", "watch.checkpoint_every=5", "trainer.max_steps=12"),
+    ]
+    spoilt.train(tmp_path / "one", spoilt.nan_in(range(6, 12)), *settings)
+    command = [sys.executable, "-m", "tests.training.spoilt", tmp_path / "two", "6", "11", "0"]
+    done = subprocess.run(
+        [*command, *settings, *devices(2, "fsdp2")], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line["step"] for line in spoilt.report(tmp_path / "two")] == [7, 8, 9, 10]
+    one, two = (read_checkpoint(checkpoints_of(tmp_path / run)[-1]) for run in ("one", "two"))
+    assert one["MixedData"] == two["MixedData"] == {"attempt": 1}
+    assert one["global_step"] == two["global_step"] == 12
+    expected, weights = materialize(one["state_dict"]), materialize(two["state_dict"])
+    assert weights.keys() == expected.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, expected[name], atol=1e-4, rtol=0)
+        if name.startswith(("text_encoder.", "backbone.blocks.0.")):
+            assert torch.equal(weight, averages(other)[name])
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(other, tmp_path):
+    """From the very checkpoint, though the name stands for a newer run by then."""
+    shutil.copytree(other, tmp_path / "runs/quickstart/first")
+    fit = [sys.executable, "-m", "t2x_core.cli.main", "fit", "quickstart", *TINY, "seed=5", "init_from=quickstart"]
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300}
+    constant = ["optimizer.schedule=constant", "watch.checkpoint_every=9999", "watch.validate_every=9999"]
+    done = subprocess.run([*fit, *constant, "trainer.max_steps=4", "--folder", "whole"], **options)
+    assert done.returncode == 0, done.stderr
+
+    process = subprocess.Popen(
+        [*fit, *constant, "trainer.max_steps=9999", "watch.sample_every=0", "--folder", "killed"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+    )
+    log, deadline = tmp_path / "killed/log.txt", time.monotonic() + 60
+    try:
+        while not (log.exists() and "first step done" in log.read_text()):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    assert not checkpoints_of(tmp_path / "killed")
+
+    shutil.copytree(tmp_path / "whole", tmp_path / "runs/quickstart/second")
+    done = subprocess.run([*fit, *constant, "trainer.max_steps=4", "--resume", "killed"], **options)
+    assert done.returncode == 0, done.stderr
+    assert (
+        f"init_from  {tmp_path}/runs/quickstart/first/checkpoints/step_00000002"
+        in log.read_text().split("first step done")[1]
+    )
+    whole, killed = (read_checkpoint(checkpoints_of(tmp_path / run)[-1]) for run in ("whole", "killed"))
+    expected = materialize(whole["state_dict"])
+    for name, weight in materialize(killed["state_dict"]).items():
+        assert torch.equal(weight, expected[name])

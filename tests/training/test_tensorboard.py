@@ -27,6 +27,7 @@ from t2x_core.rendering import caption_grid
 from t2x_core.training import fit, run_folder, tensorboard
 from t2x_core.training.callbacks import Metrics
 from t2x_core.training.fit import build_trainer
+from t2x_core.training.loss_by_t import BINS, figures
 from t2x_core.training.watching import Watching
 from t2x_core.types import SampleKey
 from t2x_plugins.text_to_image.data import ShapesData, ShapesSource
@@ -181,6 +182,26 @@ def test_every_chart_of_the_layout_has_lines(events):
     for title, expressions in charts.items():
         assert all(any(re.match(expression, tag) for tag in tags) for expression in expressions), title
     assert len([t for t in tags if re.match(charts["gradient norm"][0], t)]) == 1
+
+
+def test_with_several_tasks_each_has_its_losses_in_a_chart_of_its_own():
+    by_task = {task: [[1.0] * BINS, [1.0] * BINS] for task in (TASK, "other")}
+    tags = [
+        *figures(by_task, "loss/total"),
+        *(tag for prefix in ("val/", "val_raw/") for tag in figures(by_task, "loss", prefix)),
+    ]
+    charts = {title: lines for title, (_, lines) in tensorboard.layout([TASK, "other"])["Loss"].items()}
+    shown = {title: [t for t in tags if any(re.match(line, t) for line in lines)] for title, lines in charts.items()}
+    assert shown["training and validation"] == ["loss/total", "val/loss", "val_raw/loss"]
+    assert shown["training and validation: other"] == ["loss/other", "val/loss/other", "val_raw/loss/other"]
+    assert all(shown.values())
+
+
+def test_the_page_has_a_row_for_each_chart():
+    page = (Path(__file__).parents[2] / "docs/tensorboard.md").read_text()
+    rows = re.findall(r"^\| ([^|`]+?) \|", page, re.MULTILINE)
+    charts = tensorboard.layout([TASK])
+    assert {title.removesuffix(f": {TASK}") for category in charts.values() for title in category} - {TASK} <= {*rows}
 
 
 def test_an_animation_is_shown_moving(tmp_path):
