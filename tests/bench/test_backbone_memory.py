@@ -58,7 +58,7 @@ from t2x_core.bench.backbone.networks import Inputs, build
 from t2x_core.bench.backbone.options import Options
 
 torch.set_num_threads(1)
-options, grid, device = Options(width=128, depth=1, heads=2, text=8), (1, 32, 32), torch.device("cpu")
+options, grid, device = Options(width=256, depth=1, heads=4, text=8), (1, 32, 32), torch.device("cpu")
 inputs = Inputs.make(options, grid, device)
 
 def size(name):
