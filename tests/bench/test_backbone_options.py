@@ -112,3 +112,13 @@ def test_mistakes_are_found_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["2", "False"]
+
+
+def test_nothing_but_torch_is_needed():
+    code = (
+        "import sys, t2x_core.bench.backbone.measure, t2x_core.bench.backbone.attention_cost\n"
+        "import t2x_core.bench.backbone.report\n"
+        "print([m for m in ('lightning', 'omegaconf', 'torchvision', 'timm', 'diffusers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -18,7 +18,6 @@ from t2x_core.bench.backbone.options import LEAST_ROUNDS, Grid, Options
 from t2x_core.bench.backbone.results import Cell, Entry, Results
 from t2x_core.bench.backbone.turns import take_turns
 from t2x_core.bench.machine import machine
-from t2x_core.training.out_of_memory import is_out_of_memory
 
 LEAST_SECONDS = {"cpu": 0.1, "cuda": 0.02}
 """A turn, or a measurement of the machine, is repeated until it takes about so long."""
@@ -71,6 +70,8 @@ class Bench:
 
 def _reason(error: Exception) -> str:
     """Why a network cannot be measured; raises what is neither a matter of memory nor of the compiler."""
+    from t2x_core.training.out_of_memory import is_out_of_memory  # with Lightning, which is not wanted otherwise
+
     if is_out_of_memory(error):
         return "out of memory"
     if isinstance(error, TorchDynamoException):
