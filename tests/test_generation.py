@@ -77,7 +77,7 @@ def test_what_else_is_asked_for(pipeline):
     samples = pipeline("a red circle", 1, sampling={"height": 24, "width": 8})
     assert samples.pixels.shape[-2:] == (24, 8)
     assert pipeline("a red circle", 1).pixels.shape[-2:] == (16, 16)
-    with pytest.raises(UserError, match="a side of 9 pixels is no multiple of"):
+    with pytest.raises(UserError, match="9 pixels do not divide into tokens of 4"):
         pipeline("a red circle", 1, sampling={"height": 9})
     with pytest.raises(UserError, match="heigth") as caught:
         pipeline("a red circle", 1, sampling={"heigth": 24})
