@@ -2,9 +2,9 @@
 
     G  heads of all samples    M  windows = proxies    L  slots of a window    d  channels of a head
 
-Joined keys would hold the proxies once for each window. Instead the two products share a maximum and a sum. The logits
-are computed slab by slab, some heads or windows at once, and once more in the backward pass from the log of the sums
-(as FlashAttention does, arXiv 2205.14135), so memory grows with the tokens and not with tokens times proxies.
+Joined keys would hold the proxies once for each window. Instead the logits of two products stand side by side. They
+are computed slab by slab, some heads or windows at once, and once more in the backward pass (as FlashAttention does,
+arXiv 2205.14135), so memory grows with the tokens and not with tokens times proxies.
 """
 
 from __future__ import annotations
@@ -43,34 +43,27 @@ class _OwnAndProxies(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, k_proxy: Tensor, v_proxy: Tensor, bias: Tensor, valid: Tensor | None
     ) -> Tensor:
+        L = q.shape[2]
         out = torch.empty_like(q)
-        log_sum = q.new_empty((*q.shape[:3], 1), dtype=torch.float32)  # (G, M, L, 1)
         for s in _slabs(q):
-            own, far = _logits(q[s], k[s], k_proxy[s[0]], bias[s[1]], None if valid is None else valid[s[1]])
-            peak = torch.maximum(own.amax(-1, keepdim=True), far.amax(-1, keepdim=True))
-            own, far = own.sub_(peak).exp_(), far.sub_(peak).exp_()
-            total = own.sum(-1, keepdim=True).add_(far.sum(-1, keepdim=True))
-            seen = own.to(q.dtype) @ v[s] + _per_head(far.to(q.dtype), v_proxy[s[0]])
-            out[s] = seen.div_(total)
-            log_sum[s] = total.log_().add_(peak)
-        ctx.save_for_backward(q, k, v, k_proxy, v_proxy, bias, valid, log_sum)
+            taken = _taken(q[s], k[s], k_proxy[s[0]], bias[s[1]], None if valid is None else valid[s[1]]).to(q.dtype)
+            out[s] = (taken[..., :L] @ v[s]).add_(_per_head(taken[..., L:], v_proxy[s[0]]))
+        ctx.save_for_backward(q, k, v, k_proxy, v_proxy, bias, valid)
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        q, k, v, k_proxy, v_proxy, bias, valid, log_sum = ctx.saved_tensors
+        q, k, v, k_proxy, v_proxy, bias, valid = ctx.saved_tensors
+        L, scale = q.shape[2], q.shape[-1] ** -0.5
         dq, dk, dv = (torch.empty_like(q) for _ in range(3))
         dk_proxy, dv_proxy = torch.zeros_like(k_proxy), torch.zeros_like(v_proxy)
-        scale = q.shape[-1] ** -0.5
         for s in _slabs(q):
             g, heads = gradient[s], s[0]
-            own, far = _logits(q[s], k[s], k_proxy[heads], bias[s[1]], None if valid is None else valid[s[1]])
-            own, far = own.sub_(log_sum[s]).exp_(), far.sub_(log_sum[s]).exp_()  # what each token takes of each value
-            d_own = (g @ v[s].transpose(-1, -2)).float()
-            d_far = _per_head(g, v_proxy[heads].transpose(-1, -2)).float()
-            mean = (own * d_own).sum(-1, keepdim=True) + (far * d_far).sum(-1, keepdim=True)
-            d_own, d_far = d_own.sub_(mean).mul_(own).to(q.dtype), d_far.sub_(mean).mul_(far).to(q.dtype)
-            own, far = own.to(q.dtype), far.to(q.dtype)
+            taken = _taken(q[s], k[s], k_proxy[heads], bias[s[1]], None if valid is None else valid[s[1]])
+            logits = torch.cat((g @ v[s].transpose(-1, -2), _per_head(g, v_proxy[heads].transpose(-1, -2))), -1).float()
+            logits = taken * (logits - (taken * logits).sum(-1, keepdim=True))  # now their gradient
+            own, far = taken.to(q.dtype).tensor_split((L,), -1)
+            d_own, d_far = logits.to(q.dtype).tensor_split((L,), -1)
 
             dv[s] = own.transpose(-1, -2) @ g
             dv_proxy[heads] += far.flatten(1, 2).transpose(-1, -2) @ g.flatten(1, 2)
@@ -91,13 +84,14 @@ def _slabs(q: Tensor) -> Iterator[tuple[slice, slice]]:
             yield slice(head, head + heads), slice(window, window + windows)
 
 
-def _logits(q: Tensor, k: Tensor, k_proxy: Tensor, bias: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Of the own window (G, m, L, L) and of the proxies (G, m, L, M), float32, for m windows."""
+def _taken(q: Tensor, k: Tensor, k_proxy: Tensor, bias: Tensor, valid: Tensor | None) -> Tensor:
+    """What each token takes of the values of its window and of the proxies: (G, m, L, L + M) float32, m windows."""
     q = q * q.shape[-1] ** -0.5
-    own = (q @ k.transpose(-1, -2)).float()
+    own = q @ k.transpose(-1, -2)
     if valid is not None:
         own.masked_fill_(~valid[:, None], -torch.inf)
-    return own, _per_head(q, k_proxy.transpose(-1, -2)).float().add_(bias)
+    far = _per_head(q, k_proxy.transpose(-1, -2))
+    return torch.cat((own.float(), far.float().add_(bias)), -1).softmax(-1)
 
 
 def _per_head(x: Tensor, matrix: Tensor) -> Tensor:
