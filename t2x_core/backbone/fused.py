@@ -46,7 +46,7 @@ class _OwnAndProxies(torch.autograd.Function):
         L = q.shape[2]
         out = torch.empty_like(q)
         for s in _slabs(q):
-            taken = _taken(q[s], k[s], k_proxy[s[0]], bias[s[1]], None if valid is None else valid[s[1]]).to(q.dtype)
+            taken = _taken(s, q, k, k_proxy, bias, valid).to(q.dtype)
             out[s] = (taken[..., :L] @ v[s]).add_(_per_head(taken[..., L:], v_proxy[s[0]]))
         ctx.save_for_backward(q, k, v, k_proxy, v_proxy, bias, valid)
         return out
@@ -59,11 +59,13 @@ class _OwnAndProxies(torch.autograd.Function):
         dk_proxy, dv_proxy = torch.zeros_like(k_proxy), torch.zeros_like(v_proxy)
         for s in _slabs(q):
             g, heads = gradient[s], s[0]
-            taken = _taken(q[s], k[s], k_proxy[heads], bias[s[1]], None if valid is None else valid[s[1]])
-            logits = torch.cat((g @ v[s].transpose(-1, -2), _per_head(g, v_proxy[heads].transpose(-1, -2))), -1).float()
-            logits = taken * (logits - (taken * logits).sum(-1, keepdim=True))  # now their gradient
+            taken = _taken(s, q, k, k_proxy, bias, valid)
+            d_taken = torch.cat(
+                (g @ v[s].transpose(-1, -2), _per_head(g, v_proxy[heads].transpose(-1, -2))), -1
+            ).float()
+            d_logits = taken * (d_taken - (taken * d_taken).sum(-1, keepdim=True))
             own, far = taken.to(q.dtype).tensor_split((L,), -1)
-            d_own, d_far = logits.to(q.dtype).tensor_split((L,), -1)
+            d_own, d_far = d_logits.to(q.dtype).tensor_split((L,), -1)
 
             dv[s] = own.transpose(-1, -2) @ g
             dv_proxy[heads] += far.flatten(1, 2).transpose(-1, -2) @ g.flatten(1, 2)
@@ -84,14 +86,15 @@ def _slabs(q: Tensor) -> Iterator[tuple[slice, slice]]:
             yield slice(head, head + heads), slice(window, window + windows)
 
 
-def _taken(q: Tensor, k: Tensor, k_proxy: Tensor, bias: Tensor, valid: Tensor | None) -> Tensor:
-    """What each token takes of the values of its window and of the proxies: (G, m, L, L + M) float32, m windows."""
-    q = q * q.shape[-1] ** -0.5
-    own = q @ k.transpose(-1, -2)
+def _taken(s: tuple[slice, slice], q: Tensor, k: Tensor, k_proxy: Tensor, bias: Tensor, valid: Tensor | None) -> Tensor:
+    """What the tokens of a slab take of the values of their window and of the proxies: (g, m, L, L + M) float32."""
+    heads, windows = s
+    scaled = q[s] * q.shape[-1] ** -0.5
+    own = scaled @ k[s].transpose(-1, -2)
     if valid is not None:
-        own.masked_fill_(~valid[:, None], -torch.inf)
-    far = _per_head(q, k_proxy.transpose(-1, -2))
-    return torch.cat((own.float(), far.float().add_(bias)), -1).softmax(-1)
+        own.masked_fill_(~valid[windows, None], -torch.inf)
+    far = _per_head(scaled, k_proxy[heads].transpose(-1, -2))
+    return torch.cat((own.float(), far.float().add_(bias[windows])), -1).softmax(-1)
 
 
 def _per_head(x: Tensor, matrix: Tensor) -> Tensor:
