@@ -60,7 +60,7 @@ def _sample_batch(
 ) -> Tensor:
     device = next(module.backbone.parameters()).device
     shape = module.latent_shape(bucket, conditions.task)
-    noise = torch.stack([torch.randn(shape, generator=keyed.generator(seed, "sample")) for seed in seeds]).to(device)
+    noise = keyed.normal([keyed.key(seed, "sample") for seed in seeds], shape, device)
     adapter: Any = module.adapters[conditions.task]
     conditioning = adapter(conditions.to(device), module.text_encoder)
     network = partial(module.velocity, once=Once())

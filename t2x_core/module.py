@@ -84,7 +84,8 @@ class T2XModule(L.LightningModule):
         draws = self.draw(batch.keys, latents)
         conditioning = self.condition(batch, draws.dropped)
         noised = self.path.corrupt(latents, draws.noise, draws.t)
-        velocity = self.velocity(noised.latents, noised.t, conditioning)  # (B, C, F, H, W)
+        output = self.predict(noised.latents, noised.t, conditioning)  # (B, C, F, H, W)
+        velocity = self.path.velocity(output, noised.latents, noised.t)  # (B, C, F, H, W)
         losses = self.losses[batch.task](velocity, noised, batch)  # (B,)
         return {"loss": losses.mean(), "losses": losses.detach(), "t": draws.t, "tokens": self.tokens(latents)}
 
@@ -129,17 +130,14 @@ class T2XModule(L.LightningModule):
 
         The times of validation samples are spread evenly over the set, so that few samples measure the loss well.
         """
-        u, noise = [], []
-        for key in keys:
-            own = keyed.generator(self.seed, "diffusion", key.attempt, key.step, key.slot)
-            u.append(torch.rand(2, generator=own, dtype=torch.float64))
+        own = [keyed.key(self.seed, "diffusion", key.attempt, key.step, key.slot) for key in keys]
+        time, drop = keyed.uniform(own, 2).unbind(1)
+        for i, key in enumerate(keys):
             if key.step == VAL_STEP:
-                u[-1][0] = keyed.evenly(key.slot, self.seed, "validation")
-            noise.append(torch.randn(latents.shape[1:], generator=own))
-        time, drop = torch.stack(u).unbind(1)
+                time[i] = keyed.evenly(key.slot, self.seed, "validation")
         return Draws(
             t=self.times(time).to(latents),
-            noise=torch.stack(noise).to(latents),
+            noise=keyed.normal(own, latents.shape[1:], latents.device).to(latents),
             dropped=(drop < self.diffusion.condition_dropout).to(latents.device),
         )
 
@@ -158,12 +156,15 @@ class T2XModule(L.LightningModule):
         return conditioning.where(dropped, adapter.null(conditioning))
 
     def velocity(self, latents: Tensor, t: Tensor, conditioning: Conditioning, once: Once | None = None) -> Tensor:
-        """The velocity ε - x₀ (B, C, F, H, W) that the network predicts at `latents` (alike) and `t` (B,).
+        """The velocity ε - x₀ (B, C, F, H, W) that a sampler follows from `latents` (alike) at `t` (B,) > 0.
 
         `once` is for the steps of a sampler, which have the same conditioning.
         """
-        output = self.backbone(latents, t, conditioning, once)[:, : latents.shape[1]].float()
-        return self.path.velocity(output, latents, t)
+        return self.path.exact.velocity(self.predict(latents, t, conditioning, once), latents, t)
+
+    def predict(self, latents: Tensor, t: Tensor, conditioning: Conditioning, once: Once | None = None) -> Tensor:
+        """What the network says of `latents` (B, C, F, H, W) at `t` (B,), alike: a velocity, or clean latents."""
+        return self.backbone(latents, t, conditioning, once)[:, : latents.shape[1]].float()
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What the optimizer and the average cover."""

@@ -184,11 +184,21 @@ class Noised:
     """ε."""
     t: Tensor
     """(B,) in [0, 1]."""
+    min_t: float = 0.0
+    """Smallest time that x_t - x₀ is divided by; above 0 where the network predicts x₀."""
 
     @property
     def velocity(self) -> Tensor:
-        """ε - x₀, the derivative of x_t by t."""
-        return self.noise - self.clean
+        """What the velocity is trained to be: ε - x₀, the derivative of x_t by t; below `min_t`, t/min_t of it."""
+        if not self.min_t:
+            return self.noise - self.clean
+        share = self.t / self.divisor
+        return share.view(-1, *[1] * (self.clean.ndim - 1)) * (self.noise - self.clean)
+
+    @property
+    def divisor(self) -> Tensor:
+        """(B,) by which x_t - x₀ is divided to make a velocity: t, and `min_t` at least."""
+        return self.t.clamp(min=self.min_t)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from t2x_core import keyed
 from t2x_core.assembly import build_module, load_assembly
 from t2x_core.errors import UserError
 from t2x_core.generation import T2XPipeline
@@ -37,6 +38,30 @@ def test_seeds_prompts_and_guidance_make_a_difference(pipeline):
         pipeline("a red circle", 1, name="euler", steps=3),
     ):
         assert (one - other.pixels).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("training", "own", "factor"), [(1.0, None, 1), (4.0, None, 4), (4.0, 2.0, 2), (1.0, 3.0, 3)])
+def test_the_times_of_a_sampler_are_shifted_as_in_training_or_as_it_says(training, own, factor):
+    shifts = [f"diffusion.timesteps.shift={training}", f"diffusion.sampler.shift={'null' if own is None else own}"]
+    assembly = load_assembly("quickstart", [*TINY, *shifts])
+    pipeline = T2XPipeline(assembly, build_module(assembly))
+    asked = []
+    pipeline.module.backbone.register_forward_pre_hook(lambda module, inputs: asked.append(inputs[1][0].item()))
+    pipeline("a red circle", steps=4, name="euler", guidance=1.0)
+    plain = [1.0, 0.75, 0.5, 0.25]
+    assert asked == pytest.approx([factor * t / (1 + (factor - 1) * t) for t in plain])
+    asked.clear()
+    pipeline("a red circle", steps=4, name="euler", guidance=1.0, shift=5.0)
+    assert asked == pytest.approx([5 * t / (1 + 4 * t) for t in plain])
+
+
+def test_the_noise_of_a_sample_is_that_of_its_seed(pipeline):
+    """The sampler's way begins at standard normal noise, of its seed alone."""
+    begun = []
+    pipeline.module.backbone.register_forward_pre_hook(lambda module, inputs: begun.append(inputs[0]))
+    pipeline(["a red circle", "a blue square"], [3, 3], guidance=1.0, batch_size=2)
+    assert torch.equal(begun[0][0], begun[0][1])
+    assert torch.equal(begun[0][:1], keyed.normal([keyed.key(3, "sample")], (3, 1, 16, 16)))
 
 
 def test_an_integer_seed_counts_up(pipeline):

@@ -57,6 +57,57 @@ def test_times_and_dropout_follow_the_recipe():
     assert draws.noise.std().item() == pytest.approx(1, abs=0.05)
 
 
+def test_times_are_shifted_as_the_recipe_says():
+    """Esser et al. 2024, eq. 23, on the numbers that an unshifted run draws from the same keys."""
+    keys = [SampleKey("text-to-image", 0, 0, step, slot) for step in range(10) for slot in range(40)]
+    latents = torch.zeros(len(keys), 1, 1, 1, 1)
+    plain, shifted = (
+        build_module(load_assembly("quickstart", [*TINY, f"diffusion.timesteps.shift={shift}"])).draw(keys, latents).t
+        for shift in (1.0, 4.0)
+    )
+    torch.testing.assert_close(shifted, 4 * plain / (1 + 3 * plain))
+    assert (shifted - plain).mean() > 0.1
+
+
+def test_the_seed_of_the_recipe_gives_the_noise_the_times_and_the_dropout(tiny):
+    keys = [SampleKey("text-to-image", 0, 0, 1, slot) for slot in range(200)]
+    latents = torch.zeros(len(keys), 3, 1, 4, 4)
+    one = build_module(tiny).draw(keys, latents)
+    other = build_module(load_assembly("quickstart", [*TINY, "seed=1"])).draw(keys, latents)
+    same = build_module(tiny).draw(keys, latents)
+    assert torch.equal(one.noise, same.noise)
+    assert torch.equal(one.t, same.t)
+    assert not (one.noise == other.noise).any()
+    assert not (one.t == other.t)[one.t < 1].any()  # a share of all is pure noise
+    assert not torch.equal(one.dropped, other.dropped)
+
+
+def test_noise_time_and_dropout_of_a_sample_are_unrelated(tiny):
+    keys = [SampleKey("text-to-image", 0, 0, step, slot) for step in range(100) for slot in range(40)]
+    draws = build_module(tiny).draw(keys, torch.zeros(len(keys), 1, 1, 2, 2))
+    columns = torch.cat((draws.noise.flatten(1), draws.t[:, None], draws.dropped[:, None].float()), 1)
+    off = torch.corrcoef(columns.T.double()) - torch.eye(6)
+    assert off.abs().max() < 5 / math.sqrt(len(keys))
+
+
+def test_a_perfect_clean_prediction_costs_nothing_at_any_time(tiny):
+    """Below the smallest divisor, too, and there is no way down from it; a sampler follows it to its end."""
+    module = build_module(load_assembly("quickstart", [*TINY, "diffusion.prediction=clean"]))
+    batch = batch_of(tiny, module, range(4))
+    module.times = lambda u: torch.tensor([1e-4, 0.01, 0.04, 0.5])
+    answer = batch.pixels.clone().requires_grad_()
+    module.predict = lambda latents, t, conditioning, once=None: answer
+    loss = module.training_step(batch, 0)["losses"]
+    assert loss.max() < 1e-8
+    module.training_step(batch, 0)["loss"].backward()
+    assert answer.grad.abs().max() < 1e-4
+    for t in (1.0, 0.02, 1e-4):
+        weight = torch.full((4,), t)
+        noised = module.path.corrupt(batch.pixels, torch.randn_like(batch.pixels), weight)
+        x0 = noised.latents - t * module.velocity(noised.latents, weight, None)
+        torch.testing.assert_close(x0, batch.pixels, atol=1e-5, rtol=0)
+
+
 def test_the_loss_is_one_value_a_sample_and_does_not_depend_on_the_batch(tiny):
     module = build_module(tiny)
     torch.nn.init.normal_(module.backbone.head.linear.weight, std=0.1)

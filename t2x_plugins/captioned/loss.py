@@ -14,7 +14,7 @@ def velocity_error(velocity: Tensor, noised: Noised, batch: Batch) -> Tensor:
 
 def clean_error(velocity: Tensor, noised: Noised, batch: Batch) -> Tensor:
     """Mean squared error of the clean latents x_t - t·velocity, (B,): the above times t²."""
-    return velocity_error(velocity, noised, batch) * noised.t.square()
+    return velocity_error(velocity, noised, batch) * noised.divisor.square()
 
 
 LOSSES = {"velocity": velocity_error, "clean": clean_error}

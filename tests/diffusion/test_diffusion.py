@@ -76,3 +76,62 @@ def test_guidance_goes_from_the_null_prediction_through_the_conditional_one():
     assert guided(velocity, yes, no, 1.0)(x, t).flatten().tolist() == [3, 5]
     assert guided(velocity, yes, no, 0.0)(x, t).flatten().tolist() == [1, 1]
     assert guided(velocity, yes, no, 4.0)(x, t).flatten().tolist() == [9, 17]
+
+
+@pytest.mark.parametrize("min_t", [0.05, 0.2])
+def test_below_the_smallest_divisor_the_best_clean_prediction_is_the_clean_sample(min_t):
+    """The error of the velocity is that of x₀ over max(t, min_t), so it is least, zero, at x₀, at any time."""
+    clean, noise = torch.randn(2, 7, 3, 1, 4, 4)
+    t = torch.tensor([0.0, 1e-6, 0.01, 0.049, 0.05, 0.3, 1.0])
+    path = RectifiedFlow("clean", min_t)
+    noised = path.corrupt(clean, noise, t)
+    target = path.velocity(clean, noised.latents, t)
+    torch.testing.assert_close(target, noised.velocity, atol=1e-5, rtol=1e-5)
+    off = torch.randn_like(clean)
+    error = (path.velocity(clean + off, noised.latents, t) - noised.velocity).square().mean((1, 2, 3, 4))
+    torch.testing.assert_close(error, off.square().mean((1, 2, 3, 4)) / t.clamp(min=min_t) ** 2)
+
+
+def test_a_velocity_prediction_knows_no_smallest_divisor():
+    clean, noise, t = torch.randn(2, 3, 1, 4, 4), torch.randn(2, 3, 1, 4, 4), torch.tensor([0.0, 0.01])
+    path = RectifiedFlow("velocity")
+    noised = path.corrupt(clean, noise, t)
+    assert torch.equal(noised.velocity, noise - clean)
+    assert torch.equal(noised.divisor, t)
+    assert torch.equal(path.velocity(clean, noised.latents, t), clean)
+
+
+@pytest.mark.parametrize("sampler", [euler, heun])
+@pytest.mark.parametrize("times", [grid(100, 1.0), grid(30, 0.2), torch.tensor([1.0, 0.3, 0.04, 1e-3, 1e-6, 0.0])])
+def test_a_sampler_ends_at_a_perfect_clean_prediction(sampler, times):
+    """However small its last steps: nothing of the noise is left."""
+    clean, noise = torch.randn(2, 2, 3, 1, 4, 4)
+    path = RectifiedFlow("clean")
+    assert path.exact.prediction == "clean"
+    ended = sampler(lambda x, t: path.exact.velocity(clean, x, t), noise, times)
+    torch.testing.assert_close(ended, clean, atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize(("sampler", "evaluations"), [(euler, 5), (heun, 9)])
+def test_no_sampler_asks_at_time_zero(sampler, evaluations):
+    """There the velocity of a clean prediction is 0/0, and no network was trained."""
+    asked = []
+
+    def velocity(x, t):
+        asked.extend(t.tolist())
+        return x
+
+    sampler(velocity, torch.ones(1, 1, 1, 1, 1), grid(5, 2.0))
+    assert len(asked) == evaluations
+    assert min(asked) > 0
+    assert asked[0] == 1
+
+
+def test_the_path_is_not_rounded_to_the_latents_precision():
+    """Times in bfloat16 would be 256 values."""
+    clean, noise = torch.randn(2, 4, 3, 1, 8, 8)
+    t = torch.tensor([0.1234567, 0.5004, 0.9991, 0.3333])
+    fine = RectifiedFlow().corrupt(clean.bfloat16(), noise.bfloat16(), t).latents
+    assert fine.dtype == torch.float32
+    weight = t.view(-1, 1, 1, 1, 1)
+    torch.testing.assert_close(fine, (1 - weight) * clean.bfloat16().float() + weight * noise.bfloat16().float())

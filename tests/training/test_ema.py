@@ -22,16 +22,31 @@ def step(ema, module, number):
 
 
 def test_the_average_follows_its_definition(module):
-    ema = EMA(EMAConfig(decay=0.5, warmup=False))
+    """w̄ₙ = dⁿ·w₀ + (1 - d)·Σ dⁿ⁻ⁱ·wᵢ; with w₀ + i for wᵢ that is w₀ + (1 - d)·Σ i·dⁿ⁻ⁱ, at any d but 1/2 lopsided."""
+    decay = 0.9
+    ema = EMA(EMAConfig(decay=decay, warmup=False))
     ema.on_train_start(None, module)
     first = {name: p.detach().clone() for name, p in module.trainable()}
     for number in (1, 2, 3):
         step(ema, module, number)
-    name = "backbone.patch_embedding.weight"
-    torch.testing.assert_close(
-        ema.weights[name] - first[name], torch.full_like(first[name], 3 - (1 - 0.5**3) / 0.5 * 0.5)
-    )
+    moved = (1 - decay) * (1 * decay**2 + 2 * decay + 3)  # 0.561; with the weights exchanged 2.439
     assert set(ema.weights) == set(first)
+    for name, weight in ema.weights.items():
+        torch.testing.assert_close(weight - first[name], torch.full_like(weight, moved), atol=1e-5, rtol=1e-5)
+
+
+def test_early_averages_are_those_of_the_warm_up(module):
+    """Decays 1/10, 2/11, 3/12 …: after the first update nine tenths are the new weights."""
+    ema = EMA(EMAConfig(decay=0.999, warmup=True))
+    ema.on_train_start(None, module)
+    first = {name: p.detach().clone() for name, p in module.trainable()}
+    expected = 0.0
+    for number in (1, 2, 3):
+        decay = number / (9 + number)
+        step(ema, module, number)
+        expected = decay * expected + (1 - decay) * number
+        for name, weight in ema.weights.items():
+            torch.testing.assert_close(weight - first[name], torch.full_like(weight, expected), atol=1e-5, rtol=1e-5)
 
 
 def test_micro_batches_are_no_updates(module):
