@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 from torch import nn
 
@@ -21,6 +21,7 @@ from t2x_core.data.mixture import MixedData
 from t2x_core.module import T2XModule
 from t2x_core.training.ema import EMA
 from t2x_core.training.fit import fit
+from t2x_core.training.steps import Step, StepCallback
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def bench_fit(assembly: Assembly, blocks: int, steps: int) -> LoopBenchmark:
     module = build_module(assembly)
     data = build_data(assembly, module)
     bare = BareLoop(assembly)
-    turns = _Turns(bare, assembly.recipe.trainer.accumulation, blocks, steps)
+    turns = _Turns(bare, blocks, steps)
     with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
         fit(assembly, module, data, Path(folder), console=Console(file=nowhere, force_terminal=True), extra=[turns])
     return LoopBenchmark(turns.fit, turns.bare)
@@ -101,11 +102,11 @@ class BareLoop:
             self.ema.updates += 1
 
 
-class _Turns(Callback):
+class _Turns(StepCallback):
     """Stops the clock of `t2x fit` after each block of steps, and lets the bare loop do a block."""
 
-    def __init__(self, bare: BareLoop, accumulation: int, blocks: int, steps: int) -> None:
-        self.loop, self.accumulation, self.blocks, self.steps = bare, accumulation, blocks, steps
+    def __init__(self, bare: BareLoop, blocks: int, steps: int) -> None:
+        self.loop, self.blocks, self.steps = bare, blocks, steps
         self.fit: list[float] = []
         self.bare: list[float] = []
 
@@ -115,11 +116,7 @@ class _Turns(Callback):
         self._done = -self.steps  # the first block of both warms up
         self._began = time.perf_counter()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if (batch_idx + 1) % self.accumulation:
-            return
+    def on_optimizer_step(self, trainer: Trainer, module: LightningModule, step: Step) -> None:
         self._done += 1
         if self._done % self.steps:
             return

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
@@ -15,9 +15,10 @@ from t2x_core.checkpoint import StoredTensor
 from t2x_core.module import T2XModule
 from t2x_core.recipe import EMAConfig
 from t2x_core.sharding import local
+from t2x_core.training.steps import Step, StepCallback
 
 
-class EMA(Callback):
+class EMA(StepCallback):
     """Averages everything that is trained, after each optimizer step: w̄ ← decay·w̄ + (1 - decay)·w.
 
     In float32 at least, as an average in bfloat16 would stand still; of sharded weights each rank averages its rows.
@@ -42,14 +43,11 @@ class EMA(Callback):
             local(mine).copy_(local(saved.like(mine)) if isinstance(saved, StoredTensor) else saved)
         self._loaded = {}
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step > self.updates:
-            average = [local(w) for w in self.weights.values()]
-            current = [local(w).to(_wide(w.dtype)) for w in self._current(pl_module).values()]
-            torch._foreach_lerp_(average, current, 1 - self.decay())
-            self.updates += 1
+    def on_optimizer_step(self, trainer: Trainer, module: LightningModule, step: Step) -> None:
+        average = [local(w) for w in self.weights.values()]
+        current = [local(w).to(_wide(w.dtype)) for w in self._current(module).values()]
+        torch._foreach_lerp_(average, current, 1 - self.decay())
+        self.updates += 1
 
     @contextmanager
     def applied(self, module: LightningModule) -> Iterator[None]:

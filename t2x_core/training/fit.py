@@ -45,6 +45,7 @@ from t2x_core.training.initial import open_start
 from t2x_core.training.parallel import build_strategy
 from t2x_core.training.parallel.watch import Watch
 from t2x_core.training.precision import precision_plugin
+from t2x_core.training.steps import Steps
 from t2x_core.training.watching import Watching
 
 log = logging.getLogger("t2x")
@@ -145,8 +146,8 @@ def _train_once(
     """Trains from the checkpoint `start`, or from the beginning, until it is done, interrupted or to be rolled back."""
     recipe = assembly.recipe
     ema, watching = EMA(recipe.ema), Watching()
-    guard = Guard(recipe.guard, recipe.trainer.accumulation, folder / run_folder.NAN_REPORT)
-    metrics = Metrics(recipe.watch.log_every, recipe.trainer.accumulation, watching)
+    guard = Guard(recipe.guard, folder / run_folder.NAN_REPORT)
+    metrics = Metrics(recipe.watch.log_every, watching)
     validation = Validation(data, ema, watching, every=recipe.watch.validate_every)
     sampling = Sampling(assembly, data, ema, watching, folder / run_folder.SAMPLES)
     interruption = Interruption()
@@ -162,8 +163,9 @@ def _train_once(
         Board(recipe, folder.name, metrics, validation, sampling),
         Progress(metrics, recipe.trainer.max_steps, console, started),
         interruption,
-        *extra,
         checkpoints,
+        *extra,
+        Steps(),
     ]
     with warnings.catch_warnings():
         _silence_lightning()

@@ -1,11 +1,10 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from t2x_core.assembly import build_module
 from t2x_core.recipe import EMAConfig
 from t2x_core.training.ema import EMA
+from t2x_core.training.steps import Step
 
 
 @pytest.fixture
@@ -18,7 +17,7 @@ def step(ema, module, number):
     with torch.no_grad():
         for _, p in module.trainable():
             p += 1
-    ema.on_train_batch_end(SimpleNamespace(global_step=number), module, None, None, 0)
+    ema.on_optimizer_step(None, module, Step(number, [], ()))
 
 
 def test_the_average_follows_its_definition(module):
@@ -47,14 +46,6 @@ def test_early_averages_are_those_of_the_warm_up(module):
         expected = decay * expected + (1 - decay) * number
         for name, weight in ema.weights.items():
             torch.testing.assert_close(weight - first[name], torch.full_like(weight, expected), atol=1e-5, rtol=1e-5)
-
-
-def test_micro_batches_are_no_updates(module):
-    ema = EMA(EMAConfig(decay=0.5, warmup=False))
-    ema.on_train_start(None, module)
-    for number in (0, 1, 1):
-        step(ema, module, number)
-    assert ema.updates == 1
 
 
 def test_warm_up_forgets_the_first_weights(module):

@@ -7,16 +7,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.checkpoint import best_of, checkpoints_of, materialize, open_checkpoint, read_checkpoint
 from t2x_core.training.fit import fit
+from t2x_core.types import SampleKey
 from tests.conftest import TINY
+from tests.training.spoilt import train
 
 SCRIPT = Path(__file__).with_name("traced_fit.py")
 STEPS, EVERY, KILL_AFTER = 12, 4, 7
@@ -115,6 +120,41 @@ def test_accumulation_takes_the_same_samples_and_resumes_exactly(whole, tmp_path
         step = line["step"]
         assert line in expected[2 * step : 2 * step + 2]
     assert found[-2 * (STEPS - 6) :] == expected[2 * 6 :]
+
+
+class Ids(Callback):
+    """Of each micro-batch of each optimizer step: its samples and their losses."""
+
+    def __init__(self) -> None:
+        self.steps: dict[int, list[tuple[list[SampleKey], list[float]]]] = defaultdict(list)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.steps[batch.keys[0].step].append((list(batch.keys), outputs["losses"].tolist()))
+        last = len(self.steps[batch.keys[0].step]) == trainer.accumulate_grad_batches
+        assert trainer.global_step == batch.keys[0].step + last  # it moves on with the last part of a batch alone
+
+
+def test_a_run_goes_on_with_another_accumulation_from_its_first_step(tmp_path):
+    """Whole batches of the same samples, and the same weights to rounding; no step takes halves of two batches."""
+    settings = ("optimizer.schedule=constant", "trainer.global_batch=8", "watch.checkpoint_every=100")
+
+    def trained(folder: str, *parts: tuple[int, int]) -> tuple[Ids, dict[str, torch.Tensor]]:
+        ids = Ids()
+        for number, (accumulation, steps) in enumerate(parts):
+            more = (*settings, f"trainer.accumulation={accumulation}", f"trainer.max_steps={steps}")
+            weights = train(tmp_path / folder, lambda key: 1.0, *more, resume=number > 0, extra=[ids])
+        return ids, weights
+
+    whole, expected = trained("whole", (1, 9))
+    parted, found = trained("parted", (1, 3), (2, 5), (4, 7), (1, 9))
+    assert sorted(parted.steps) == sorted(whole.steps) == list(range(9))
+    assert [len(parts) for _, parts in sorted(parted.steps.items())] == [1, 1, 1, 2, 2, 4, 4, 1, 1]
+    for step, ((keys, losses),) in whole.steps.items():
+        assert [key for part, _ in parted.steps[step] for key in part] == keys
+        assert [loss for _, part in parted.steps[step] for loss in part] == pytest.approx(losses, rel=1e-3)
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=2e-4)  # Adam amplifies rounding
+    assert open_checkpoint(tmp_path / "parted", "last")[1]["ema"]["updates"] == 9
 
 
 def test_a_resumed_run_knows_the_best_loss_of_its_last_step(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from t2x_core.recipe import Recipe, to_plain
 from t2x_core.training import run_folder, tensorboard
@@ -13,9 +13,10 @@ from t2x_core.training.callbacks.metrics import Metrics
 from t2x_core.training.callbacks.sampling import Sampling
 from t2x_core.training.callbacks.validation import Validation
 from t2x_core.training.heat_map import draw_heat_map
+from t2x_core.training.steps import Step, StepCallback
 
 
-class Board(Callback):
+class Board(StepCallback):
     """Writes them at the start, and the heat maps of the loss after each validation and at the end.
 
     Put it behind `Metrics`, `Validation` and `Sampling`, whose last figures are the results. A resumed run writes a
@@ -44,10 +45,8 @@ class Board(Callback):
                 tensorboard.write_hyperparameters(writer, tensorboard.hyperparameters(self.recipe), self.run)
         self._texts = texts
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self.validation.step == trainer.global_step:
+    def on_optimizer_step(self, trainer: Trainer, module: LightningModule, step: Step) -> None:
+        if self.validation.step == step.number:
             self._draw(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

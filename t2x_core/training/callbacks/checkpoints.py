@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from t2x_core.checkpoint import best_of, checkpoint_of, checkpoints_of, step_of, write_best
 from t2x_core.recipe import Recipe
@@ -16,9 +15,10 @@ from t2x_core.training.callbacks.interruption import Interruption
 from t2x_core.training.callbacks.validation import Validation
 from t2x_core.training.checkpoint_io import SafeCheckpointIO
 from t2x_core.training.parallel.agreement import Agreement
+from t2x_core.training.steps import Step, StepCallback
 
 
-class Checkpoints(Callback):
+class Checkpoints(StepCallback):
     """Saves every n steps, every m minutes, at a new best, on a signal, and at the end; keeps the last k and the best.
 
     Put it behind all callbacks whose state belongs to the step.
@@ -39,23 +39,18 @@ class Checkpoints(Callback):
         self._saved_at = time.monotonic()
         self._best = self.validation.best
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if (batch_idx + 1) % self.trainer_config.accumulation:
-            return
+    def on_optimizer_step(self, trainer: Trainer, module: LightningModule, step: Step) -> None:
         minutes = self.watch.checkpoint_minutes
         late = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
         signal, waited = self._agree(self.interruption.signal, int(late))
         best = self.validation.best < self._best
-        step = trainer.global_step
-        regular = step % self.watch.checkpoint_every == 0 or step >= self.trainer_config.max_steps
+        regular = step.number % self.watch.checkpoint_every == 0 or step.number >= self.trainer_config.max_steps
         if regular or best or waited or signal:
             self.save(trainer)
-        if best and self._saved == step:
+        if best and self._saved == step.number:
             self._best = self.validation.best
             if trainer.is_global_zero:
-                write_best(self.run, step, self._best)
+                write_best(self.run, step.number, self._best)
         if signal:
             self.signal, trainer.should_stop = signal, True
 

@@ -12,25 +12,22 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from t2x_core.module import T2XModule
 from t2x_core.optim import StepGate
 from t2x_core.recipe import GuardConfig
-from t2x_core.types import Batch
+from t2x_core.training.steps import Step, StepCallback
 
 log = logging.getLogger("t2x")
 
 
 @dataclass(frozen=True)
-class _Step:
-    """One optimizer step, as it was judged; only references, so that a good one costs nothing."""
+class _Judged:
+    """An optimizer step, as it was judged; only references, so that a good one costs nothing."""
 
-    parts: list[tuple[Batch, dict[str, Any]]]
-    """This rank's micro-batches, without pixels, and what `training_step` returned."""
-    shape: list[int]
-    """(F, height, width) of the samples, in pixels."""
+    step: Step
     squares: Tensor
     """(parts of the network,) squared norms."""
     verdict: Tensor
@@ -39,7 +36,7 @@ class _Step:
     """When it is there; None: it is."""
 
 
-class Guard(Callback):
+class Guard(StepCallback):
     """Installs a `StepGate`, and writes each step that it skipped to `file`, one JSON line.
 
     The verdict on a step is read when the next one has been handed to the device, always exactly then, so that nothing
@@ -51,16 +48,15 @@ class Guard(Callback):
     ranks and micro-batches. Numbers that are not finite are the strings "nan", "inf" and "-inf".
     """
 
-    def __init__(self, config: GuardConfig, accumulation: int, file: Path) -> None:
-        self.config, self.accumulation, self.file = config, accumulation, file
+    def __init__(self, config: GuardConfig, file: Path) -> None:
+        self.config, self.file = config, file
         self.in_a_row = 0
         """Bad steps since the last good one."""
         self.roll_back_to: int | None = None
         """Steps done before a series of bad ones that was too long; None: there was none."""
         self._before_series = 0
         self._norms: dict[str, tuple[float, float]] = {}
-        self._parts: list[tuple[Batch, dict[str, Any]]] = []
-        self._unread: _Step | None = None
+        self._unread: _Judged | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, T2XModule)
@@ -72,20 +68,12 @@ class Guard(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.gate.task = batch.task
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, T2XModule)
-        without_pixels = Batch(batch.task, batch.captions, batch.keys)
-        self._parts.append((without_pixels, {name: outputs[name] for name in ("losses", "t")}))
-        if (batch_idx + 1) % self.accumulation:
-            return
-        assert pl_module.gradient_squares is not None
-        parts, self._parts = self._parts, []
-        verdict, arrived = _to_cpu(self.gate.verdict)
-        step = _Step(parts, list(batch.pixels.shape[2:]), pl_module.gradient_squares, verdict, arrived)
+    def on_optimizer_step(self, trainer: Trainer, module: LightningModule, step: Step) -> None:
+        assert isinstance(module, T2XModule)
+        assert module.gradient_squares is not None
+        judged = _Judged(step, module.gradient_squares, *_to_cpu(self.gate.verdict))
         self.settle(trainer)
-        self._unread = step
+        self._unread = judged
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.settle(trainer)
@@ -109,19 +97,19 @@ class Guard(Callback):
 
         Who saves calls it first, and saves nothing if `roll_back_to` is set then.
         """
-        step, self._unread = self._unread, None
-        if step is None:
+        judged, self._unread = self._unread, None
+        if judged is None:
             return
-        if step.arrived is not None:
-            step.arrived.synchronize()
-        bad, norm, mean = step.verdict.tolist()
+        if judged.arrived is not None:
+            judged.arrived.synchronize()
+        bad, norm, mean = judged.verdict.tolist()
         if not bad:
             self.in_a_row = 0
             return
-        samples = _gathered(trainer, step)
+        samples = _gathered(trainer, judged.step)
         if _is_overflow(trainer, norm, samples):
             return
-        first = step.parts[0][0].keys[0]
+        first = judged.step.parts[0][0].keys[0]
         if not self.in_a_row:
             self._before_series = first.step
         self.in_a_row += 1
@@ -132,11 +120,11 @@ class Guard(Callback):
             "reason": "nan" if math.isnan(norm) else "infinity" if math.isinf(norm) else "spike",
             "task": first.task,
             "bucket": first.bucket,
-            "shape": step.shape,
+            "shape": list(judged.step.shape),
             "loss": sum(losses) / len(losses),
             "gradient_norm": norm,
             "running_mean": mean or None,
-            "norms": dict(zip(self._network, step.squares.sqrt().tolist(), strict=True)),
+            "norms": dict(zip(self._network, judged.squares.sqrt().tolist(), strict=True)),
             "samples": samples,
             "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
@@ -163,7 +151,7 @@ def _to_cpu(verdict: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     return there, arrived
 
 
-def _gathered(trainer: Trainer, step: _Step) -> list[dict[str, Any]]:
+def _gathered(trainer: Trainer, step: Step) -> list[dict[str, Any]]:
     """The samples of all ranks' micro-batches, in the order of their slots."""
     own = [
         {"slot": key.slot, "id": key.id, "t": t, "loss": loss, "caption": caption}

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from t2x_core.data.mixture import MixedData
@@ -22,12 +22,13 @@ from t2x_core.training.loader_clock import LoaderClock
 from t2x_core.training.loss_by_t import BINS, figures, sums_by_t
 from t2x_core.training.memory import memory
 from t2x_core.training.step_times import StepTimes
+from t2x_core.training.steps import Step, StepCallback
 from t2x_core.training.watching import Watching
 
 log = logging.getLogger("t2x")
 
 
-class Metrics(Callback):
+class Metrics(StepCallback):
     """Loss, also by range of t; gradient norm, also by part; learning rate, speed, MFU, memory, epoch.
 
     Every `every` steps.
@@ -42,9 +43,8 @@ class Metrics(Callback):
         clock: the Trainer's profiler, which tells how long data was waited for.
     """
 
-    def __init__(self, every: int, accumulation: int, watching: Watching) -> None:
-        self.every, self.accumulation = every, accumulation
-        self.watching = watching
+    def __init__(self, every: int, watching: Watching) -> None:
+        self.every, self.watching = every, watching
         self.latest: dict[str, float] = {}
         self.histories: dict[str, LossHistory] = {}
         self.clock = LoaderClock()
@@ -86,23 +86,20 @@ class Metrics(Callback):
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._times_of_step.mark(self._bucket, "backward")
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, T2XModule)
-        self._losses[batch.task].append(outputs["losses"])
-        self._times[batch.task].append(outputs["t"])
-        self._tokens += outputs["tokens"]
-        if (batch_idx + 1) % self.accumulation:
-            return
+    def on_optimizer_step(self, trainer: Trainer, module: LightningModule, step: Step) -> None:
+        assert isinstance(module, T2XModule)
         self._times_of_step.mark(self._bucket, "optimizer")
+        for _, outputs in step.parts:
+            self._losses[step.task].append(outputs["losses"])
+            self._times[step.task].append(outputs["t"])
+            self._tokens += outputs["tokens"]
         self._steps[self._bucket] += 1
-        samples = len(batch) * self.accumulation * trainer.world_size
-        self._trained_on[batch.task] = self._trained_on.get(batch.task, 0) + samples
+        samples = sum(len(batch) for batch, _ in step.parts) * trainer.world_size
+        self._trained_on[step.task] = self._trained_on.get(step.task, 0) + samples
         self._samples += samples
-        assert pl_module.gradient_squares is not None
-        self._squares.append(pl_module.gradient_squares)
-        if trainer.global_step % self.every == 0:
+        assert module.gradient_squares is not None
+        self._squares.append(module.gradient_squares)
+        if step.number % self.every == 0:
             self._report(trainer)
 
     def _report(self, trainer: Trainer) -> None:

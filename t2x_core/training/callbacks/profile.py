@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch.profiler import ProfilerActivity, profile, schedule
+
+from t2x_core.training.steps import Step, StepCallback
 
 log = logging.getLogger("t2x")
 
@@ -15,7 +16,7 @@ WAIT, WARM_UP, ACTIVE = 9, 1, 5
 """Optimizer steps that are left out, that only the profiler's own start falls into, and that are recorded."""
 
 
-class Profile(Callback):
+class Profile(StepCallback):
     """Records steps 11 to 15 after the start with torch's profiler, on the first rank, into a file of `folder`.
 
     A run of fewer steps records what it has after step 10, if anything.
@@ -39,13 +40,11 @@ class Profile(Callback):
         )
         self._profile.start()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self._profile is None or (batch_idx + 1) % trainer.accumulate_grad_batches:
+    def on_optimizer_step(self, trainer: Trainer, module: LightningModule, step: Step) -> None:
+        if self._profile is None:
             return
         self._profile.step()
-        if trainer.global_step >= self._first_step + WAIT + WARM_UP + ACTIVE:
+        if step.number >= self._first_step + WAIT + WARM_UP + ACTIVE:
             self._stop()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

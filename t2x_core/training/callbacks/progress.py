@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 from t2x_core.training.callbacks.metrics import Metrics
+from t2x_core.training.steps import Step, StepCallback
 
 log = logging.getLogger("t2x")
 
 
-class Progress(Callback):
+class Progress(StepCallback):
     """Step, loss, speed and the time that is left. Put it behind `Metrics`, whose figures it shows."""
 
     LINES = 20
@@ -45,26 +45,19 @@ class Progress(Callback):
         self._task = self._bar.add_task("", total=self.max_steps, completed=trainer.global_step, figures="")
         self._bar.start()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        step, figures = trainer.global_step, self.metrics.latest
-        if batch_idx + 1 == self.metrics.accumulation and step == self._first_step + 1:
+    def on_optimizer_step(self, trainer: Trainer, module: LightningModule, step: Step) -> None:
+        done, figures = step.number, self.metrics.latest
+        if done == self._first_step + 1:
             log.info("first step done %.1f s after the start", time.perf_counter() - self.began)
         if self._bar is not None:
             shown = f"loss {figures['loss/total']:.4f}  {figures['speed/samples_per_second']:.0f}/s" if figures else ""
-            self._bar.update(self._task, completed=step, figures=shown)
+            self._bar.update(self._task, completed=done, figures=shown)
         due = max(1, self.max_steps // self.LINES // self.metrics.every) * self.metrics.every
-        if (
-            figures
-            and step % due == 0
-            and step != self._first_step
-            and (batch_idx + 1) % self.metrics.accumulation == 0
-        ):
-            left = (time.perf_counter() - self._started) / (step - self._first_step) * (self.max_steps - step)
+        if figures and done % due == 0:
+            left = (time.perf_counter() - self._started) / (done - self._first_step) * (self.max_steps - done)
             log.info(
                 "step %d/%d  loss %.4f  %.0f samples/s  %s left",
-                step,
+                done,
                 self.max_steps,
                 figures["loss/total"],
                 figures["speed/samples_per_second"],

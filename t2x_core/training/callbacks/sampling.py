@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from t2x_core.assembly import Assembly
@@ -18,6 +17,7 @@ from t2x_core.module import T2XModule
 from t2x_core.rendering import save_all
 from t2x_core.training import tensorboard
 from t2x_core.training.ema import EMA
+from t2x_core.training.steps import Step, StepCallback
 from t2x_core.training.watching import Watching, evaluating
 from t2x_core.types import Batch, Bucket, RenderedSamples
 
@@ -27,7 +27,7 @@ SCORE_BATCH = 32
 """Samples computed at once."""
 
 
-class Sampling(Callback):
+class Sampling(StepCallback):
     """Every `watch.sample_every` steps, and at the end: a grid to a file and to TensorBoard, and the scores.
 
     The ranks share the work, a batch each; the first one scores and writes.
@@ -40,13 +40,10 @@ class Sampling(Callback):
         """Task → its last scores."""
         self._sampled_at = -1
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        step, every = trainer.global_step, self.watch.sample_every
-        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if every and whole and step % every == 0 and step not in (self._sampled_at, trainer.max_steps):
-            self.run(trainer, pl_module, self.watch.score_samples)
+    def on_optimizer_step(self, trainer: Trainer, module: LightningModule, step: Step) -> None:
+        every = self.watch.sample_every
+        if every and step.number % every == 0 and step.number < trainer.max_steps:
+            self.run(trainer, module, self.watch.score_samples)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first_step = trainer.global_step

@@ -7,18 +7,19 @@ import math
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from t2x_core.data.mixture import KeyedLoader, MixedData
 from t2x_core.module import T2XModule
 from t2x_core.training.ema import EMA
 from t2x_core.training.loss_by_t import figures, sums_by_t
+from t2x_core.training.steps import Step, StepCallback
 from t2x_core.training.watching import Watching, evaluating
 
 log = logging.getLogger("t2x")
 
 
-class Validation(Callback):
+class Validation(StepCallback):
     """Two passes over the set every `every` optimizer steps, and after the last one.
 
     The noise and the time of a validation sample are its own, so the figure is the same function of the weights each
@@ -44,13 +45,9 @@ class Validation(Callback):
         self._loader: KeyedLoader | None = self.data.val_loader(self._batches)
         self._first_step = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        step = trainer.global_step
-        due = step % self.every == 0 or step == trainer.max_steps
-        if due and step != self.step and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            self.run(trainer, pl_module)
+    def on_optimizer_step(self, trainer: Trainer, module: LightningModule, step: Step) -> None:
+        if step.number % self.every == 0 or step.number == trainer.max_steps:
+            self.run(trainer, module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._loader = None  # its worker processes end
