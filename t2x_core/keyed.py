@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import statistics
 from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 Word = int | str
 
@@ -48,10 +50,11 @@ def generator(seed: int, *words: Word) -> torch.Generator:
     hash fills the whole state of the Mersenne twister (624 words of 32 bits).
     """
     words_32 = np.frombuffer(hashlib.shake_128(_name(seed, words)).digest(4 * 624), dtype="<u4")
-    state = _twister().clone()
-    state[_STATE].view(torch.int64).copy_(torch.from_numpy(words_32.astype(np.int64)))
     own = torch.Generator()
-    own.set_state(state)
+    with _disable_current_modes():  # a state has content, also in an estimate of the memory
+        state = _twister().clone()
+        state[_STATE].view(torch.int64).copy_(torch.from_numpy(words_32.astype(np.int64)))
+        own.set_state(state)
     return own
 
 
@@ -84,7 +87,7 @@ def normal(keys: Sequence[int], shape: Sequence[int], device: torch.device | str
     count = math.prod(shape)
     device = torch.device(device)
     bits = _words(keys, (count + 1) // 2, NORMAL, device).view(torch.int32)[:, :count]
-    out = torch.empty(len(keys), count, device=device)
+    out = torch.empty(len(keys), count, dtype=torch.float32, device=device)
     size = 2**15 if device.type == "cpu" else 2**24  # numbers at once: what the caches of a CPU hold
     for chunk, part in zip(bits.flatten().split(size), out.view(-1).split(size), strict=True):
         _gaussian(chunk, part)
@@ -93,7 +96,7 @@ def normal(keys: Sequence[int], shape: Sequence[int], device: torch.device | str
 
 def _gaussian(bits: Tensor, out: Tensor) -> None:
     """32 random bits each (n,) int32 → standard normal numbers (n,): the highest bit is the sign, the rest the tail."""
-    a, b, c = _parabolas(bits.device)
+    a, b, c = torch.from_numpy(_parabolas()).to(bits.device).unbind()
     tail = (bits & 0x7FFFFFFF).float().add_(0.5).view(torch.int32)  # 2³²·probability, as exponent and fraction
     piece = (tail >> 17).sub_(_FIRST)
     x = (tail & 0x1FFFF).float()
@@ -107,14 +110,17 @@ _FIRST = 126 << 6
 
 
 @cache
-@torch.inference_mode(False)
-def _parabolas(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Coefficients (pieces,) of a + x·(b + x·c) = Φ⁻¹(p) for x = 0 … 2¹⁷ along each piece, through three points."""
-    start = (torch.arange(32 * 64 + 1, dtype=torch.int32) + _FIRST << 17).view(torch.float32).double()
-    width = torch.diff(start, append=start[-1:] * (1 + 1 / 64))
-    low, middle, high = (torch.special.ndtri((start + s * width) * 2.0**-32) for s in (0.0, 0.5, 1.0))
+def _parabolas() -> np.ndarray:
+    """Coefficients (3, pieces) of a + x·(b + x·c) = Φ⁻¹(p) for x = 0 … 2¹⁷ along each piece, through three points.
+
+    No tensors: a cache of those would keep ones without content from an estimate of the memory.
+    """
+    octave = 2.0 ** (np.arange(32 * 64 + 1) // 64 - 33)  # of probabilities, from half of 2⁻³²
+    start, width = octave * (1 + np.arange(32 * 64 + 1) % 64 / 64), octave / 64
+    quantile = np.vectorize(statistics.NormalDist().inv_cdf)
+    low, middle, high = (quantile(start + s * width) for s in (0.0, 0.5, 1.0))
     b, c = 4 * middle - 3 * low - high, 2 * (low + high) - 4 * middle
-    return low.float().to(device), (b * 2.0**-17).float().to(device), (c * 2.0**-34).float().to(device)
+    return np.stack((low, b * 2.0**-17, c * 2.0**-34)).astype(np.float32)
 
 
 def _words(keys: Sequence[int], count: int, purpose: int, device: torch.device) -> Tensor:

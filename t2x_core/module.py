@@ -17,7 +17,7 @@ from t2x_core.data.mixture import VAL_STEP
 from t2x_core.diffusion import RectifiedFlow, logit_normal, shift
 from t2x_core.errors import UserError
 from t2x_core.interfaces import ConditioningAdapter, LatentCodec, Loss, TextEncoder
-from t2x_core.optim import GradientClipping, StepGate, build_optimizer, build_schedule
+from t2x_core.optim import GradientClipping, StepGate, build_optimizer, build_schedule, mark_tables
 from t2x_core.recipe import DiffusionConfig, OptimizerConfig
 from t2x_core.types import Batch, Bucket, Conditioning, SampleKey
 
@@ -69,6 +69,7 @@ class T2XModule(L.LightningModule):
         self.separate_frames = frozenset(separate_frames)
         self.path = RectifiedFlow(diffusion.prediction)
         self.diffusion, self.optimizer_config = diffusion, optimizer
+        mark_tables(self)
         self.max_steps, self.seed = max_steps, seed
         self.frozen: frozenset[str] = frozenset()
         """Names of parameters that `optimizer.freeze` keeps from being trained."""
@@ -175,6 +176,7 @@ class T2XModule(L.LightningModule):
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad or name in self.frozen)
 
     def configure_optimizers(self) -> Any:
+        mark_tables(self)  # again: sharding makes other parameters of them
         optimizer = build_optimizer(self.trainable(), self.optimizer_config)
         schedule = build_schedule(optimizer, self.optimizer_config, self.max_steps)
         self._clip = GradientClipping(self.trainable(), self.optimizer_config.clip_norm)

@@ -27,10 +27,11 @@ def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: Optimizer
 
     AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101); Lion (Chen et al. 2023, arXiv 2302.06675); or Muon (Jordan et
     al. 2024), scaled to steps as large as AdamW's (Liu et al. 2025, arXiv 2502.16982), for the matrices of the blocks,
-    and AdamW for the rest.
+    and AdamW for the rest, with its `betas` and `eps`.
 
-    Weight decay acts on matrices alone: not on biases, norms, and tables, which are parameters that stand by themselves
-    (adaLN tables, positions, null tokens), whose names do not end in "weight".
+    Weight decay acts on matrices alone: parameters of two axes or more whose names end in "weight". So it leaves alone
+    biases, norms, and tables that are parameters by themselves (adaLN tables, positions, null tokens); and what
+    `mark_tables` has marked.
 
     Raises:
         UserError: a pattern of `lr_scale` fits no parameter.
@@ -38,7 +39,7 @@ def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: Optimizer
     groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
     unused = set(config.lr_scale)
     for name, parameter in named:
-        matrix = name.endswith("weight") and parameter.ndim > 1
+        matrix = name.endswith("weight") and parameter.ndim > 1 and not getattr(parameter, MARK, False)
         pattern = next((pattern for pattern in config.lr_scale if fnmatchcase(name, pattern)), None)
         unused.discard(pattern or "")
         scale = 1.0 if pattern is None else config.lr_scale[pattern]
@@ -50,7 +51,7 @@ def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: Optimizer
             "params": parameters,
             "weight_decay": config.weight_decay if matrix else 0.0,
             "lr": config.lr * scale,
-            **({"use_fallback": not inner} if config.name == "muon" else {}),
+            **(_muon_group(inner, config.eps) if config.name == "muon" else {}),
         }
         for (matrix, inner, scale), parameters in sorted(groups.items(), key=lambda item: item[0], reverse=True)
     ]
@@ -63,6 +64,29 @@ def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: Optimizer
         on_gpu = any(p.is_cuda for parameters in groups.values() for p in parameters)
         return Muon(built, lr=config.lr, betas=config.betas, momentum=config.momentum, nesterov=True, capturable=on_gpu)
     return Lion(built, lr=config.lr, betas=config.betas)
+
+
+TABLES = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+"""Modules whose weights are tables or factors, not matrices, whatever their number of axes."""
+MARK = "_no_weight_decay"
+"""Attribute of a parameter that weight decay leaves alone, as other projects call it, too."""
+
+
+def mark_tables(module: nn.Module) -> None:
+    """Marks the weights of embeddings and norms, by the type of the module that owns them, for `build_optimizer`.
+
+    Decay would shrink the rows of an embedding that a step does not read as it shrinks those that it does. An author
+    marks a table of another type by the same attribute: `weight._no_weight_decay = True`.
+    """
+    for part in module.modules():
+        if isinstance(part, TABLES):
+            for parameter in part.parameters(recurse=False):
+                setattr(parameter, MARK, True)
+
+
+def _muon_group(inner: bool, eps: float) -> dict[str, Any]:
+    """What timm's Muon reads of a group; with its Nesterov momentum "the rest" would be NAdamW."""
+    return {"use_fallback": False, "use_muon": True} if inner else {"use_fallback": True, "nesterov": False, "eps": eps}
 
 
 def freeze(named: Iterable[tuple[str, nn.Parameter]], patterns: Sequence[str]) -> frozenset[str]:
@@ -100,8 +124,9 @@ def learning_rate_factor(step: int, config: OptimizerConfig, max_steps: int) -> 
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return 1.0
-    if config.schedule == "wsd":  # warm-up, stable, decay
-        left = min(1.0, max(0, max_steps - step) / (config.decay_share * max_steps))
+    if config.schedule == "wsd":  # warm-up, stable, decay; a warm-up that ends late leaves less time for the fall
+        fall = min(config.decay_share * max_steps, max(1, max_steps - config.warmup_steps))
+        left = min(1.0, max(0, max_steps - step) / fall)
         return config.final_lr_ratio + (1 - config.final_lr_ratio) * left
     done = min(1.0, (step - config.warmup_steps) / max(1, max_steps - config.warmup_steps))
     return config.final_lr_ratio + (1 - config.final_lr_ratio) * (1 + math.cos(math.pi * done)) / 2

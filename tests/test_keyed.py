@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -116,6 +118,28 @@ def test_a_sample_depends_on_its_own_key_whatever_stands_around_it():
     large = keyed.normal(some[:2], (1, 3, 123, 217))  # more numbers than are computed at once
     assert torch.equal(keyed.normal(some[1:2], (1, 3, 123, 217))[0], large[1])
     assert torch.equal(large[0].flatten()[:100], keyed.normal(some[:1], (100,))[0])
+
+
+def test_numbers_drawn_without_content_leave_nothing_behind():
+    """An estimate of the memory draws fake numbers, and what is cached then serves the training that follows."""
+    code = """if True:
+        import torch
+        from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+        from t2x_core import keyed
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            assert isinstance(keyed.normal([1, 2], (3, 4)), FakeTensor)
+            assert isinstance(keyed.uniform([1], 2), FakeTensor)
+            assert isinstance(torch.rand(2, generator=keyed.generator(0, "x")), FakeTensor)
+        with torch.device("meta"), torch.inference_mode():
+            keyed.normal([1], (3,)), keyed.generator(0, "x")
+        drawn = keyed.normal([1], (3,)).tolist(), torch.rand(2, generator=keyed.generator(0, "x")).tolist()
+        torch.set_default_dtype(torch.float64)
+        print((drawn, (keyed.normal([1], (3,)).dtype, keyed.uniform([1], 1).dtype)))
+    """
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    drawn = keyed.normal([1], (3,)).tolist(), torch.rand(2, generator=keyed.generator(0, "x")).tolist()
+    assert ran.stdout == f"{(drawn, (torch.float32, torch.float64))}\n"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -167,6 +167,17 @@ def test_weight_decay_leaves_biases_norms_and_tables_alone(tiny):
     assert all(name.endswith("weight") for name in decayed)
     for name in ("backbone.blocks.0.table", "backbone.head.linear.bias", "backbone.blocks.0.attention.q_norm.weight"):
         assert name in plain
+    tables = {"text_encoder.byte.weight", "text_encoder.position", "adapters.text-to-image.no_caption"}
+    assert tables <= plain
+    matrices = (torch.nn.Linear, torch.nn.MultiheadAttention)
+    owned = {
+        f"{owner}.{name}"
+        for owner, part in module.named_modules()
+        if isinstance(part, matrices)
+        for name, p in part.named_parameters(recurse=False)
+        if p.ndim > 1
+    }
+    assert decayed == owned
 
 
 def test_the_learning_rate_warms_up_and_falls_as_a_cosine():
