@@ -7,11 +7,9 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
-from torch import nn
+from torch import Tensor, nn
 
-from t2x_core.interfaces import TextEncoder
 from t2x_core.module import T2XModule
-from t2x_core.types import Batch
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
@@ -55,8 +53,9 @@ class BFloat16(Precision):
     """`bf16-true`: the trained parts are bfloat16, without float32 copies of the weights.
 
     Pixels, latents, times, noise and losses stay float32, codecs and frozen encoders as they are. The backbone casts
-    what comes into it, an adapter is handed a batch of its own precision. (Lightning's `HalfPrecision` would cast the
-    whole batch, which as a frozen dataclass it cannot, and the times with it.)
+    what comes into it, and so does each layer of an adapter: an adapter computes angles, rays and rates from the
+    numbers of the batch as they are, as bfloat16 has three digits. (Lightning's `HalfPrecision` would cast the whole
+    batch, which as a frozen dataclass it cannot, and the times with it.)
     """
 
     precision: Literal["bf16-true"] = "bf16-true"
@@ -65,14 +64,21 @@ class BFloat16(Precision):
         assert isinstance(module, T2XModule)
         for part in trained_parts(module):
             part.to(torch.bfloat16)
-        for adapter in module.adapters.values():
-            adapter.register_forward_pre_hook(_cast_batch)
+        for layer in module.adapters.modules():
+            if any(p.is_floating_point() for p in layer.parameters(recurse=False)):
+                layer.register_forward_pre_hook(_cast_inputs, with_kwargs=True)
         return module
 
 
-def _cast_batch(adapter: nn.Module, arguments: tuple[Batch, TextEncoder | None]) -> tuple[Batch, TextEncoder | None]:
-    batch, text_encoder = arguments
-    return batch.to(torch.bfloat16), text_encoder
+def _cast_inputs(
+    layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Tensors that a layer is called with, in bfloat16; a batch as it is."""
+
+    def cast(value: Any) -> Any:
+        return value.bfloat16() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    return tuple(map(cast, arguments)), {name: cast(value) for name, value in named.items()}
 
 
 class Float16Mixed(MixedPrecision):

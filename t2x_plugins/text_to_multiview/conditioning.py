@@ -15,8 +15,8 @@ from t2x_plugins.text_to_multiview.config import ViewConditioningConfig, ViewsCo
 
 HARMONICS = 4
 """Of the azimuth: the k-th goes round k times in a turn."""
-FEATURES = 2 * HARMONICS + 4
-"""Numbers that name a camera: sines and cosines of azimuth and elevation, logs of the distance and of tan(fov/2)."""
+FEATURES = 2 * HARMONICS + 11
+"""Numbers that name a camera, see `camera_features`."""
 EMBEDDING = 128
 """Df, width of a view's embedding."""
 RAYS = 64
@@ -24,13 +24,20 @@ RAYS = 64
 
 
 def camera_features(cameras: Cameras) -> Tensor:
-    """(…, F, FEATURES) of cameras (…, F)."""
+    """(…, F, FEATURES) of cameras (…, F): where each stands (sines and cosines of azimuth and elevation, log of the
+    distance), how it is turned (in its own axes, the world's up and the direction of the origin), and its intrinsics.
+    """
     azimuth, elevation, distance = cameras.angles()
-    turns = torch.deg2rad(azimuth).unsqueeze(-1) * torch.arange(1, HARMONICS + 1, device=azimuth.device)
+    harmonics = torch.arange(1, HARMONICS + 1, dtype=azimuth.dtype, device=azimuth.device)
+    turns = torch.deg2rad(azimuth).unsqueeze(-1) * harmonics
     level = torch.deg2rad(elevation)
-    half = torch.tan(torch.deg2rad(cameras.fov) / 2).log().unsqueeze(-1).expand_as(distance)
-    others = torch.stack((level.sin(), level.cos(), distance.log(), half), -1)
-    return torch.cat((turns.sin(), turns.cos(), others), -1)
+    turn, place = cameras.poses[..., :3, :3], cameras.poses[..., :3, 3:]
+    up = turn[..., 2, :2]
+    origin = -(turn * place).sum(-2)[..., :2] / distance.unsqueeze(-1)
+    fx, fy, cx, cy = cameras.intrinsics.unbind(-1)
+    lens = torch.stack((-(2 * fx).log(), (fy / fx).log(), cx - 0.5, cy - 0.5), -1)
+    others = torch.stack((level.sin(), level.cos(), distance.log()), -1)
+    return torch.cat((turns.sin(), turns.cos(), others, up, origin, lens), -1)
 
 
 class ViewConditioning(ConditioningAdapter):
@@ -49,7 +56,7 @@ class ViewConditioning(ConditioningAdapter):
 
     def forward(self, batch: Batch, text_encoder: TextEncoder | None) -> Conditioning:
         told = self.text(batch, text_encoder)
-        cameras = Cameras(batch.extra["cameras"], batch.extra["fov"])  # (B, F, 4, 4)
+        cameras = Cameras.from_extra(batch.extra)  # (B, F, 4, 4)
         window = cameras.poses.shape[1] if self.views.window == "all" else self.views.window
         return replace(
             told,

@@ -97,7 +97,9 @@ def cameras_of(views: Sequence[View], distance: float | None) -> Cameras:
     if distance is not None:
         away = poses[:, :3, 3].norm(dim=-1).mean()
         poses[:, :3, 3] *= distance / away
-    return Cameras(poses, torch.tensor(math.degrees(views[0].fov), dtype=torch.float64))
+    focal = torch.tensor([0.5 / math.tan(view.fov / 2) for view in views], dtype=torch.float64)  # of square images
+    middle = torch.full_like(focal, 0.5)
+    return Cameras(poses, torch.stack((focal, focal, middle, middle), -1))
 
 
 class ObjectsData(OwnFilesData[ObjectSource]):

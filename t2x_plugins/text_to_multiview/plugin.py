@@ -63,7 +63,8 @@ class TextToMultiview(TaskPlugin[TextToMultiviewConfig]):
         """
         if UNSCORED in conditions.extra:
             return None
-        poses, fov = conditions.extra["cameras"].cpu().numpy(), conditions.extra["fov"].cpu().numpy()
+        cameras = Cameras.from_extra(conditions.extra)
+        poses, fov = cameras.poses.cpu().numpy(), cameras.fov[:, 0].cpu().numpy()  # one for all views of a turntable
         return score(to_uint8(samples).numpy(), conditions.captions, poses, fov) or None
 
     def render(self, samples: Tensor, conditions: Batch) -> RenderedSamples:

@@ -76,12 +76,12 @@ def test_a_sample_is_views_around_the_object_with_their_cameras(folder: Path) ->
     source = data_of(folder, distance=None).val_source()
     sample = source[key()]
     assert sample.pixels.shape == (3, 4, 32, 32)
-    cameras = Cameras(sample.extra["cameras"], sample.extra["fov"])
+    cameras = Cameras.from_extra(sample.extra)
     azimuth, elevation, distance = cameras.angles()
     torch.testing.assert_close(azimuth, torch.tensor([0.0, 90.0, 180.0, 270.0]), atol=1e-3, rtol=0)
     torch.testing.assert_close(elevation, torch.full((4,), 20.0))
     torch.testing.assert_close(distance, torch.full((4,), 3.0))
-    assert sample.extra["fov"] == pytest.approx(40)
+    torch.testing.assert_close(cameras.fov, torch.full((4,), 40.0))
     there = 8 if int(sample.caption[-1]) % 2 else 4
     reds = ((sample.pixels[0, :, 16, 16] + 1) * 127.5).round()
     assert reds.tolist() == [10.0 * (i * there // 4) for i in range(4)]
@@ -93,7 +93,7 @@ def test_training_turns_the_object_and_the_pictures_stay_with_their_cameras(fold
         seen = set()
         for step in range(20):
             sample = source[key(id=step % source.buckets()[0].count, step=step)]
-            azimuth, _, distance = Cameras(sample.extra["cameras"], sample.extra["fov"]).angles()
+            azimuth, _, distance = Cameras.from_extra(sample.extra).angles()
             there = 8 if int(sample.caption[-1]) % 2 else 4
             reds = ((sample.pixels[0, :, 16, 16] + 1) * 127.5).round()
             torch.testing.assert_close(azimuth, reds / 10 * 360 / there, atol=1e-3, rtol=0)
@@ -133,7 +133,8 @@ def test_nerf_files_are_read_as_they_are(tmp_path: Path) -> None:
     torch.testing.assert_close(middle, torch.tensor([1.0, -1.0, -1.0]), atol=0.02, rtol=0)
     # 40 of 60 columns are left: the angle across them, by the same focal length
     focal = 30 / math.tan(0.6911 / 2)
-    assert sample.extra["fov"].item() == pytest.approx(2 * math.degrees(math.atan(20 / focal)), rel=1e-5)
+    wanted = torch.full((6,), 2 * math.degrees(math.atan(20 / focal)))
+    torch.testing.assert_close(Cameras.from_extra(sample.extra).fov, wanted)
 
 
 def test_focal_lengths_in_pixels_and_a_world_with_y_up(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from t2x_core.generation import T2XPipeline
 from t2x_core.interfaces import DataContext
 from t2x_core.rendering import to_uint8
 from t2x_core.runs import find_run
+from t2x_core.training.precision import precision_plugin
 from t2x_core.types import Batch, Conditioning, ConditioningDims, FrameAxis, SampleKey
 from t2x_plugins.shapes.solids import check, parse
 from t2x_plugins.text_to_multiview.cameras import Cameras
@@ -81,7 +82,7 @@ def test_captions_and_cameras_say_what_the_views_show(data, split):
     batch = source.collate([source[key(i)] for i in range(20)])
     for i, views in enumerate(to_uint8(batch.pixels).numpy()):
         cameras = batch.extra["cameras"][i].numpy()
-        assert check(views, parse(batch.captions[i]), cameras, float(batch.extra["fov"][i]))["all"], batch.captions[i]
+        assert check(views, parse(batch.captions[i]), cameras, 40.0)["all"], batch.captions[i]
     assert TextToMultiview().score(batch.pixels, batch)["all"] == 1
     turned = replace(batch, extra={**batch.extra, "cameras": batch.extra["cameras"].roll(2, 1)})
     assert TextToMultiview().score(batch.pixels, turned)["all"] < 0.4
@@ -90,9 +91,8 @@ def test_captions_and_cameras_say_what_the_views_show(data, split):
 def test_turntables_are_drawn_from_their_ranges():
     config = TurntablesConfig(azimuth=(0, 0), elevation=(20, 30), distance=(3, 4), views=4)
     source = TurntablesData(NAME, config, DataContext(seed=0, pixel_multiple=4)).train_source()
-    azimuth, elevation, distance = Cameras(
-        torch.stack([source[key(i)].extra["cameras"] for i in range(30)]), torch.full((30,), 40.0)
-    ).angles()
+    cameras = Cameras.from_extra(source.collate([source[key(i)] for i in range(30)]).extra)
+    azimuth, elevation, distance = cameras.angles()
     torch.testing.assert_close(azimuth % 360, torch.tensor([0.0, 90, 180, 270]).expand(30, -1), atol=1e-3, rtol=0)
     assert 20 <= elevation.min() < 22 < 28 < elevation.max() <= 30.001
     assert 2.999 <= distance.min() < 3.2 < 3.8 < distance.max() <= 4.001
@@ -124,6 +124,14 @@ def test_a_camera_is_named_by_its_features():
     torch.testing.assert_close(camera_features(Cameras.turntable(5, 370.0, 20.0, 3.0, 40.0)), features)
     for other in ((10.0, 30.0, 3.0, 40.0), (10.0, 20.0, 4.0, 40.0), (10.0, 20.0, 3.0, 50.0)):
         assert (camera_features(Cameras.turntable(5, *other)) - features).abs().max() > 0.1
+    rolled, aside = one.poses.clone(), one.poses.clone()
+    rolled[..., :3, :2] = one.poses[..., :3, [1, 0]] * torch.tensor([-1, 1])
+    aside[..., :3, :3] @= torch.matrix_exp(0.2 * torch.tensor([[0, 0, 1], [0, 0, 0], [-1, 0, 0]]).double())
+    for poses in (rolled, aside):
+        assert (camera_features(replace(one, poses=poses)) - features).abs().max() > 0.1
+    for i in range(4):
+        lens = one.intrinsics + 0.2 * torch.eye(4)[i]
+        assert (camera_features(replace(one, intrinsics=lens)) - features).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("camera", ["embedding", "pluecker"])
@@ -141,6 +149,29 @@ def test_the_conditioning_tells_cameras_and_the_null_one_keeps_them(camera):
     shape = (2, 6, adapter.dims.frames) if camera == "embedding" else (2, 6, 6, RAYS, RAYS)
     assert getattr(conditioning, part).shape == shape
     assert conditioning.where(torch.tensor([True, False]), null).frame_axis == conditioning.frame_axis
+
+
+@pytest.mark.parametrize("camera", ["embedding", "pluecker"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_a_step_in_bfloat16_sees_cameras_in_float32(camera, precision):
+    """The real training step, and what the adapter makes of the cameras in it: rays, or what enters the embedding."""
+    module = build_module(load_assembly(QUICK, [*TINY, f"tasks.{NAME}.conditioning.camera={camera}"]))
+    views = TurntablesConfig(size=24, views=3)
+    source = TurntablesData(NAME, views, DataContext(seed=0, pixel_multiple=4)).train_source()
+    batch, adapter, seen = source.collate([source[key(i)] for i in range(2)]), module.adapters[NAME], []
+    if adapter.embed is None:
+        adapter.register_forward_hook(lambda _, __, conditioning: seen.append(conditioning.concat))
+    else:
+        adapter.embed.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    precision_plugin(precision, "cpu").convert_module(module)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+        module.training_step(batch, 0)["loss"].backward()
+    exact = Cameras(batch.extra["cameras"].double(), batch.extra["intrinsics"].double())
+    wanted = exact.pluecker(RAYS) if camera == "pluecker" else camera_features(exact)
+    assert seen[0].dtype == torch.float32
+    torch.testing.assert_close(seen[0].double(), wanted, atol=1e-5, rtol=0)
+    assert all(p.grad.isfinite().all() for _, p in module.trainable() if p.grad is not None)
+    assert {p.dtype for p in adapter.parameters()} == {torch.bfloat16 if precision == "bf16-true" else torch.float32}
 
 
 def test_all_views_make_a_window_where_nothing_else_is_said():
@@ -173,7 +204,7 @@ def test_neighbours_around_the_circle_are_alike_to_the_network():
             p.add_(0.05 * torch.randn_like(p))
     cameras = Cameras.turntable(4, 0.0, 20.0, 3.3)
     latents, t = torch.randn(1, 3, 4, 24, 24), torch.tensor([0.7])
-    one, two = (batch_of(Cameras(cameras.poses.roll(k, 0), cameras.fov), 1) for k in (0, 2))
+    one, two = (batch_of(Cameras(cameras.poses.roll(k, 0), cameras.intrinsics), 1) for k in (0, 2))
     with torch.no_grad():
         adapter = module.adapters[NAME]
         out = module.velocity(latents, t, adapter(one, module.text_encoder))
@@ -215,13 +246,14 @@ def test_what_is_asked_for_is_what_is_sampled():
     assert (bucket.frames, bucket.height, bucket.width) == (12, 48, 48)
     for config, wanted in ((plain, (0, 20, 3.3, 40)), (asked, (0, 50, 5, 30))):
         conditions = plugin.conditions(["a red cone", "a blue box"], config)
-        cameras = Cameras(conditions.extra["cameras"], conditions.extra["fov"])
+        cameras = Cameras.from_extra(conditions.extra)
         assert cameras.poses.shape[:2] == (2, plugin.bucket(config).frames)
-        found = [*(part[1, 0].item() for part in cameras.angles()), cameras.fov[1].item()]
+        found = [*(part[1, 0].item() for part in cameras.angles()), cameras.fov[1, 0].item()]
         assert np.allclose(found, wanted, atol=1e-3)
     own = DataConfig(objects=ObjectsConfig(folder="x", size=64, views=(4, 8)))
     assert plugin.bucket(TextToMultiviewConfig(data=own)).frames == 8
-    assert plugin.conditions(["a shoe"], TextToMultiviewConfig(data=own)).extra["fov"].item() == 40
+    conditions = plugin.conditions(["a shoe"], TextToMultiviewConfig(data=own))
+    torch.testing.assert_close(Cameras.from_extra(conditions.extra).fov, torch.full((1, 8), 40.0))
 
 
 def test_render_turns_and_shows_all_views_at_once(data):

@@ -100,6 +100,31 @@ def test_an_adapter_reads_numbers_in_its_own_precision(tiny):
     assert batch.extra["camera"].dtype == torch.float32
 
 
+def test_numbers_of_a_batch_reach_an_adapter_of_bf16_true_as_they_are(tiny):
+    """bfloat16 has three digits: 23.976 frames a second would be 24. Layers cast for themselves, by name or not."""
+
+    class Rates(ConditioningAdapter):
+        def __init__(self):
+            super().__init__()
+            self.dims = ConditioningDims(vector=8)
+            self.norm, self.attention = nn.LayerNorm(8), nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, batch, text_encoder):
+            seen.append(batch.extra["fps"])
+            x = self.norm(batch.extra["fps"][:, None, None].expand(-1, 3, 8))
+            return Conditioning(vector=self.attention(x, key=x, value=x)[0][:, 0])
+
+        def null(self, conditioning):
+            return conditioning
+
+    seen, module = [], build_module(tiny)
+    module.adapters["text-to-image"] = Rates()
+    BFloat16().convert_module(module)
+    batch = Batch("text-to-image", ("", ""), extra={"fps": torch.tensor([23.976, 29.97])})
+    assert module.condition(batch, torch.zeros(2, dtype=torch.bool)).vector.dtype == torch.bfloat16
+    assert torch.equal(seen[0], torch.tensor([23.976, 29.97]))
+
+
 @pytest.mark.parametrize(("precision", "nearly"), [("bf16-true", 0.05), ("16-mixed", 0.01)])
 def test_half_precision_learns_nearly_as_float32_does(precision, nearly, tmp_path):
     """Losses and gradient norms of the first steps; at the learning rate of the quickstart no update is lost yet."""
