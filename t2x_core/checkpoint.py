@@ -12,90 +12,65 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from t2x_core.errors import UserError
+from t2x_core.errors import TrainingError, UserError
+from t2x_core.plain_files import read_json, sync, write_whole
 from t2x_core.runs import CHECKPOINT_FILE as INDEX
 from t2x_core.sharding import first_row, is_written_by, local
+from t2x_core.tensor_files import Piece, StoredTensor, checksum, save_tensors
 
 log = logging.getLogger("t2x")
 
 FOLDER = "checkpoints"
 BEST = "best.json"
-FORMAT = 1
+FORMAT = 2
+"""1 had no checksums."""
+DAMAGE = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
+"""What reading a damaged or mistyped file may raise, besides SafetensorError."""
 
 
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor in a checkpoint; nothing of it is read before it is asked for."""
+def read_checkpoint(folder: Path, verified: Collection[str] | None = ()) -> dict[str, Any]:
+    """A checkpoint's content, tensors as `StoredTensor`.
 
-    shape: torch.Size
-    pieces: tuple[tuple[int, int, Path, str], ...]
-    """First row, end row, file, and name in the file; in order."""
+    Args:
+        verified: parts of the content (its first keys) of which all tensors are read and held against their checksums,
+            None: of all of it.
 
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Rows start … stop - 1."""
-        found = []
-        for first, end, file, name in self.pieces:
-            if max(first, start) < min(end, stop) or (start == stop == first):
-                with safe_open(file, "pt") as opened:
-                    found.append(opened.get_slice(name)[max(first, start) - first : min(end, stop) - first])
-        return found[0] if len(found) == 1 else torch.cat(found)
-
-    def full(self) -> Tensor:
-        """All of it."""
-        if len(self.pieces) > 1:
-            return self.rows(0, self.shape[0])
-        _, _, file, name = self.pieces[0]
-        with safe_open(file, "pt") as opened:
-            return opened.get_tensor(name)
-
-    def like(self, tensor: Tensor) -> Tensor:
-        """On the device of `tensor`, and sharded as it is; `tensor` has this shape."""
-        if not isinstance(tensor, DTensor):
-            return self.full().to(tensor.device)
-        start, mine = first_row(tensor), local(tensor)
-        rows = self.rows(start, start + len(mine)) if len(mine) else torch.empty_like(mine)
-        return DTensor.from_local(
-            rows.to(mine.device),
-            tensor.device_mesh,
-            tensor.placements,
-            run_check=False,
-            shape=tensor.shape,
-            stride=tensor.stride(),
-        )
-
-
-def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """A checkpoint's content, tensors as `StoredTensor`; UserError if it is missing, damaged, or something else."""
+    Raises:
+        UserError: it is missing, damaged, or something else.
+    """
     if not folder.is_dir():
         raise UserError(
             f"{folder} is no checkpoint", hint="a checkpoint is a folder, such as checkpoints/step_00000250"
         )
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index = read_json(folder / INDEX)
         if index["format"] != FORMAT:
             raise UserError(f"{folder} was written by another version of t2x", hint=f"format {index['format']}")
+        if index["checksum"] != _checksum(index):
+            raise ValueError(f"{INDEX} is not what was written: its checksum differs")
         stored = {path: _stored(folder, entry) for path, entry in index["tensors"].items()}
         _check_files(folder, stored)
+        for path, tensor in stored.items():
+            if verified is None or path.split("/")[1] in verified:
+                tensor.verify()
         content = _decode(index["content"], stored.__getitem__)
         if not isinstance(content, dict) or not isinstance(content["global_step"], int):
             raise ValueError("no steps")
-    except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except (*DAMAGE, SafetensorError) as error:
         what = f"{error.__class__.__name__}: {error}"
         raise UserError(f"{folder} is damaged, or no checkpoint of t2x ({what})") from error
     return content
@@ -103,10 +78,10 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 
 def _stored(folder: Path, entry: Mapping[str, Any]) -> StoredTensor:
     pieces = []
-    for first, end, file, name in entry["pieces"]:
+    for first, end, file, name, check in entry["pieces"]:
         if Path(file).name != file:
             raise ValueError(f'"{file}" is outside of the checkpoint')
-        pieces.append((first, end, folder / file, name))
+        pieces.append(Piece(first, end, folder / file, name, check))
     return StoredTensor(torch.Size(entry["shape"]), tuple(pieces))
 
 
@@ -115,7 +90,7 @@ def _check_files(folder: Path, stored: Mapping[str, StoredTensor]) -> None:
     wanted: dict[Path, set[str]] = {}
     for tensor in stored.values():
         row = 0
-        for first, end, file, name in tensor.pieces:
+        for first, end, file, name, _ in tensor.pieces:
             if first != row:
                 raise ValueError(f"rows {row} to {first} of {name} are missing")
             row = end
@@ -146,14 +121,18 @@ def write_checkpoint(content: Mapping[str, Any], folder: Path, together: bool = 
         together: all ranks call this at once, and each writes what it holds of sharded tensors.
 
     Raises:
-        UserError: it cannot be written, because the disk is full, say.
+        TrainingError: it cannot be written, because the disk is full, say.
     """
     tensors: dict[str, Tensor] = {}
     structure = _encode(content, tensors, "")
     rank = dist.get_rank() if together else 0
     file, beside = f"rank_{rank:05d}.safetensors", folder.with_name(f".{folder.name}.part")
     mine = {path: local(tensor) for path, tensor in tensors.items() if is_written_by(tensor, rank)}
-    pieces = {path: (first_row(tensors[path]), len(part) if part.ndim else 1, file) for path, part in mine.items()}
+    mine = {path: part.cpu().contiguous() for path, part in mine.items()}
+    pieces = {
+        path: (first_row(tensors[path]), len(part) if part.ndim else 1, file, checksum(part))
+        for path, part in mine.items()
+    }
 
     with _failing_alike(folder, beside, together):
         if rank == 0:
@@ -161,9 +140,9 @@ def write_checkpoint(content: Mapping[str, Any], folder: Path, together: bool = 
             beside.mkdir(parents=True)
     with _failing_alike(folder, beside, together):
         if mine:
-            save_file({path: part.contiguous() for path, part in mine.items()}, beside / file)
-            _sync(beside / file)
-    everyone = [pieces]
+            save_tensors(mine, beside / file)
+            sync(beside / file)
+    everyone: list[_Written] = [pieces]
     if together:
         everyone = [{} for _ in range(dist.get_world_size())]
         dist.all_gather_object(everyone, pieces)
@@ -174,19 +153,27 @@ def write_checkpoint(content: Mapping[str, Any], folder: Path, together: bool = 
                 for path, tensor in tensors.items()
             }
             index = {"format": FORMAT, "content": structure, "tensors": table}
-            (beside / INDEX).write_text(json.dumps(index), encoding="utf-8")
-            _sync(beside / INDEX)
-            _sync(beside)
+            index["checksum"] = _checksum(index)
+            write_whole(beside / INDEX, json.dumps(index))
             _put_in_place(beside, folder)
 
 
-def _in_order(path: str, everyone: Sequence[Mapping[str, tuple[int, int, str]]]) -> list[tuple[int, int, str, str]]:
+def _checksum(index: Mapping[str, Any]) -> int:
+    """Of what an index says; the same of a value that has been written as JSON and read."""
+    return zlib.crc32(json.dumps([index["content"], index["tensors"]]).encode())
+
+
+_Written = Mapping[str, tuple[int, int, str, int]]
+"""Path of a tensor → first row, rows, file and checksum of what a rank wrote of it."""
+
+
+def _in_order(path: str, everyone: Sequence[_Written]) -> list[tuple[int, int, str, str, int]]:
     found = [pieces[path] for pieces in everyone if path in pieces]
-    return sorted((first, first + rows, file, path) for first, rows, file in found)
+    return sorted((first, first + rows, file, path, check) for first, rows, file, check in found)
 
 
 class _failing_alike:  # noqa: N801 (reads as a phrase)
-    """If this fails on one rank it fails on all, with a UserError; nothing half written is left behind."""
+    """If this fails on one rank it fails on all, with a TrainingError; nothing half written is left behind."""
 
     def __init__(self, folder: Path, beside: Path, together: bool) -> None:
         self.folder, self.beside, self.together = folder, beside, together
@@ -203,7 +190,7 @@ class _failing_alike:  # noqa: N801 (reads as a phrase)
             dist.all_gather_object(problems, None if error is None else str(error))
         if problem := next((p for p in problems if p is not None), None):
             shutil.rmtree(self.beside, ignore_errors=True)
-            raise UserError(
+            raise TrainingError(
                 f"cannot write {self.folder}: {problem}",
                 hint="the checkpoints before it are untouched; make room and --resume",
             ) from error
@@ -216,16 +203,8 @@ def _put_in_place(beside: Path, folder: Path) -> None:
     if folder.exists():
         folder.replace(aside)
     beside.replace(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _encode(tree: Any, tensors: dict[str, Tensor], path: str) -> Any:
@@ -276,28 +255,36 @@ def step_of(checkpoint: Path) -> int:
 def checkpoints_of(run: Path) -> list[Path]:
     """The checkpoints of a run, the newest last."""
     found = (run / FOLDER).glob("step_*")
-    return sorted((path for path in found if path.name[5:].isdigit()), key=step_of)
+    return sorted((path for path in found if re.fullmatch("step_[0-9]{1,18}", path.name)), key=step_of)
 
 
 def best_of(run: Path) -> int | None:
     """The step with the lowest validation loss, or None if none has been saved."""
     try:
-        step = int(json.loads((run / FOLDER / BEST).read_text())["step"])
-    except (OSError, ValueError, KeyError, TypeError):
+        step = read_json(run / FOLDER / BEST)["step"]
+        return step if isinstance(step, int) and checkpoint_of(run, step).is_dir() else None
+    except DAMAGE:
         return None
-    return step if checkpoint_of(run, step).is_dir() else None
 
 
 def write_best(run: Path, step: int, loss: float) -> None:
-    """Notes that the checkpoint of `step` has the lowest validation loss."""
-    file = run / FOLDER / BEST
-    beside = file.with_name(f".{BEST}.part")
-    beside.write_text(json.dumps({"step": step, "val_loss": loss}) + "\n")
-    beside.replace(file)
+    """Notes that the checkpoint of `step` has the lowest validation loss.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    try:
+        write_whole(run / FOLDER / BEST, json.dumps({"step": step, "val_loss": loss}) + "\n")
+    except OSError as error:
+        hint = "the checkpoints are untouched; make room and --resume"
+        raise TrainingError(f"cannot write {run / FOLDER / BEST}: {error.strerror}", hint=hint) from error
 
 
-def newest(run: Path) -> tuple[Path, dict[str, Any]]:
+def newest(run: Path, verified: Collection[str] | None = ()) -> tuple[Path, dict[str, Any]]:
     """The newest checkpoint that can be read; of newer ones, which cannot, the log says so.
+
+    Args:
+        verified: of which parts the checksums are looked at (`read_checkpoint`).
 
     Raises:
         UserError: there is none.
@@ -305,7 +292,7 @@ def newest(run: Path) -> tuple[Path, dict[str, Any]]:
     problems: list[UserError] = []
     for folder in reversed(checkpoints_of(run)):
         try:
-            content = read_checkpoint(folder)
+            content = read_checkpoint(folder, verified)
         except UserError as error:
             problems.append(error)
             continue
@@ -315,16 +302,19 @@ def newest(run: Path) -> tuple[Path, dict[str, Any]]:
     raise problems[0] if problems else UserError(f"{run} has no checkpoint", hint="the run has not saved one yet")
 
 
-def open_checkpoint(run: Path, which: str) -> tuple[Path, dict[str, Any]]:
+def open_checkpoint(run: Path, which: str, verified: Collection[str] | None = ()) -> tuple[Path, dict[str, Any]]:
     """A run's checkpoint: "last" (if it is damaged, the one before), "best", or the number of a step.
+
+    Args:
+        verified: of which parts the checksums are looked at (`read_checkpoint`).
 
     Raises:
         UserError: there is none, or it cannot be read.
     """
     there = checkpoints_of(run)
     if which == "last" or not there:
-        return newest(run)
-    if which != "best" and not which.isdigit():
+        return newest(run, verified)
+    if which != "best" and not re.fullmatch("[0-9]{1,18}", which):
         raise UserError(f'a checkpoint is last, best or the number of a step, not "{which}"')
     step = best_of(run) if which == "best" else int(which)
     if step is None:
@@ -333,4 +323,4 @@ def open_checkpoint(run: Path, which: str) -> tuple[Path, dict[str, Any]]:
     if folder not in there:
         steps = ", ".join(str(step_of(path)) for path in there)
         raise UserError(f"{run} has no checkpoint of step {step}", hint=f"there are: {steps}")
-    return folder, read_checkpoint(folder)
+    return folder, read_checkpoint(folder, verified)

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
 from t2x_core import keyed
@@ -24,6 +23,7 @@ from t2x_core.module import T2XModule, check_shapes
 from t2x_core.recipe import SamplerConfig, dump_yaml, to_plain
 from t2x_core.rendering import to_uint8
 from t2x_core.runs import MODEL_FILE, RECIPE_FILE
+from t2x_core.tensor_files import save_tensors
 from t2x_core.types import Batch, Bucket, RenderedSamples
 from t2x_core.weights import open_weights
 
@@ -129,8 +129,8 @@ class T2XPipeline:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECIPE_FILE).write_text(dump_yaml(to_plain(self.assembly.recipe)))
-        weights = {name: p.detach().cpu().contiguous() for name, p in self.module.saved()}
-        save_file(weights, folder / MODEL_FILE, metadata={"format": "pt", "t2x": json.dumps({"ema": True})})
+        weights = {name: p.detach().cpu() for name, p in self.module.saved()}
+        save_tensors(weights, folder / MODEL_FILE, metadata={"format": "pt", "t2x": json.dumps({"ema": True})})
 
     def __call__(
         self,

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from t2x_core import keyed
 from t2x_core.backbone import Once, PTDiT
-from t2x_core.checkpoint import StoredTensor
 from t2x_core.data.mixture import VAL_STEP
 from t2x_core.diffusion import RectifiedFlow, logit_normal, shift
 from t2x_core.errors import UserError
 from t2x_core.interfaces import ConditioningAdapter, LatentCodec, Loss, TextEncoder
 from t2x_core.optim import GradientClipping, StepGate, build_optimizer, build_schedule, mark_tables
 from t2x_core.recipe import DiffusionConfig, OptimizerConfig
+from t2x_core.tensor_files import StoredTensor
 from t2x_core.types import Batch, Bucket, Conditioning, SampleKey
 
 

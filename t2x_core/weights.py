@@ -7,11 +7,15 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from t2x_core.checkpoint import StoredTensor, open_checkpoint, read_checkpoint
+from t2x_core.checkpoint import open_checkpoint, read_checkpoint
 from t2x_core.errors import UserError
 from t2x_core.runs import CHECKPOINT_FILE, MODEL_FILE
+from t2x_core.tensor_files import Piece, StoredTensor
 
 Weights = dict[str, StoredTensor]
+
+VERIFIED = ("state_dict", "ema")
+"""Parts of a checkpoint that are read here, and so held against their checksums."""
 
 
 def open_weights(folder: Path, which: str = "last") -> tuple[Path, Weights]:
@@ -27,9 +31,9 @@ def open_weights(folder: Path, which: str = "last") -> tuple[Path, Weights]:
     if (folder / MODEL_FILE).is_file():
         return folder / MODEL_FILE, _exported(folder / MODEL_FILE)
     if (folder / CHECKPOINT_FILE).is_file():
-        file, content = folder, read_checkpoint(folder)
+        file, content = folder, read_checkpoint(folder, VERIFIED)
     else:
-        file, content = open_checkpoint(folder, which)
+        file, content = open_checkpoint(folder, which, VERIFIED)
     if "ema" not in content:
         raise UserError(f"{file} holds no averaged weights")
     return file, {**content["state_dict"], **content["ema"]["weights"]}  # what is frozen has no average
@@ -41,7 +45,7 @@ def _exported(file: Path) -> Weights:
         with safe_open(file, "pt") as opened:
             for name in opened.keys():  # noqa: SIM118 (it is no mapping)
                 shape = torch.Size(opened.get_slice(name).get_shape())
-                found[name] = StoredTensor(shape, ((0, shape[0] if shape else 1, file, name),))
+                found[name] = StoredTensor(shape, (Piece(0, shape[0] if shape else 1, file, name),))
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is damaged: {error}") from error
     return found

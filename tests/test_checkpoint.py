@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from t2x_core.checkpoint import (
+    best_of,
     checkpoint_of,
     checkpoints_of,
     materialize,
@@ -76,7 +77,7 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_litter(tmp_path):
         "write_checkpoint({'global_step': 2, 'w': torch.zeros(10**6)}, pathlib.Path(sys.argv[1]))\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(second)], capture_output=True, text=True)
-    assert "UserError: cannot write" in done.stderr
+    assert "TrainingError: cannot write" in done.stderr
     assert "the checkpoints before it are untouched" in done.stderr
     assert read_checkpoint(first)["global_step"] == 1
     assert os.listdir(first.parent) == [first.name]
@@ -127,16 +128,118 @@ def lose_rows(folder):
     (folder / "index.json").write_text(json.dumps(index))
 
 
-@pytest.mark.parametrize("damage", [truncate, truncate_index, lose_a_file, point_elsewhere, lose_rows, shutil.rmtree])
+def lose_a_sector(folder):
+    """Zeros in the midst of a tensor; the file has its size and its table."""
+    data = bytearray((folder / "rank_00000.safetensors").read_bytes())
+    data[-24:-16] = bytes(8)  # of a, whose six numbers stand last
+    (folder / "rank_00000.safetensors").write_bytes(data)
+
+
+def change_index(change):
+    """Damage to the index that is still JSON: what `change` returns or does to it."""
+
+    def damage(folder):
+        index = json.loads((folder / "index.json").read_text())
+        changed = change(index)
+        (folder / "index.json").write_text(changed if isinstance(changed, str) else json.dumps(changed or index))
+
+    damage.__name__ = f"index: {change.__name__}"
+    return damage
+
+
+def a_list(index):
+    return [index]
+
+
+def tensors_as_a_list(index):
+    index["tensors"] = list(index["tensors"])
+
+
+def no_content(index):
+    del index["content"]
+
+
+def another_number(index):
+    index["content"]["$items"][0][1] += 1
+
+
+def nested(index):
+    return "[" * 100_000
+
+
+def nested_content(index):
+    index["content"] = None
+    return json.dumps(index).replace('"content": null', '"content": ' + "[" * 900 + "]" * 900)
+
+
+def a_number(index):
+    return "7"
+
+
+def binary(folder):
+    (folder / "index.json").write_bytes(b"\xff\xfe\x00")
+
+
+DAMAGES = [
+    *(truncate, truncate_index, lose_a_file, point_elsewhere, lose_rows, lose_a_sector, binary, shutil.rmtree),
+    *map(change_index, (a_list, tensors_as_a_list, no_content, another_number, nested, nested_content, a_number)),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_of_damaged_checkpoints_the_one_before_is_taken(tmp_path, damage, caplog):
     for step in (1, 2):
         write_checkpoint({**CONTENT, "global_step": step}, checkpoint_of(tmp_path, step))
     damage(checkpoint_of(tmp_path, 2))
-    found, content = open_checkpoint(tmp_path, "last")
+    found, content = open_checkpoint(tmp_path, "last", None)
     assert (found, content["global_step"]) == (checkpoint_of(tmp_path, 1), 1)
     if damage is not shutil.rmtree:
         with pytest.raises(UserError, match="step_00000002 is damaged"):
-            open_checkpoint(tmp_path, "2")
+            open_checkpoint(tmp_path, "2", None)
+
+
+def test_what_is_no_checkpoint_is_passed_over(tmp_path):
+    """Of several good ones the last is the newest, by number and not by name; other things are left alone."""
+    for step in (9, 10, 100_000_000):
+        write_checkpoint({**CONTENT, "global_step": step}, checkpoint_of(tmp_path, step))
+    for name in ("step_²", "step_", "step_00000011.bak", "step_-1", f"step_{'9' * 30}", "damaged_step_00000012"):
+        (tmp_path / "checkpoints" / name).mkdir()
+    assert [path.name for path in checkpoints_of(tmp_path)] == ["step_00000009", "step_00000010", "step_100000000"]
+    assert open_checkpoint(tmp_path, "last")[1]["global_step"] == 100_000_000
+
+
+def test_only_the_parts_that_are_asked_for_are_verified(tmp_path):
+    folder = checkpoint_of(tmp_path, 3)
+    write_checkpoint({"global_step": 3, "one": {"w": torch.ones(100)}, "two": torch.ones(100)}, folder)
+    data = bytearray((folder / "rank_00000.safetensors").read_bytes())
+    at = data.rindex(torch.ones(1).numpy().tobytes())
+    data[at : at + 4] = bytes(4)  # the last number of "two"
+    (folder / "rank_00000.safetensors").write_bytes(data)
+    assert read_checkpoint(folder, ("one",))["one"]["w"].full().sum() == 100
+    for verified in (("two",), None):
+        with pytest.raises(UserError, match=r"/two in rank_00000\.safetensors is not what was written"):
+            read_checkpoint(folder, verified)
+
+
+def test_files_may_be_read_as_far_as_the_umask_says(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_checkpoint(CONTENT, checkpoint_of(tmp_path, 3))
+        os.umask(0o077)
+        write_checkpoint(CONTENT, checkpoint_of(tmp_path, 4))
+    finally:
+        os.umask(before)
+    for step, mode in ((3, 0o644), (4, 0o600)):
+        assert {path.stat().st_mode & 0o777 for path in checkpoint_of(tmp_path, step).iterdir()} == {mode}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "7", '{"step": "3"}', '{"step": [3]}', '{"step": 1e999}', "[" * 100_000, "\0" * 40]
+)
+def test_a_damaged_note_of_the_best_is_none(tmp_path, text):
+    write_checkpoint(CONTENT, checkpoint_of(tmp_path, 3))
+    (tmp_path / "checkpoints" / "best.json").write_text(text)
+    assert best_of(tmp_path) is None
 
 
 def test_what_is_not_there_is_named(tmp_path):

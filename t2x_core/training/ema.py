@@ -11,10 +11,10 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from t2x_core.checkpoint import StoredTensor
 from t2x_core.module import T2XModule
 from t2x_core.recipe import EMAConfig
 from t2x_core.sharding import local
+from t2x_core.tensor_files import StoredTensor
 from t2x_core.training.steps import Step, StepCallback
 
 

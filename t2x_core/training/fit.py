@@ -245,7 +245,7 @@ def _newest(folder: Path) -> Path | None:
     there = checkpoints_of(folder)
     if not there:
         return None
-    found, _ = newest(folder)
+    found, _ = newest(folder, verified=None)
     _set_aside(there[there.index(found) + 1 :], "damaged")
     return found
 

@@ -13,11 +13,12 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-from t2x_core.checkpoint import StoredTensor, materialize
+from t2x_core.checkpoint import materialize
 from t2x_core.interfaces import ConditioningAdapter
 from t2x_core.module import T2XModule
 from t2x_core.recipe import Recipe
 from t2x_core.sharding import local
+from t2x_core.tensor_files import StoredTensor
 from t2x_core.training.checkpoint_io import SafeCheckpointIO
 from t2x_core.training.parallel.children import Launcher
 
