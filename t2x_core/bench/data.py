@@ -1,84 +1,148 @@
-"""Clips as the loader reads them, against decord alone on the same films: what the process between them costs."""
+"""Clips as the loader reads them, against PyAV and decord alone on the same videos: which is right, and what it costs."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from t2x_core.errors import UserError
-from t2x_core.video import Choice, Films
+from t2x_core.video import Choice, DamagedClipError, Film, Films, ShortClipError
+from t2x_core.video.child import ALIKE, GLANCE, clip_of
+from t2x_core.video.display import Display
+from t2x_core.video.pyav_reader import decoded_times
+from t2x_core.video.reader import WHITE, Frames, reader_class
 
-FILMS = (".mp4", ".mov", ".webm", ".mkv")
+FILMS = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".ts", ".mpg")
 HEIGHT, WIDTH, LENGTH, RATE = 360, 640, 96, 24
 """Of films that are made for the purpose: height and width in pixels, frames, frames a second."""
+PLACES = (0.03, 0.31, 0.5, 0.77, 1.0)
+"""Where the clips begin whose content is checked."""
+READERS = ("pyav", "decord")
+
+
+@dataclass
+class Content:
+    """How many clips of a reader show what a full decode shows at these times."""
+
+    right: int = 0
+    clips: int = 0
+    wrong: list[str] = field(default_factory=list)
+    """Names of the videos of which it gave other frames, or none."""
 
 
 @dataclass(frozen=True)
 class DataBenchmark:
-    """Seconds per clip, block by block; the two took turns."""
+    """Seconds per clip, block by block; they took turns. `pyav` and `decord` run in this process."""
 
     loader: list[float]
-    bare: list[float]
+    pyav: list[float]
+    decord: list[float]
+    content: dict[str, Content]
+    """Reader ("loader", "pyav", "decord") → what it reads."""
 
-    @property
-    def ratio(self) -> float:
-        """Median over neighbouring blocks of (loader / bare decord)."""
-        return statistics.median(a / b for a, b in zip(self.loader, self.bare, strict=True))
+    def ratio(self, reader: str = "pyav") -> float:
+        """Median over neighbouring blocks of (loader / reader)."""
+        return statistics.median(self._ratios(reader))
 
-    @property
-    def spread(self) -> tuple[float, float]:
+    def spread(self, reader: str = "pyav") -> tuple[float, float]:
         """The quartiles of that ratio."""
-        low, _, high = statistics.quantiles((a / b for a, b in zip(self.loader, self.bare, strict=True)), n=4)
+        low, _, high = statistics.quantiles(self._ratios(reader), n=4)
         return low, high
+
+    def verdict(self) -> str:
+        """Which reader is right, and the faster one of these."""
+        right = [name for name in READERS if not self.content[name].wrong]
+        if not right:
+            return "neither reader is right about all of these"
+        if len(right) == 1:
+            return f"{right[0]}: alone right about all of these"
+        fastest = min(right, key=lambda name: statistics.median(getattr(self, name)))
+        return f"{fastest}: both are right about all of these, and it is the faster one"
+
+    def _ratios(self, reader: str) -> list[float]:
+        return [a / b for a, b in zip(self.loader, getattr(self, reader), strict=True)]
 
 
 def bench_data(films: Sequence[Path], blocks: int, frames: int, stride: int, size: int) -> DataBenchmark:
-    """Reads clips of all films in turns: as the loader does (`Films.clip`), and by decord in this process.
+    """Reads clips of all films in turns: as the loader does (`Films.clip`), and by each reader in this process.
 
-    Both open the film for each clip, find the times of its frames, and decode the same ones, scaled so that the shorter
-    side has `size` pixels, and crop the square in the middle.
+    All open the film for each clip, find the times of its frames, and decode those that are chosen, scaled so that the
+    shorter side has `size` pixels, and crop the square in the middle. A video that decord cannot open costs it nothing.
     """
     reader, choice = Films(), Choice(frames, stride=stride)
-    paths = [str(film) for film in films]
-    sizes = [_covering(reader, path, size) for path in paths]
-    loader: list[float] = []
-    bare: list[float] = []
+    measured = {str(film): reader.measure(str(film), whole=True) for film in films}
+    content = check_content(reader, measured, choice)
+    taken: dict[str, list[float]] = {"loader": [], **{name: [] for name in READERS}}
     for block in range(blocks + 1):
         place = (block * 0.618) % 1
-        began = time.perf_counter()
-        for path, covering in zip(paths, sizes, strict=True):
-            reader.clip(path, choice, place, covering, (size, size))
-        switched = time.perf_counter()
-        for path, covering in zip(paths, sizes, strict=True):
-            _bare(path, choice, place, covering, size)
-        finished = time.perf_counter()
-        if block:  # the first one warms up
-            loader.append((switched - began) / len(paths))
-            bare.append((finished - switched) / len(paths))
+        for name, seconds in taken.items():
+            began = time.perf_counter()
+            for path, film in measured.items():
+                scaled = _covering(film, size)
+                if name == "loader":
+                    reader.clip(path, choice, place, scaled, (size, size), exact=film.exact)
+                else:
+                    with suppress(DamagedClipError, ShortClipError):
+                        _alone(name, path, choice, place, scaled, (size, size))
+            if block:  # the first one warms up
+                seconds.append((time.perf_counter() - began) / len(films))
     reader.close()
-    return DataBenchmark(loader, bare)
+    return DataBenchmark(**taken, content=content)
 
 
-def _covering(reader: Films, path: str, size: int) -> tuple[int, int]:
-    film = reader.measure(path, whole=False)
+def check_content(loader: Films, measured: dict[str, Film], choice: Choice) -> dict[str, Content]:
+    """Compares clips of each reader with the frames that a decode of the whole video shows at these times."""
+    found = {name: Content() for name in ("loader", *READERS)}
+    for path, film in measured.items():
+        times, shown = full_decode(path)
+        for place in PLACES:
+            expected = shown[choice(times, place)[0]].astype(np.int16)
+            for name, content in found.items():
+                content.clips += 1
+                try:
+                    if name == "loader":
+                        frames, _ = loader.clip(path, choice, place, GLANCE, GLANCE, exact=film.exact)
+                    else:
+                        frames = _alone(name, path, choice, place, GLANCE, GLANCE)
+                    same = np.abs(frames - expected).mean((1, 2, 3)).max() <= ALIKE
+                except (DamagedClipError, ShortClipError):
+                    same = False
+                content.right += int(same)
+                if not same and Path(path).name not in content.wrong:
+                    content.wrong.append(Path(path).name)
+    return found
+
+
+def full_decode(path: str) -> tuple[np.ndarray, Frames]:
+    """(F,) times in seconds and (F, *GLANCE, 3) frames of a whole video, decoded from its beginning to its end."""
+    import av
+
+    with av.open(path) as container:
+        stream = container.streams.best("video")
+        show, stamps, frames = Display(stream.sample_aspect_ratio, GLANCE, WHITE), [], []
+        for frame in container.decode(stream):
+            stamps.append((frame.pts, frame.dts))
+            frames.append(show(frame))
+        rate = stream.average_rate
+        return decoded_times(stamps, float(stream.time_base), float(rate) if rate else None), np.stack(frames)
+
+
+def _covering(film: Film, size: int) -> tuple[int, int]:
     scale = size / min(film.height, film.width)
     return max(size, round(film.height * scale)), max(size, round(film.width * scale))
 
 
-def _bare(path: str, choice: Choice, place: float, size: tuple[int, int], crop: int) -> np.ndarray:
-    import decord
-
-    film = decord.VideoReader(path, ctx=decord.cpu(0), height=size[0], width=size[1], num_threads=1)
-    times = np.asarray(film.get_frame_timestamp(range(len(film))), dtype=np.float64)[:, 0]
-    numbers, _ = choice(times, place)
-    frames = film.get_batch(numbers).asnumpy()
-    top, left = (round(0.5 * (side - crop)) for side in size)
-    return np.ascontiguousarray(frames[:, top : top + crop, left : left + crop])
+def _alone(
+    name: str, path: str, choice: Choice, place: float, size: tuple[int, int], crop: tuple[int, int]
+) -> Frames:
+    """A clip by one reader in this process."""
+    return clip_of(reader_class(name)(path, size), choice, place, crop)[1]
 
 
 def find_films(folder: Path) -> list[Path]:

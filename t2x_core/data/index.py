@@ -38,6 +38,8 @@ class Finding:
     frames: int = 1
     seconds: float = 0.0
     """From the first frame of a film to its last."""
+    exact: bool = False
+    """Whether decord has been proved right about a film, see `t2x_core.video.Film`."""
     damage: str | None = None
     """Why it cannot be read, or None."""
 
@@ -78,7 +80,7 @@ def examine(
         known = _recall(memory)
         stamps, findings = _look(files, known, whole, measure, what)
         remembered = {
-            file.name: [*stamp, finding.height, finding.width, finding.frames, finding.seconds]
+            file.name: [*stamp, finding.height, finding.width, finding.frames, finding.seconds, finding.exact]
             for file, stamp, finding in zip(files, stamps, findings, strict=True)
             if finding.damage is None and stamp is not None
         }
@@ -133,7 +135,7 @@ def _memory(origin: str, whole: bool, what: str = "pictures") -> Path | None:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
         return None
-    digest = hashlib.blake2b(repr((2, PIL.__version__, whole, origin)).encode(), digest_size=12).hexdigest()
+    digest = hashlib.blake2b(repr((3, PIL.__version__, whole, origin)).encode(), digest_size=12).hexdigest()
     return root / "t2x" / what / f"{digest}.json"
 
 

@@ -10,61 +10,99 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from t2x_core.video.choice import Choice, ShortClipError
-from t2x_core.video.reader import READERS, DamagedClipError, Frames, VideoReader
+from t2x_core.video.choice import Choice, ShortClipError, Times
+from t2x_core.video.reader import DamagedClipError, Frames, VideoReader, WrongTimesError, reader_class
 
 LENGTH = 8
 """Bytes of the length of the first part of an answer, the part in JSON."""
 GLANCE = (64, 64)
 """Size at which frames are decoded just to see whether they can be."""
+ALIKE = 3.0
+"""Mean difference of two decoders' pixels, of 255, up to which they show the same frame: they round differently."""
 
 
-def measure(reader: type[VideoReader], path: str, whole: bool) -> dict[str, Any]:
-    """Size, frames and seconds of a film; `whole`: its first, middle and last frame are decoded, too."""
-    film = reader(path, None)
-    times = checked(film.times)
+def measure(name: str, path: str, whole: bool) -> dict[str, Any]:
+    """Size, frames and seconds of a video; `whole`: its first, middle and last frame are decoded, too.
+
+    `exact` says whether decord may read it: what it gives for these frames has been compared.
+    """
+    video = reader_class(name)(path, None)
+    times, exact = checked(video.times), False
     if whole:
-        last = len(times) - 1
-        numbers = sorted({0, last // 2, last})
-        _read(reader(path, GLANCE), numbers, GLANCE)
-    return {"height": film.height, "width": film.width, "frames": len(times), "seconds": float(times[-1] - times[0])}
+        glance = reader_class(name)(path, GLANCE)
+        numbers, frames = _chosen(glance, _ends)
+        exact = video.exact and np.array_equal(glance.times, times) and decord_agrees(path, times, numbers, frames)
+        times = checked(glance.times)
+    seconds = float(times[-1] - times[0])
+    size = {"height": video.height, "width": video.width}
+    return {**size, "frames": len(times), "seconds": seconds, "exact": exact}
 
 
-def read(reader: type[VideoReader], path: str, told: dict[str, Any]) -> tuple[dict[str, Any], Frames]:
+def read(name: str, path: str, told: dict[str, Any]) -> tuple[dict[str, Any], Frames]:
     """A clip, scaled to cover and cropped."""
-    size, crop = tuple(told["size"]), tuple(told["crop"])
-    film = reader(path, size)
-    numbers, fps = Choice(**told["choice"])(checked(film.times), told["place"])
-    frames = _read(film, numbers, size)
-    top, left = (round(at * (n - m)) for at, n, m in zip(told["at"], size, crop, strict=True))
-    return {"fps": fps, "numbers": numbers}, frames[:, top : top + crop[0], left : left + crop[1]]
+    video = reader_class(name)(path, tuple(told["size"]), tuple(told["background"]))
+    choice, crop, at = Choice(**told["choice"]), tuple(told["crop"]), tuple(told["at"])
+    numbers, frames, fps = clip_of(video, choice, told["place"], crop, at)
+    return {"fps": fps, "numbers": numbers}, frames
 
 
-def checked(times: np.ndarray) -> np.ndarray:
-    """The times of a film, if they can be: damaged files hold all sorts."""
+def clip_of(
+    video: VideoReader, choice: Choice, place: float, crop: tuple[int, int], at: tuple[float, float] = (0.5, 0.5)
+) -> tuple[list[int], Frames, float]:
+    """Numbers and pixels (F, *crop, 3) of the frames of a clip, and its frames a second."""
+    numbers, frames = _chosen(video, lambda times: choice(times, place)[0])
+    _, fps = choice(video.times, place)
+    top, left = (round(a * (n - m)) for a, n, m in zip(at, (video.height, video.width), crop, strict=True))
+    return numbers, frames[:, top : top + crop[0], left : left + crop[1]], fps
+
+
+def decord_agrees(path: str, times: Times, numbers: list[int], frames: Frames) -> bool:
+    """Whether decord gives the same frames at the same times."""
+    try:
+        video = reader_class("decord")(path, frames.shape[1:3])
+        if len(video.times) != len(times) or np.abs(video.times - times).max() > 1e-3:
+            return False
+        differences = np.abs(video.read(numbers).astype(np.int16) - frames).mean((1, 2, 3))
+    except (DamagedClipError, ImportError):
+        return False
+    return bool((differences <= ALIKE).all())
+
+
+def checked(times: Times) -> Times:
+    """The times of a video, if they can be: damaged files hold all sorts."""
     if not np.isfinite(times).all() or (np.diff(times) < 0).any():
         raise DamagedClipError("is damaged: the times of its frames are in disorder")
     return times
 
 
-def _read(film: VideoReader, numbers: list[int], size: tuple[int, int]) -> Frames:
-    frames = film.read(numbers)
-    if frames.shape != (len(numbers), *size, 3):
-        raise DamagedClipError(f"is damaged: asked for {len(numbers)} frames of {size}, it gives {frames.shape}")
-    return frames
+def _ends(times: Times) -> list[int]:
+    return sorted({0, (len(times) - 1) // 2, len(times) - 1})
+
+
+def _chosen(video: VideoReader, choose: Callable[[Times], list[int]]) -> tuple[list[int], Frames]:
+    """The frames that are chosen by their times, and their numbers; once more if the times turn out to be wrong."""
+    numbers = choose(checked(video.times))
+    try:
+        frames = video.read(numbers)
+    except WrongTimesError:
+        numbers = choose(checked(video.times))
+        frames = video.read(numbers)
+    if frames.shape != (len(numbers), video.height, video.width, 3):
+        raise DamagedClipError(f"is damaged: asked for {len(numbers)} frames, it gives {frames.shape}")
+    return numbers, frames
 
 
 def answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """What is answered to a request: a description, and raw frames."""
-    reader = READERS[request["reader"]]
     try:
         if request["what"] == "measure":
-            return measure(reader, request["path"], request["whole"]), b""
-        told, frames = read(reader, request["path"], request)
+            return measure(request["reader"], request["path"], request["whole"]), b""
+        told, frames = read(request["reader"], request["path"], request)
         return {**told, "shape": frames.shape}, np.ascontiguousarray(frames).tobytes()
     except ShortClipError as error:
         return {"short": str(error)}, b""

@@ -18,7 +18,7 @@ import numpy as np
 
 from t2x_core.video.child import LENGTH
 from t2x_core.video.choice import Choice, ShortClipError
-from t2x_core.video.reader import DamagedClipError, Frames, installed
+from t2x_core.video.reader import WHITE, Colour, DamagedClipError, Frames, readers_of, special_file
 
 READS = 500
 """Requests after which the process is replaced, so that what a decoder holds on to does not pile up."""
@@ -33,24 +33,27 @@ class Film:
     frames: int
     seconds: float
     """From its first frame to its last."""
+    exact: bool = False
+    """Whether decord has been proved right about it."""
 
 
 class Films:
-    """Reads films by the first reader that can. May be copied into other processes; each has its own decoder process.
+    """Reads films by the reader that is right about them. May be copied into other processes; each has its own decoder process.
 
     Args:
         seconds: how long one request may take; then the decoder is killed, and the next reader has its turn.
-        readers: names, in the order in which they are tried; None: all that are installed.
+        readers: names, in the order in which they are tried; None: PyAV, for animated images Pillow, and before PyAV
+            decord where it has been proved right.
     """
 
     def __init__(self, seconds: float = 60.0, readers: Sequence[str] | None = None) -> None:
         self.seconds = seconds
-        self.readers = list(installed() if readers is None else readers)
+        self.readers = None if readers is None else list(readers)
         self._decoder: _Decoder | None = None
 
     def measure(self, path: str, whole: bool) -> Film:
         """What a film is. Raises DamagedClipError; `whole`: some of its frames are decoded, too."""
-        return Film(**self._ask({"what": "measure", "path": path, "whole": whole})[0])
+        return Film(**self._ask({"what": "measure", "path": path, "whole": whole}, exact=False)[0])
 
     def clip(
         self,
@@ -60,6 +63,8 @@ class Films:
         size: tuple[int, int],
         crop: tuple[int, int],
         at: tuple[float, float] = (0.5, 0.5),
+        background: Colour = WHITE,
+        exact: bool = False,
     ) -> tuple[Frames, float]:
         """A clip (F, height, width, 3) of a film, and its frames a second.
 
@@ -67,13 +72,15 @@ class Films:
             place: where it begins, 0 … 1, see `Choice`.
             size: (height, width) that the frames are scaled to.
             crop: (height, width) that is kept of that, `at` (0 … 1 from the top, and from the left).
+            background: behind transparent pixels.
+            exact: what `measure` said of it; then decord reads it.
 
         Raises:
             DamagedClipError: no reader can read it.
             ShortClipError: it is too short.
         """
         how = {"choice": asdict(choice), "place": place, "size": size, "crop": crop, "at": at}
-        told, raw = self._ask({"what": "clip", "path": path, **how})
+        told, raw = self._ask({"what": "clip", "path": path, "background": background, **how}, exact)
         return np.frombuffer(bytearray(raw), np.uint8).reshape(told["shape"]), told["fps"]
 
     def close(self) -> None:
@@ -82,9 +89,11 @@ class Films:
             self._decoder.end()
             self._decoder = None
 
-    def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        problem = "cannot be read: no reader of films is installed"
-        for reader in self.readers:
+    def _ask(self, request: dict[str, Any], exact: bool) -> tuple[dict[str, Any], bytes]:
+        problem = special_file(request["path"])  # opening a pipe waits for ever
+        if problem is not None:
+            raise DamagedClipError(problem)
+        for reader in self.readers or readers_of(request["path"], exact):
             decoder = self._running()
             try:
                 told, raw = decoder.ask({**request, "reader": reader}, self.seconds)
@@ -103,7 +112,7 @@ class Films:
             problem = told["damaged"]
             if problem in ("is empty", "is not there") or problem.startswith("is text"):
                 break  # no other reader will find more
-        raise DamagedClipError(problem)
+        raise DamagedClipError(problem or "cannot be read: there is no reader")
 
     def _running(self) -> _Decoder:
         if self._decoder is not None and (self._decoder.owner != os.getpid() or self._decoder.asked >= READS):

@@ -1,9 +1,12 @@
-"""What reads films: decord, and where it fails PyAV."""
+"""What reads videos: the interface, and which readers there are."""
 
 from __future__ import annotations
 
+import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,125 +18,78 @@ from t2x_core.video.choice import Times
 
 Frames = NDArray[np.uint8]
 """(F, height, width, 3), RGB."""
+Colour = tuple[int, int, int]
+"""RGB, 0 to 255."""
+WHITE: Colour = (255, 255, 255)
 
 
 class DamagedClipError(Exception):
     """The file cannot be read; says why, as in "is cut short"."""
 
 
+class WrongTimesError(Exception):
+    """The frames that were decoded are not those that `times` announced. `times` has been corrected: choose anew."""
+
+
 class VideoReader(ABC):
-    """An open film."""
+    """An open video."""
 
     times: Times
-    """(frames,) when each frame is shown, in seconds."""
+    """(frames,) when each frame is shown, in seconds, never falling."""
     height: int
     width: int
-    """Size of the frames as they are read, in pixels."""
+    """Size of the frames as a player shows them, in pixels: upright, with square pixels."""
+    exact: bool = False
+    """Whether decord can be trusted with this file, as far as its packets tell; known when `size` is None."""
 
     @abstractmethod
-    def __init__(self, path: str, size: tuple[int, int] | None) -> None:
-        """Opens a file; `size`: (height, width) that frames are scaled to, None for their own."""
+    def __init__(self, path: str, size: tuple[int, int] | None, background: Colour = WHITE) -> None:
+        """Opens a file.
+
+        Args:
+            size: (height, width) that frames are scaled to; None for their own, as a player shows them.
+            background: colour behind transparent pixels.
+        """
 
     @abstractmethod
     def read(self, numbers: Sequence[int]) -> Frames:
-        """The frames of these numbers, which rise (some may be equal)."""
+        """The frames of these numbers, which rise (some may be equal). WrongTimesError: choose them anew."""
 
 
-class DecordReader(VideoReader):
-    """decord: the fastest at picking frames. Opened for one clip and dropped, since an idle reader fills memory."""
-
-    def __init__(self, path: str, size: tuple[int, int] | None) -> None:
-        import decord
-
-        height, width = size or (-1, -1)
-        try:
-            self.film = decord.VideoReader(path, ctx=decord.cpu(0), width=width, height=height, num_threads=1)
-            count = len(self.film)
-            if not count:
-                raise DamagedClipError("has no frames")
-            self.times = np.asarray(self.film.get_frame_timestamp(range(count)), dtype=np.float64)[:, 0]
-            if size is None:
-                height, width = self.film[0].shape[:2]
-        except (RuntimeError, decord.DECORDError, IndexError) as error:
-            raise DamagedClipError(reason(path, error)) from error
-        self.height, self.width, self.path = height, width, path
-
-    def read(self, numbers: Sequence[int]) -> Frames:
-        import decord
-
-        try:
-            return self.film.get_batch(list(numbers)).asnumpy()
-        except (RuntimeError, decord.DECORDError) as error:
-            raise DamagedClipError(reason(self.path, error)) from error
+def special_file(path: str | Path) -> str | None:
+    """What a path is if it is no file that can be opened and read to its end, as in "is a pipe, not a file"."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return None  # opening it will say why
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+    if stat.S_ISDIR(mode):
+        return "is a folder"
+    kind = kinds.get(stat.S_IFMT(mode))
+    return f"is {kind}, not a file" if kind else None
 
 
-class PyavReader(VideoReader):
-    """PyAV: decodes from the beginning up to the last frame that is wanted. Slow, and hard to irritate.
+MODULES = {"pyav": "pyav_reader", "decord": "decord_reader", "animation": "animation"}
+"""Name of a reader → its module."""
 
-    It also reads films that telephones have turned, which decord can turn or scale, but not both.
+
+def reader_class(name: str) -> type[VideoReader]:
+    """The reader of this name; imported only where it is used."""
+    found: type[VideoReader] = getattr(import_module(f"t2x_core.video.{MODULES[name]}"), f"{name.capitalize()}Reader")
+    return found
+
+
+def readers_of(path: str, exact: bool) -> list[str]:
+    """Names of the readers that are asked for a file, in this order.
+
+    Args:
+        exact: decord has been proved right about it (`Film.exact`). It is asked for no other file.
     """
+    from t2x_core.video.animation import is_animation
 
-    def __init__(self, path: str, size: tuple[int, int] | None) -> None:
-        import av
-
-        self.path, self.size = path, size
-        try:
-            with av.open(path) as container:
-                if not container.streams.video:
-                    raise DamagedClipError("has no pictures: it is sound only")
-                stream = container.streams.video[0]
-                stamps = [p.pts * p.time_base for p in container.demux(stream) if p.pts is not None and p.time_base]
-                container.seek(0)
-                first = upright(next(container.decode(stream)))
-                self.height, self.width = size or first.shape[:2]
-        except (av.FFmpegError, OSError, ValueError, StopIteration) as error:
-            raise DamagedClipError(reason(path, error)) from error
-        if not stamps:
-            raise DamagedClipError("has no frames")
-        self.times = np.sort(np.array([float(stamp) for stamp in stamps], dtype=np.float64))
-
-    def read(self, numbers: Sequence[int]) -> Frames:
-        import av
-
-        frames: dict[int, Any] = {}
-        wanted = set(numbers)
-        try:
-            with av.open(self.path) as container:
-                container.streams.video[0].thread_type = "NONE"
-                for number, frame in enumerate(container.decode(video=0)):
-                    if number in wanted:
-                        frames[number] = upright(frame)
-                    if number >= numbers[-1]:
-                        break
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise DamagedClipError(reason(self.path, error)) from error
-        if wanted - frames.keys():
-            raise DamagedClipError(f"is cut short: it ends before frame {min(wanted - frames.keys())}")
-        pictures = [frames[number] for number in numbers]
-        return np.stack(pictures if self.size is None else [scaled(picture, self.size) for picture in pictures])
-
-
-READERS: dict[str, type[VideoReader]] = {"decord": DecordReader, "pyav": PyavReader}
-"""Name → reader, in the order in which they are tried."""
-PACKAGES = {"decord": "decord", "pyav": "av"}
-
-
-def installed() -> list[str]:
-    """Names of the readers that are installed, in the order in which they are tried."""
-    return [name for name in READERS if find_spec(PACKAGES[name]) is not None]
-
-
-def upright(frame: Any) -> NDArray[np.uint8]:
-    """A frame of PyAV (h, w, 3), turned as the film says."""
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4))
-
-
-def scaled(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A picture (h, w, 3) at (height, width)."""
-    from PIL import Image
-
-    height, width = size
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
+    if is_animation(path):
+        return ["animation"]
+    return ["decord", "pyav"] if exact and find_spec("decord") is not None else ["pyav"]
 
 
 def reason(path: str, error: Exception) -> str:
@@ -149,8 +105,8 @@ def reason(path: str, error: Exception) -> str:
     if not head:
         return "is empty"
     if all(byte >= 32 or byte in b"\t\n\r\f" for byte in head):
-        return "is text, not a film"
+        return "is text, not a video"
     if b"ftyp" in head[:16] and b"moov" not in file.read_bytes():
         return "is cut short: its index is missing"
-    said = str(getattr(error, "strerror", None) or error).strip().splitlines()
-    return f"is damaged or no film of a known kind ({said[-1][:80] if said else type(error).__name__})"
+    said: Any = str(getattr(error, "strerror", None) or error).strip().splitlines()
+    return f"is damaged or no video of a known kind ({said[-1][:80] if said else type(error).__name__})"

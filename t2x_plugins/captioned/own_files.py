@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
@@ -86,6 +86,7 @@ def captioned_files(
     what: str,
     suffixes: Collection[str] = SUFFIXES,
     sized: bool = False,
+    narrow: Callable[[PictureList], PictureList] = lambda found: found,
 ) -> PictureList:
     """The files of a folder or a manifest with their captions, as the policy for missing captions has it.
 
@@ -93,13 +94,14 @@ def captioned_files(
         block: of the recipe, "data.pictures" say, in which these settings stand.
         what: what the files are, "pictures" say.
         suffixes: endings of the files of a folder.
+        narrow: leaves out those files of a folder that are not meant, before captions are asked for.
         sized: whether a manifest's columns for height and width say all that headers would.
     """
     setting = f"{block}.{'folder' if manifest is None else 'manifest'}"
     try:
         if manifest is None:
             assert folder is not None  # the settings see to it
-            found = list_folder(folder, suffixes, what.removesuffix("s"))
+            found = narrow(list_folder(folder, suffixes, what.removesuffix("s")))
         else:
             captions = [columns.captions] if isinstance(columns.captions, str) else columns.captions
             size = (columns.height, columns.width) if sized and columns.height and columns.width else None

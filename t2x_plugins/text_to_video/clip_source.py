@@ -21,16 +21,23 @@ from t2x_core.data.picture_files import PictureFile
 from t2x_core.errors import UserError
 from t2x_core.interfaces import Source
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
-from t2x_core.video import Choice, DamagedClipError, Films, ShortClipError
+from t2x_core.video import Choice, DamagedClipError, Films, ShortClipError, is_animation
 from t2x_plugins.captioned.config import rgb
 from t2x_plugins.text_to_video.clips_config import ClipsConfig
 
-FILM_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"))
+_MP4 = (".mp4", ".m4v", ".mov", ".3gp")
+_OTHERS = (".webm", ".mkv", ".avi", ".wmv", ".flv", ".ogv", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts")
+FILM_SUFFIXES = frozenset((*_MP4, *_OTHERS))
 """Endings of the films that are read."""
 
 
 def is_picture(path: str) -> bool:
     return Path(path).suffix.lower() in PICTURE_SUFFIXES
+
+
+def is_video(path: str) -> bool:
+    """Whether a file is no still image, by its ending, or by its content where the ending leaves it open."""
+    return not is_picture(path) or is_animation(path)
 
 
 class FilmMeasure:
@@ -40,7 +47,7 @@ class FilmMeasure:
         self.config, self._own = config, threading.local()
 
     def __call__(self, path: str, whole: bool) -> Finding:
-        if is_picture(path):
+        if is_picture(path) and not is_animation(path):
             return measure_picture(path, whole)
         if not hasattr(self._own, "films"):
             self._own.films = Films(self.config.decode_seconds)
@@ -48,7 +55,7 @@ class FilmMeasure:
             film = self._own.films.measure(path, whole)
         except DamagedClipError as error:
             raise DamagedPictureError(str(error)) from error
-        return Finding(film.height, film.width, film.frames, film.seconds)
+        return Finding(film.height, film.width, film.frames, film.seconds, film.exact)
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,11 @@ class FilmFile:
 
     file: PictureFile
     finding: Finding
+
+
+def is_still(film: FilmFile) -> bool:
+    """Whether it is an image that does not move: a clip of one frame."""
+    return is_picture(film.file.path) and film.finding.frames == 1
 
 
 class ClipSource(Source):
@@ -110,13 +122,12 @@ class ClipSource(Source):
         self, film: FilmFile, frames: int, shape: Shape, place: float, at: tuple[float, float]
     ) -> tuple[Tensor, float]:
         """Pixels (3, F, H, W) in [-1, 1], and frames a second."""
-        path = film.file.path
-        if is_picture(path):
-            picture = decode(path, rgb(self.config.background), covering=shape)
-            return fit_to(picture, *shape, at), self.config.fps or 1.0
+        path, background = film.file.path, rgb(self.config.background)
+        if is_still(film):
+            return fit_to(decode(path, background, covering=shape), *shape, at), self.config.fps or 1.0
         choice = Choice(frames, self.config.stride, self.config.fps)
         size = covering(shape, (film.finding.height, film.finding.width))
-        levels, fps = self.films.clip(path, choice, place, size, shape, at)
+        levels, fps = self.films.clip(path, choice, place, size, shape, at, background, film.finding.exact)
         return torch.from_numpy(levels).permute(3, 0, 1, 2).float() / 127.5 - 1, fps
 
     def collate(self, samples: Sequence[Sample]) -> Batch:

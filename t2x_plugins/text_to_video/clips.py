@@ -11,13 +11,21 @@ from t2x_core.data.buckets import Shape, fill_buckets, nearest_bucket
 from t2x_core.data.damage import Damage
 from t2x_core.data.decode import SUFFIXES as PICTURE_SUFFIXES
 from t2x_core.data.index import examine
-from t2x_core.data.picture_files import PictureFile
+from t2x_core.data.picture_files import PictureFile, PictureList
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext
 from t2x_core.types import Batch
-from t2x_core.video import Choice, ShortClipError
+from t2x_core.video import ANIMATION_SUFFIXES, Choice, ShortClipError
 from t2x_plugins.captioned.own_files import UNSCORED, OwnFilesData, aspect_buckets, captioned_files
-from t2x_plugins.text_to_video.clip_source import FILM_SUFFIXES, ClipSource, FilmFile, FilmMeasure, is_picture
+from t2x_plugins.text_to_video.clip_source import (
+    FILM_SUFFIXES,
+    ClipSource,
+    FilmFile,
+    FilmMeasure,
+    is_picture,
+    is_still,
+    is_video,
+)
 from t2x_plugins.text_to_video.clips_config import ClipsConfig
 
 LISTED = 8
@@ -51,9 +59,12 @@ class ClipsData(OwnFilesData[ClipSource]):
 
     def find(self) -> tuple[ClipSource, ClipSource]:
         config = self.config
-        suffixes = FILM_SUFFIXES | PICTURE_SUFFIXES if 1 in config.numbers else FILM_SUFFIXES
+        stills = 1 in config.numbers
+        suffixes = FILM_SUFFIXES | (PICTURE_SUFFIXES if stills else ANIMATION_SUFFIXES)
         found = captioned_files(
-            *(config.folder, config.manifest, config.columns, config.missing_captions, BLOCK, "films"), suffixes
+            *(config.folder, config.manifest, config.columns, config.missing_captions, BLOCK, "films"),
+            suffixes,
+            narrow=(lambda found: found) if stills else only_videos,
         )
         sources = self._split(*self._good(found.files))
         self.lines += found.remarks
@@ -71,6 +82,8 @@ class ClipsData(OwnFilesData[ClipSource]):
                 damaged.append((file.name, finding.damage))
                 continue
             try:
+                if finding.frames == 1 and config.numbers[-1] > 1 and is_picture(file.path):
+                    raise ShortClipError("is a still image, which is read with 1 among the numbers of frames")
                 self._choice(config.numbers[-1]).check(finding.frames, finding.seconds)
                 good.append(FilmFile(file, finding))
             except ShortClipError as error:
@@ -85,7 +98,7 @@ class ClipsData(OwnFilesData[ClipSource]):
 
     def _frames_of(self, film: FilmFile) -> int:
         """The largest number of frames that the film has a clip of."""
-        if is_picture(film.file.path):
+        if is_still(film):
             return 1
         for frames in self.config.numbers:
             try:
@@ -155,6 +168,14 @@ class ClipsData(OwnFilesData[ClipSource]):
         """The group of a film that is held out, among those that are trained on; 0 = none."""
         own = self._frames_of(film)
         return max((frames for frames in numbers if frames <= own), default=0)
+
+
+def only_videos(found: PictureList) -> PictureList:
+    """Without still images: thumbnails beside the videos, say."""
+    videos = [file for file in found.files if is_video(file.path)]
+    stills = len(found.files) - len(videos)
+    line = f"{stills} still image{'s are' if stills > 1 else ' is'} passed over (1 is not among the numbers of frames)"
+    return PictureList(videos, [*found.remarks, *([line] if stills else [])])
 
 
 def _sizes(films: Sequence[FilmFile]) -> np.ndarray:

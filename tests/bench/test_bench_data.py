@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 
-import numpy as np
 import pytest
 
-from t2x_core.bench.data import DataBenchmark, _bare
+from t2x_core.bench.data import PLACES, Content, DataBenchmark, check_content
 from t2x_core.cli.main import main
 from t2x_core.video import Choice, Films
+from tests.video.corpus import KINDS, edit, write
 from tests.video.film_set import write_film
 
 
-def test_both_sides_read_the_same_frames(tmp_path):
-    for suffix in (".mp4", ".webm"):
-        path = str(write_film(tmp_path / f"a{suffix}", frames=30))
-        for place in (0.0, 0.6):
-            choice = Choice(8, stride=2)
-            ours, _ = Films().clip(path, choice, place, (32, 43), (32, 32))
-            bare = _bare(path, choice, place, (32, 43), 32)
-            assert np.array_equal(ours, bare)
+def test_content_is_compared_with_a_full_decode(tmp_path):
+    """decord counts packets of an edit list that hides some, and is found out; the loader is right."""
+    plain = write_film(tmp_path / "plain.mp4", frames=40)
+    kind = next(kind for kind in KINDS if kind.name == "h264-closed")
+    write(kind, tmp_path / "edited.mp4")
+    edit(tmp_path / "edited.mp4", 17, 50, Fraction(24))
+    loader = Films()
+    measured = {str(path): loader.measure(str(path), True) for path in (plain, tmp_path / "edited.mp4")}
+    assert [film.exact for film in measured.values()] == [True, False]
+    content = check_content(loader, measured, Choice(8, stride=2))
+    assert content["loader"].wrong == content["pyav"].wrong == []
+    assert content["loader"].right == content["loader"].clips == 2 * len(PLACES)
+    assert content["decord"].wrong == ["edited.mp4"]
 
 
 def test_the_ratio_is_the_median_over_neighbouring_blocks():
-    result = DataBenchmark([1.1, 2.0, 3.3], [1.0, 2.0, 3.0])
-    assert result.ratio == pytest.approx(1.1)
-    low, high = result.spread
+    content = {name: Content(4, 4) for name in ("loader", "pyav", "decord")}
+    result = DataBenchmark([1.1, 2.0, 3.3], [1.0, 2.0, 3.0], [1.0, 1.0, 1.0], content)
+    assert result.ratio() == pytest.approx(1.1)
+    low, high = result.spread()
     assert low < 1.1 <= high
+    assert result.verdict().startswith("decord: both are right")
+    content["decord"].wrong.append("a.mp4")
+    assert result.verdict().startswith("pyav: alone right")
 
 
 def test_the_command_prints_and_writes_its_figures(tmp_path, capsys):
@@ -35,9 +45,13 @@ def test_the_command_prints_and_writes_its_figures(tmp_path, capsys):
         write_film(tmp_path / f"{i}.mp4", frames=20)
     command = ["bench", "data", str(tmp_path), "--blocks", "2", "--frames", "4", "--size", "32", "--json"]
     assert main([*command, str(tmp_path / "x.json")]) == 0
-    assert "2 turns of 2 clips of 4 frames" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 turns of 2 clips of 4 frames" in printed
+    assert "10 of 10 clips are what a full decode shows" in printed
+    assert "both are right about all of these" in printed
     written = json.loads((tmp_path / "x.json").read_text())
-    assert len(written["loader"]) == len(written["bare"]) == 2
+    assert len(written["loader"]) == len(written["pyav"]) == len(written["decord"]) == 2
+    assert written["content"]["loader"] == {"right": 10, "clips": 10, "wrong": []}
     assert main(["bench", "data", str(tmp_path), "--blocks", "2", "--frames", "40"]) == 2
     assert "has 20 frames, fewer than the 79 needed" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()

@@ -157,7 +157,8 @@ def test_a_folder_without_films_is_told_what_films_are(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"there are no captioned films in {tmp_path}") as caught:
         data_of(tmp_path)
     assert caught.value.hint == (
-        "films are .avi, .m4v, .mkv, .mov, .mp4, .webm, each with its caption in a .txt of the same name"
+        "films are .3gp, .apng, .avi, .avif, .flv, .gif, .m2ts, .m4v, .mkv, .mov, .mp4, .mpeg, .mpg, .mts, .ogv, .png, "
+        ".ts, .webm, .webp, .wmv, each with its caption in a .txt of the same name"
     )
 
 

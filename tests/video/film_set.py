@@ -79,7 +79,7 @@ def write_damaged(folder: Path) -> dict[str, str]:
     return {
         "cut.mp4": "is cut short",
         "empty.mp4": "is empty",
-        "letter.mp4": "is text, not a film",
-        "noise.webm": "is damaged or no film of a known kind",
+        "letter.mp4": "is text, not a video",
+        "noise.webm": "is damaged or no video of a known kind",
         "broken.mp4": "is damaged",
     }

@@ -13,7 +13,6 @@ import pytest
 
 from t2x_core.video import Choice, DamagedClipError, Film, Films, ShortClipError
 from t2x_core.video import films as films_module
-from t2x_core.video.reader import installed
 from tests.video.film_set import CODECS, number_of, turn, write_damaged, write_film
 
 UNEVEN = np.cumsum([0.0, *([0.04, 0.12] * 12)[:23]])
@@ -30,16 +29,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_both_readers_are_there() -> None:
-    assert installed() == ["decord", "pyav"]
-
-
 @pytest.mark.parametrize("reader", ["decord", "pyav"])
 @pytest.mark.parametrize("suffix", CODECS)
 def test_frames_are_those_asked_for(folder: Path, suffix: str, reader: str) -> None:
     films, path = Films(20, [reader]), str(folder / f"even{suffix}")
     film = films.measure(path, whole=True)
-    assert film == Film(48, 64, 24, pytest.approx(23 / 12, abs=2e-3))
+    assert film == Film(48, 64, 24, pytest.approx(23 / 12, abs=2e-3), exact=reader == "pyav")
     frames, fps = films.clip(path, Choice(8, fps=6), 0.0, (48, 64), (48, 64))
     assert [number_of(frame) for frame in frames] == list(range(0, 16, 2))
     assert fps == 6
@@ -123,13 +118,13 @@ def test_damaged_films_are_named_with_reasons(tmp_path: Path) -> None:
 
 HANGS = """
 import sys, time
-from t2x_core.video import child, reader
-class Hangs(reader.DecordReader):
-    def __init__(self, path, size):
+from t2x_core.video import child, decord_reader
+class Hangs(decord_reader.DecordReader):
+    def __init__(self, path, size, background=(0, 0, 0)):
         if "{name}" in path:
             {does}
         super().__init__(path, size)
-reader.READERS["decord"] = Hangs
+decord_reader.DecordReader = Hangs
 child.main()
 """
 
@@ -157,7 +152,7 @@ def test_a_decoder_that_hangs_or_crashes_is_replaced(folder: Path, decoder, does
     films = Films(4)
     path = str(folder / "uneven.mp4")
     began = time.monotonic()
-    frames, _ = films.clip(path, Choice(8, fps=5), 0.0, (48, 64), (48, 64))  # the next reader can
+    frames, _ = films.clip(path, Choice(8, fps=5), 0.0, (48, 64), (48, 64), exact=True)  # the next reader can
     assert time.monotonic() - began < 20
     assert number_of(frames[-1]) == int(np.flatnonzero(UNEVEN <= 1.401)[-1])
     only = Films(2, ["decord"])

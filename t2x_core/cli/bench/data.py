@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from t2x_core.cli.bench.output import milliseconds, write_json
@@ -36,16 +37,22 @@ def run(arguments: argparse.Namespace) -> int:
             result = bench_data(films, *asked)
         except (DamagedClipError, ShortClipError) as error:
             raise UserError(f"a film in {arguments.folder} {error}", where="command line") from error
-    low, high = result.spread
     here = machine()
     print(f"machine    {here['cpu']}, {here['cores']} cores")
     print(
         f"measured   {arguments.blocks} turns of {len(films)} clips of {arguments.frames} frames, interleaved; medians"
     )
-    print(f"loader     {milliseconds(result.loader)} a clip")
-    print(f"decord     {milliseconds(result.bare)} a clip")
-    print(f"ratio      {result.ratio:.3f}  (quartiles {low:.3f} … {high:.3f})")
+    for name, seconds in (("loader", result.loader), ("pyav", result.pyav), ("decord", result.decord)):
+        content = result.content[name]
+        right = f"{content.right} of {content.clips} clips are what a full decode shows"
+        wrong = f"; not those of {', '.join(content.wrong[:3])}" + (" …" if content.wrong[3:] else "")
+        print(f"{name:<10} {milliseconds(seconds)} a clip; {right}{wrong if content.wrong else ''}")
+    for name in ("pyav", "decord"):
+        low, high = result.spread(name)
+        print(f"ratio      {result.ratio(name):.3f} to {name}  (quartiles {low:.3f} … {high:.3f})")
+    print(f"use        {result.verdict()}")
     if arguments.json:
-        found = {"machine": here, "ratio": result.ratio, "loader": result.loader, "bare": result.bare}
-        write_json(arguments.json, found)
+        write_json(arguments.json, {"machine": here, **dataclasses.asdict(result), "ratio": result.ratio("decord")})
+    if result.content["loader"].wrong:
+        raise UserError(f"the loader gives other frames than a full decode of {result.content['loader'].wrong[0]}")
     return 0

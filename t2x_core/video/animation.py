@@ -1,0 +1,76 @@
+"""Animated images (GIF, APNG, WebP, AVIF) as videos, by Pillow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from t2x_core.video.reader import WHITE, Colour, DamagedClipError, Frames, VideoReader, reason
+
+FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
+"""Kinds of images that may move, by Pillow's names."""
+SUFFIXES = frozenset((".gif", ".png", ".apng", ".webp", ".avif"))
+"""Their endings."""
+LEAST, USUAL = 10, 100
+"""Milliseconds: a frame that is to be shown no longer than the first is shown for the second, as browsers do."""
+
+
+class AnimationReader(VideoReader):
+    """Frames are composed as the file says, and each is shown as long as it says."""
+
+    def __init__(self, path: str, size: tuple[int, int] | None, background: Colour = WHITE) -> None:
+        self.path, self.background = path, background
+        try:
+            with _opened(path) as image:
+                durations = []
+                for number in _numbers(image):
+                    image.seek(number)
+                    image.load()  # WebP knows how long a frame is shown once it is decoded
+                    told = float(image.info.get("duration", 0))
+                    durations.append(told if told > LEAST else USUAL)
+                self.height, self.width = size or (image.height, image.width)
+        except DamagedClipError:
+            raise
+        except Exception as error:  # decoders raise what comes: OSError, ValueError, SyntaxError, struct.error …
+            raise DamagedClipError(reason(path, error)) from error
+        self.times = np.concatenate([[0.0], np.cumsum(durations[:-1])]) / 1000
+
+    def read(self, numbers: Sequence[int]) -> Frames:
+        frames: dict[int, np.ndarray] = {}
+        try:
+            with _opened(self.path) as image:
+                shown = _numbers(image)
+                for number in sorted(set(numbers)):
+                    image.seek(shown[number])
+                    behind = Image.new("RGBA", image.size, (*self.background, 255))
+                    flat = Image.alpha_composite(behind, image.convert("RGBA")).convert("RGB")
+                    frames[number] = np.asarray(flat.resize((self.width, self.height), Image.Resampling.BICUBIC))
+        except Exception as error:
+            raise DamagedClipError(reason(self.path, error)) from error
+        return np.stack([frames[number] for number in numbers])
+
+
+def is_animation(path: str | Path) -> bool:
+    """Whether a file is an image that moves. False for what cannot be opened: reading it will say why."""
+    if Path(path).suffix.lower() not in SUFFIXES or not Path(path).is_file():
+        return False
+    try:
+        with _opened(path) as image:
+            return len(_numbers(image)) > 1
+    except Exception:
+        return False
+
+
+def _opened(path: str | Path) -> Any:
+    return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+
+
+def _numbers(image: Any) -> range:
+    """Frames of the animation; an APNG may have a still image before them, for what knows no APNG."""
+    count = getattr(image, "n_frames", 1)
+    still = image.format == "PNG" and count > 1 and bool(image.info.get("default_image"))
+    return range(1 if still else 0, count)
