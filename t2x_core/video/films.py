@@ -38,7 +38,8 @@ class Film:
 
 
 class Films:
-    """Reads films by the reader that is right about them. May be copied into other processes; each has its own decoder process.
+    """Reads films by the reader that is right about them. May be copied into other processes; each then has a decoder
+    process of its own.
 
     Args:
         seconds: how long one request may take; then the decoder is killed, and the next reader has its turn.

@@ -30,6 +30,11 @@ class Packet:
     shown: bool
     """False: decoded for others only (before the start of an edit list, or an invisible frame of VP8)."""
 
+    @property
+    def seek(self) -> int:
+        """The time from which a container finds it, whichever of the two it keeps in its index."""
+        return min(stamp for stamp in (self.pts, self.dts) if stamp is not None)
+
 
 @dataclass(frozen=True)
 class PacketTable:

@@ -43,7 +43,7 @@ class PyavReader(VideoReader):
                 self.exact = self._table is not None and self._table.closed and _plain(first, stream, size)
             self.height, self.width = size
         if self._table is not None:
-            self.times = self._table.stamps * self._base
+            self.times = np.asarray(self._table.stamps * self._base, np.float64)
         else:
             self._decode_times()
 
@@ -51,9 +51,8 @@ class PyavReader(VideoReader):
         with self._opened() as (container, stream):
             show = self._display(stream)
             if self._table is None:
-                frames = self._counted(container, stream, numbers, show)
-            else:
-                frames = self._by_packets(container, stream, numbers, show, self._table)
+                return np.stack(self._counted(container, stream, numbers, show))
+            frames = self._by_packets(container, stream, numbers, show, self._table)
         if frames is None:
             self._table = None
             self._decode_times()
@@ -83,10 +82,8 @@ class PyavReader(VideoReader):
                 return None
         return frames
 
-    def _counted(
-        self, container: Any, stream: Any, numbers: Sequence[int], show: Display
-    ) -> dict[int, NDArray[np.uint8]]:
-        frames = {}
+    def _counted(self, container: Any, stream: Any, numbers: Sequence[int], show: Display) -> list[NDArray[np.uint8]]:
+        frames: dict[int, NDArray[np.uint8]] = {}
         for number, frame in enumerate(self._frames(container, stream, None)):
             if number in numbers:
                 frames[number] = show(frame)
@@ -95,13 +92,13 @@ class PyavReader(VideoReader):
         missing = set(numbers) - frames.keys()
         if missing:
             raise DamagedClipError(f"is cut short: it ends before frame {min(missing)}")
-        return frames
+        return [frames[number] for number in numbers]
 
     def _frames(self, container: Any, stream: Any, key: Packet | None) -> Iterator[Any]:
         """Frames as they are shown, from a key frame on, or from the beginning of a container just opened."""
         decoder = _decoder(stream)
         if key is not None:
-            container.seek(min(key.pts, key.pts if key.dts is None else key.dts), stream=stream, backward=True)
+            container.seek(key.seek, stream=stream, backward=True)
             decoder.flush_buffers()
         waiting = key is not None
         for packet in container.demux(stream):
@@ -172,10 +169,10 @@ def decoded_times(stamps: Sequence[tuple[int | None, int | None]], base: float, 
         rest = np.full(len(column) - len(known), usual)  # of the last frames, which no packet pushes out
         times = times[0] + np.cumsum([0.0, *steps, *rest])
         if (np.diff(times) >= 0).all() and (len(times) == 1 or times[-1] > times[0]):
-            return times
+            return np.asarray(times, np.float64)
     if step is None:
         raise DamagedClipError("is damaged: the times of its frames are in disorder")
-    return np.arange(len(stamps)) * step
+    return np.arange(len(stamps), dtype=np.float64) * np.float64(step)
 
 
 def _runs(numbers: Sequence[int], table: PacketTable) -> Iterator[tuple[list[int], Packet | None]]:
