@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ class Assembly:
         if not sampling:
             return self
         name = self.task(task)[0].name
-        composed = self.composed.override([f"tasks.{name}.sampling.{k}={json.dumps(v)}" for k, v in sampling.items()])
+        composed = self.composed.with_values({f"tasks.{name}.sampling.{k}": v for k, v in sampling.items()})
         checked = check_recipe(composed, self.registry.schema)
         assert checked is not None  # the registry knows every schema
         return Assembly(checked, self.registry, composed)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from t2x_core.terminal import printable
+
+LONGEST = 1500
+"""Characters of a message, at most: what it quotes may be of any size."""
+
 
 class UserError(ValueError):
     """A mistake in a recipe, on the command line or in the user's data: what, where and what to do.
@@ -25,18 +30,20 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         text = f"{self.message}; {self.hint}" if self.hint else self.message
-        return " ".join(f"{self.where}: {text}".splitlines() if self.where else text.splitlines())
+        return printable(f"{self.where}: {text}" if self.where else text, LONGEST)
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on, for a reason that lies in the data or the machine: one line, as of `UserError`."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(f"{message}; {hint}" if hint else message)
+        super().__init__(printable(f"{message}; {hint}" if hint else message, LONGEST))
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """'did you mean "x"?' for the candidate that looks most like `word`, whatever the case; "" if none does."""
-    by_lower_case = {candidate.lower(): candidate for candidate in candidates}
+    if len(word) > 200:  # comparing takes time that grows with the square of the length
+        return ""
+    by_lower_case = {candidate.lower(): candidate for candidate in candidates if len(candidate) <= 200}
     closest = difflib.get_close_matches(word.lower(), by_lower_case, n=1)
     return f'did you mean "{by_lower_case[closest[0]]}"?' if closest else ""

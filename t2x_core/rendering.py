@@ -127,7 +127,7 @@ def save(rendered: RenderedSamples, path: Path) -> Path:
             Image.fromarray(_still(rendered)).save(path)
         else:
             _write(rendered, path)
-    except (OSError, ValueError) as error:  # ValueError: no format has this ending
+    except (OSError, ValueError, KeyError) as error:  # ValueError: no format has this ending; KeyError: it is only read
         raise UserError(f"cannot write {path}: {error}") from error
     return path
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from t2x_core.errors import UserError, did_you_mean
+from t2x_core.paths import user_path
 
 RECIPE_FILE = "recipe.yaml"
 """A run's folder is one that holds this: the resolved recipe."""
@@ -14,19 +16,22 @@ MODEL_FILE, CHECKPOINT_FILE = "model.safetensors", "index.json"
 
 def find_run(name: str, root: Path = Path("runs")) -> Path:
     """A run by its folder, by the folder of its recipe (the newest in it), or by the name of its recipe."""
-    for folder in (Path(name), root / name, root / name.replace("/", "_")):
-        if (folder / RECIPE_FILE).is_file():
+    try:
+        given = user_path(name)
+    except UserError as error:
+        raise UserError(error.message, where="command line", hint=error.hint) from error
+    for folder in (given, root / given, root / name.replace("/", "_")):
+        if os.path.isfile(folder / RECIPE_FILE):
             return folder
         runs = sorted(path.parent for path in folder.glob(f"*/{RECIPE_FILE}"))
         if runs:
             return runs[-1]
-    given = Path(name)
     hint = f"give the folder of a run, or a recipe that has one in {root}/"
-    around = [str(folder) for folder in given.parents if (folder / RECIPE_FILE).is_file()]
+    around = [str(folder) for folder in given.parents if os.path.isfile(folder / RECIPE_FILE)]
     hint = f"write {around[0]}" if around else hint
-    if given.is_file():
+    if os.path.isfile(given):
         raise UserError(f"{name} is a file, not the folder of a run", where="command line", hint=hint)
-    if given.is_dir():
+    if os.path.isdir(given):
         raise UserError(f"{name} holds no run: there is no {RECIPE_FILE} in it", where="command line", hint=hint)
     if "=" in name:
         hint = "write key=value before the options"
@@ -37,10 +42,10 @@ def find_run(name: str, root: Path = Path("runs")) -> Path:
 
 def find_start(init_from: str, root: Path = Path("runs")) -> Path:
     """What a recipe's `init_from` names: a run as `find_run` finds it, an exported folder, or a checkpoint's folder."""
-    given = Path(init_from).expanduser()
-    if (given / CHECKPOINT_FILE).is_file():
-        return given
     try:
+        given = user_path(init_from)
+        if os.path.isfile(given / CHECKPOINT_FILE):
+            return given
         return find_run(str(given), root)
     except UserError as error:  # which takes the name for one from the command line
         raise UserError(error.message, key="init_from", hint=error.hint) from error

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from t2x_core.cli.options import path
 from t2x_core.cli.sample import check_which, mistake
+from t2x_core.terminal import command
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="folder of a run, or name of a recipe (its newest run)")
-    parser.add_argument("--out", type=Path, required=True, help="new folder for the model and its recipe")
+    parser.add_argument("--out", type=path, required=True, help="new folder for the model and its recipe")
     parser.add_argument("--checkpoint", default="last", help="last, best, or the number of a step (default last)")
     parser.set_defaults(run=run)
 
@@ -31,5 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise mistake(f"cannot write {out}: {error.strerror}") from error
     size = (out / MODEL_FILE).stat().st_size
-    print(f"averaged weights → {out / MODEL_FILE} ({size / 1e6:.1f} MB); t2x sample {out} takes it like a run")
+    again = command("t2x", "sample", out)
+    print(f"averaged weights → {out / MODEL_FILE} ({size / 1e6:.1f} MB); {again} takes it like a run")
     return 0

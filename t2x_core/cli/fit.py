@@ -10,10 +10,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from t2x_core.cli.options import path
 from t2x_core.cli.recipe_arguments import add_recipe, check_early
 from t2x_core.errors import UserError
 from t2x_core.recipe import compose
 from t2x_core.runs import find_run, find_start
+from t2x_core.terminal import command, sample_command
 
 STARTED = time.perf_counter()
 """When the command began, to tell how long it took to the first step."""
@@ -29,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="go on with RUN, by default with the newest run of the recipe",
     )
-    where.add_argument("--folder", type=Path, help="folder of the run (default: runs/<recipe>/<date-time>)")
+    where.add_argument("--folder", type=path, help="folder of the run (default: runs/<recipe>/<date-time>)")
     where.add_argument("--dry-run", action="store_true", help="do all up to the first step, and say what would run")
     parser.set_defaults(run=run)
 
@@ -84,13 +86,14 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"t2x: training failed: {explain(error, assembly.recipe)}", file=sys.stderr)
             return 3
     if result.signal is not None:
-        console.print(f"saved at step {result.steps}; go on with: t2x fit {arguments.recipe} --resume {folder}")
+        again = command("t2x", "fit", arguments.recipe, "--resume", folder)
+        console.print(f"saved at step {result.steps}; go on with: {again}")
         return 128 + result.signal
     console.print(f"trained {result.steps} steps in {minutes(result.seconds)}: pictures in {folder}/samples")
     if unread := quarantine.count(folder / quarantine.FILE_NAME):
         console.print(f"{unread} files could not be read: {folder / quarantine.FILE_NAME}")
-    console.print(f'next: t2x sample {folder} "{result.example}" --num 4 --out x.png')
-    console.print(f"      tensorboard --logdir {folder}")
+    console.print(f"next: {sample_command(folder, result.example, '--num', '4', '--out', 'x.png')}")
+    console.print(f"      {command('tensorboard', '--logdir', folder)}")
     return 0
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from t2x_core.errors import UserError, did_you_mean
+from t2x_core.terminal import SafeStreams
 
 COMMANDS = {
     "fit": "train a recipe",
@@ -28,13 +29,22 @@ class Parser(argparse.ArgumentParser):
     """A parser whose complaints are UserErrors."""
 
     def error(self, message: str) -> NoReturn:
+        option = re.match(r"argument ([\w-]+): must ", message)
+        if option:
+            raise UserError(message.replace(f"argument {option[1]}: ", f"{option[1]} ", 1), where="command line")
         raise UserError(message, where="command line", hint=f"`{self.prog} --help` shows what there is")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 2 the user's mistake, 3 training failed, 130/143 interrupted."""
+    with SafeStreams():
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(arguments: list[str]) -> int:
     try:
-        chosen = parse(list(sys.argv[1:] if arguments is None else arguments))
+        _check_current_folder()
+        chosen = parse(arguments)
         return int(chosen.run(chosen))
     except UserError as error:
         if os.environ.get("T2X_DEBUG") == "1":
@@ -45,6 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+
+
+def _check_current_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError("the current folder is gone", hint="cd to one that is there") from error
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -60,16 +77,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         hint = did_you_mean(word, COMMANDS) or f"there are: {', '.join(COMMANDS)}"
         raise UserError(f'there is no command "{word}"', where="command line", hint=hint)
     chosen, rest = parser.parse_known_args(arguments)
+    more = next((name for name in ("overrides", "prompts") if hasattr(chosen, name)), None)
+    plain = False  # behind "--" nothing is an option
     for text in rest:
-        if text.startswith("-") or not hasattr(chosen, "overrides"):
+        if text == "--" and not plain:
+            plain = True
+        elif more is None or (text.startswith("-") and " " not in text and not plain):
             raise _unknown(text, word, commands.choices[word].format_help())
-        chosen.overrides = [*chosen.overrides, text]  # argparse takes none of them behind an option
+        else:  # argparse takes none of them behind an option
+            setattr(chosen, more, [*getattr(chosen, more), text])
     return chosen
 
 
 def _unknown(text: str, command: str, usage: str) -> UserError:
     hint = did_you_mean(text, re.findall(r"--[\w-]+", usage)) or f"`t2x {command} --help` shows what there is"
-    if text.startswith("-") and "=" in text:
+    if text.startswith("-") and "=" in text and "key=value" in usage:
         hint = f"a setting has no dashes: {text.lstrip('-')}"
     return UserError(f'"{text}" is not understood', where="command line", hint=hint)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from t2x_core.cli.options import path
 from t2x_core.cli.sample import check_writable, mistake
 
 
@@ -15,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--attempt", type=int, help="how often training had gone back before it (default: as reported, or 0)"
     )
     parser.add_argument("--num", type=int, default=16, help="samples in the picture, at most (default 16)")
-    parser.add_argument("--out", type=Path, default=Path("replay.png"), help="file to write (default replay.png)")
+    parser.add_argument("--out", type=path, default=Path("replay.png"), help="file to write (default replay.png)")
     parser.set_defaults(run=run)
 
 

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
+from t2x_core.cli.options import number, path, whole
 from t2x_core.errors import UserError
+from t2x_core.terminal import printable
+
+MOST_SAMPLES = 10_000
+"""That one file shows."""
+LARGEST_PROMPTS = 16 * 2**20
+"""Bytes of a file of prompts, at most."""
+LARGEST_SEED = 2**63 - 1
+VIDEOS = (".mp4",)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="folder of a run, or name of a recipe (its newest run)")
     parser.add_argument("prompts", nargs="*", default=[], metavar="PROMPT", help="what to show")
-    parser.add_argument("--prompts", dest="file", type=Path, metavar="FILE", help="a text file with one prompt a line")
-    parser.add_argument("--num", type=int, default=1, help="samples of each prompt (default 1)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of each prompt's first sample; the others follow")
-    parser.add_argument("--out", type=Path, default=Path("samples.png"), help="file to write (default samples.png)")
+    parser.add_argument("--prompts", dest="file", type=path, metavar="FILE", help="a text file with one prompt a line")
+    parser.add_argument("--num", type=whole(1, MOST_SAMPLES), default=1, help="samples of each prompt (default 1)")
+    parser.add_argument(
+        "--seed",
+        type=whole(0, LARGEST_SEED - MOST_SAMPLES),
+        default=0,
+        help="seed of each prompt's first sample; the others follow",
+    )
+    parser.add_argument("--out", type=path, default=Path("samples.png"), help="file to write (default samples.png)")
     parser.add_argument("--task", help="which task, if the model was trained on several")
     parser.add_argument(
         "--set",
@@ -26,25 +41,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="what else is asked for: a key of the task's block sampling, which t2x plugins TASK shows",
     )
-    parser.add_argument("--steps", type=int, help="solver steps (default: the recipe's)")
-    parser.add_argument("--guidance", type=float, help="guidance scale, 1 = none (default: the recipe's)")
+    parser.add_argument("--steps", type=whole(1, 100_000), help="solver steps (default: the recipe's)")
+    guidance = "guidance scale, 1 = none (default: the recipe's)"
+    parser.add_argument("--guidance", type=number(0, 1e6), help=guidance)
     parser.add_argument("--checkpoint", default="last", help="last, best, or the number of a step (default last)")
-    parser.add_argument("--batch-size", type=int, default=1, help="samples computed at once (default 1)")
+    parser.add_argument(
+        "--batch-size", type=whole(1, MOST_SAMPLES), default=1, help="samples computed at once (default 1)"
+    )
+    threads = "CPU threads (default: the recipe's trainer.threads)"
+    parser.add_argument("--threads", type=whole(1, 1024), help=threads)
     parser.add_argument("--device", help="cpu, cuda … (default: a GPU if there is one)")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from t2x_core.entry_points import settings
-    from t2x_core.recipe import check_recipe, compose
+    from t2x_core.recipe import Written, check_recipe, compose
     from t2x_core.runs import RECIPE_FILE, find_run
 
-    prompts = [*arguments.prompts, *(_read(arguments.file) if arguments.file else [])]
+    prompts = [*map(_prompt, arguments.prompts), *(_read(arguments.file) if arguments.file else [])]
     if not prompts:
         raise mistake("nothing to sample", "give a prompt, or --prompts FILE")
-    for name in ("num", "batch_size", "steps"):
-        if (given := getattr(arguments, name)) is not None and given < 1:
-            raise mistake(f"--{name.replace('_', '-')} must be at least 1, not {given}")
+    if (count := len(prompts) * arguments.num) > MOST_SAMPLES:
+        raise mistake(f"{count} samples are more than one file shows", f"at most {MOST_SAMPLES} at once")
     for item in arguments.sampling:
         if not all(item.partition("=")):
             raise mistake(f'--set takes KEY=VALUE, not "{item}"')
@@ -53,10 +72,14 @@ def run(arguments: argparse.Namespace) -> int:
     run = find_run(arguments.run_folder)
     check_recipe(compose(run / RECIPE_FILE), settings)  # it may have been edited
 
+    import torch
+
     from t2x_core.generation import T2XPipeline
     from t2x_core.rendering import save
 
     pipeline = T2XPipeline.from_pretrained(run, arguments.checkpoint, arguments.device)
+    if threads := arguments.threads or pipeline.assembly.recipe.trainer.threads:
+        torch.set_num_threads(threads)
     told = {"steps": arguments.steps, "guidance": arguments.guidance}
     asked = [item.partition("=") for item in arguments.sampling]
     samples = pipeline(
@@ -64,19 +87,12 @@ def run(arguments: argparse.Namespace) -> int:
         [arguments.seed + i for _ in prompts for i in range(arguments.num)],
         task=arguments.task,
         batch_size=arguments.batch_size,
-        sampling={key: _value(value) for key, _, value in asked},
+        sampling={key.strip(): Written(value) for key, _, value in asked},
         **{name: value for name, value in told.items() if value is not None},
     )
     written = save(pipeline.render(samples), arguments.out)
     print(f"{len(samples.seeds)} samples → {written}")
     return 0
-
-
-def _value(text: str) -> Any:
-    """A value as it stands in a recipe."""
-    from t2x_core.recipe.source import parse_value
-
-    return parse_value(text).plain()
 
 
 def mistake(message: str, hint: str | None = None) -> UserError:
@@ -86,30 +102,64 @@ def mistake(message: str, hint: str | None = None) -> UserError:
 
 def check_which(checkpoint: str) -> None:
     """UserError if this is not the name of a checkpoint."""
-    if checkpoint not in ("last", "best") and not checkpoint.isdigit():
-        raise mistake(f'--checkpoint is last, best or the number of a step, not "{checkpoint}"')
+    number = checkpoint.isascii() and checkpoint.isdecimal() and len(checkpoint) < 19
+    if checkpoint not in ("last", "best") and not number:
+        raise mistake(f'--checkpoint is last, best or the number of a step, not "{printable(checkpoint, 60)}"')
 
 
 def check_writable(out: Path) -> None:
     """UserError if no picture could be written to `out`: found before the work, not after it."""
-    from PIL import Image
-
-    if not out.parent.is_dir():
+    ending = out.suffix.lower()
+    if not os.path.isdir(out.parent):
         raise mistake(f"cannot write {out}: there is no folder {out.parent}")
-    if out.is_dir():
+    if os.path.isdir(out):
         raise mistake(f"cannot write {out}: it is a folder", f"write {out / 'samples.png'}")
-    if out.suffix.lower() not in (*Image.registered_extensions(), ".mp4"):
-        raise mistake(f'cannot write {out}: "{out.suffix}" is no format of pictures', "end it in .png, .gif or .mp4")
+    if ending not in VIDEOS and not _pillow_writes(ending):
+        raise mistake(f'cannot write {out}: "{ending}" is no format of pictures', "end it in .png, .gif or .mp4")
+    if os.path.exists(out) and not os.path.isfile(out):
+        raise mistake(f"cannot write {out}: it is no file")
+    if os.path.isfile(out) and not os.access(out, os.W_OK):
+        raise mistake(f"cannot write {out}: it is write-protected")
     try:
         tempfile.TemporaryFile(dir=out.parent).close()
     except OSError as error:
         raise mistake(f"cannot write {out}: {error.strerror}") from error
 
 
-def _read(file: Path) -> list[str]:
+def _pillow_writes(ending: str) -> bool:
+    """Whether Pillow writes pictures in colour in the format of that ending: some it only reads, or writes in black."""
+    from PIL import Image
+
+    name = Image.registered_extensions().get(ending)
+    if name not in Image.SAVE:
+        return False
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        Image.new("RGB", (2, 2)).save(io.BytesIO(), name)
+    except Exception:  # whatever a format's own code raises
+        return False
+    return True
+
+
+def _prompt(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise mistake(f'the prompt "{printable(text, 60)}" is not text in UTF-8') from error
+    return text
+
+
+def _read(file: Path) -> list[str]:
+    """The prompts of a file; from a pipe as well."""
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(LARGEST_PROMPTS + 1)
+        if len(content) > LARGEST_PROMPTS:
+            raise mistake(f"cannot read the prompts in {file}: it is larger than {LARGEST_PROMPTS // 2**20} MiB")
+        lines = content.decode("utf-8-sig").replace("\r", "\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise mistake(f"cannot read the prompts in {file}: {reason}") from error
-    return [line.strip() for line in lines if line.strip()]
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise mistake(f"there is no prompt in {file}", "write one on each line")
+    return prompts

@@ -8,6 +8,7 @@ from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Constraint, Range
 from t2x_core.recipe.dump import dump_yaml, to_plain
 from t2x_core.recipe.field_docs import field_docs
 from t2x_core.recipe.load import SchemaOf, check_core, check_recipe
+from t2x_core.recipe.overrides import Written
 from t2x_core.recipe.schema import (
     BLOCKS,
     BackboneConfig,
@@ -49,6 +50,7 @@ __all__ = [
     "TimestepConfig",
     "TrainerConfig",
     "WatchConfig",
+    "Written",
     "build",
     "check_core",
     "check_recipe",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from itertools import islice
 from pathlib import Path
 
 from t2x_core.errors import UserError, did_you_mean
+from t2x_core.paths import user_path
 
 
 def shipped_folder() -> Path:
@@ -17,7 +20,7 @@ def shipped_folder() -> Path:
 def shipped_recipe(name: str) -> Path | None:
     """The file of a shipped recipe or piece (`quickstart`, `_base_/cpu`), with or without its `.yaml`."""
     file = shipped_folder() / f"{name.removesuffix('.yaml')}.yaml"
-    return file if file.is_file() else None
+    return file if ".." not in file.parts and os.path.isfile(file) else None
 
 
 def shipped_names() -> list[str]:
@@ -39,17 +42,23 @@ def list_recipes() -> list[tuple[str, str]]:
 
 def find_recipe(name_or_path: str | Path) -> Path:
     """The file of a recipe: a path if there is such a file, else the name of a shipped one. Raises UserError."""
-    path = Path(name_or_path).expanduser()
-    if path.is_file():
+    try:
+        path = user_path(name_or_path)
+    except UserError as error:
+        raise UserError(error.message, where="command line", hint=error.hint) from error
+    if os.path.isfile(path):
         return path
     shipped = None if path.is_absolute() else shipped_recipe(str(name_or_path))
     if shipped is not None:
         return shipped
-    if path.is_dir():
-        recipes = sorted(path.glob("*.y*ml"))
+    if os.path.isdir(path):
+        recipes = sorted(islice(path.glob("*.y*ml"), 1000))
         hint = f"write {recipes[0]}" if len(recipes) == 1 else None
         raise UserError(f'"{name_or_path}" is a folder, not a recipe', where="command line", hint=hint)
-    neighbours = [str(path.with_name(file.name)) for file in path.parent.glob("*.y*ml")] if path.suffix else []
+    if os.path.exists(path):
+        raise UserError(f'"{name_or_path}" is not a recipe: it is no file', where="command line")
+    there = islice(path.parent.glob("*.y*ml"), 1000) if path.suffix else ()
+    neighbours = [str(path.with_name(file.name)) for file in there]
     hint = did_you_mean(str(name_or_path), [*shipped_names(), *neighbours])
     raise UserError(
         f'no recipe "{name_or_path}": there is no such file, and none of that name ships with t2x',

@@ -1,7 +1,7 @@
 """Checks a composed recipe against dataclasses: keys, types, ranges. The first mistake is raised as a UserError.
 
 A field may be a bool, int, float, str, Path, Literal, Any, another dataclass; `list[T]`, `tuple[T, …]`, `dict[str, T]`;
-a union of these; and Annotated with constraints.
+a union of these; and Annotated with constraints. A `list[T]` may be empty, a `tuple[T, ...]` may not.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import dataclasses
 import functools
 import math
 import os
+import re
+import struct
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -17,21 +19,29 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 from t2x_core.errors import UserError, did_you_mean
+from t2x_core.paths import user_path
 from t2x_core.recipe.compose import Composed
 from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Constraint
 from t2x_core.recipe.field_docs import field_docs
-from t2x_core.recipe.source import Node, Origin, located, parse_value, show
+from t2x_core.recipe.source import Node, Origin, located, show
+from t2x_core.recipe.yaml_tree import parse_value
+from t2x_core.terminal import escape
 
 Schema = TypeVar("Schema")
+
+LARGEST_INT = 2**63 - 1
+LARGEST_FLOAT, SMALLEST_FLOAT = 3.4028234663852886e38, 1.1754943508222875e-38
+"""What float32 holds, with all its digits."""
 
 
 class _WrongTypeError(UserError):
     """The node itself, not something inside it, has the wrong type: another member of a union may still take it."""
 
     def __init__(self, kind: Any, node: Node, path: str) -> None:
-        super().__init__(
-            f"{path} must be {_describe(kind)}, not {show(node)}", where=str(node.origin), hint=_suggest(kind, node)
-        )
+        problem, hint = f"{path} must be {_describe(kind)}, not {show(node)}", _suggest(kind, node)
+        if node.problem:
+            problem, hint = f"{path} must be {_describe(kind)}, and what is written is {node.problem}", ""
+        super().__init__(problem, where=str(node.origin), hint=hint)
         self.node = node
 
 
@@ -52,6 +62,8 @@ def check(kind: Any, node: Node, path: str) -> Any:
     """The value of `node` as `kind`, a type annotation. `path` is for the messages."""
     arguments = typing.get_args(kind)
     if kind is Any:
+        if node.problem:
+            raise UserError(f"{path}: {node.problem}", where=str(node.origin))
         return node.plain()
     if dataclasses.is_dataclass(kind):
         return construct(typing.cast(type, kind), check_fields(typing.cast(type, kind), node, path), node, path)
@@ -61,8 +73,9 @@ def check(kind: Any, node: Node, path: str) -> Any:
         case typing.Union | types.UnionType:
             return _union(kind, node, path)
         case typing.Literal:
-            if any(type(node.value) is type(option) and node.value == option for option in arguments):
-                return node.value
+            for option in arguments:
+                if (type(node.value) is type(option) and node.value == option) or node.text == option:
+                    return option
         case builtin if builtin is list or builtin is tuple:
             return _sequence(kind, node, path)
         case builtin if builtin is dict:
@@ -70,7 +83,7 @@ def check(kind: Any, node: Node, path: str) -> Any:
             return {
                 key: check(arguments[1], child, _join(path, key))
                 for key, child in entries
-                if child.value is not None or _takes_null(arguments[1])
+                if not _is_null(arguments[1], child) or _takes_null(arguments[1])
             }
         case _:
             return _scalar(kind, node, path)
@@ -100,7 +113,7 @@ def check_fields(schema: type, node: Node, path: str, later: Collection[str] = (
             continue
         kind = kinds[field.name]
         child: Node | None = entries.get(field.name)
-        if child is None or (child.value is None and not _takes_null(kind)):
+        if child is None or (_is_null(kind, child) and not _takes_null(kind)):
             if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING:
                 continue
             origin = (child or node).origin
@@ -135,17 +148,25 @@ def field_types(schema: type) -> dict[str, Any]:
 def _annotated(kind: Any, node: Node, path: str) -> Any:
     inner, *metadata = typing.get_args(kind)
     if inner is Path and FROM_CURRENT_FOLDER in metadata:
-        return Path(check(str, node, path))
+        return _path(check(str, node, path), node, path)
     value = check(inner, node, path)
     for constraint in metadata:
-        if isinstance(constraint, Constraint) and (requirement := constraint.requirement(value)):
+        if not isinstance(constraint, Constraint):
+            continue
+        if requirement := constraint.requirement(value):
             raise UserError(f"{path} must be {requirement}, not {show(node)}", where=str(node.origin))
+        if type(value) is float and (requirement := constraint.requirement(_in_float32(value))):
+            problem = f"{path} must be {requirement}, and {show(node)} is {_in_float32(value):g} in float32"
+            raise UserError(problem, where=str(node.origin))
     return value
 
 
 def _union(kind: Any, node: Node, path: str) -> Any:
     closest = None  # what a member that takes such a node, a list say, finds wrong inside it
-    for option in typing.get_args(kind):
+    options = typing.get_args(kind)
+    if node.text is not None:  # of an override: text is what no other member takes
+        options = tuple(sorted(options, key=_is_text))
+    for option in options:
         try:
             return check(option, node, path)
         except UserError as error:
@@ -158,6 +179,8 @@ def _sequence(kind: Any, node: Node, path: str) -> Any:
     make, inner = typing.get_origin(kind), typing.get_args(kind)
     if not isinstance(node.value, list):
         raise _WrongTypeError(kind, node, path)
+    if make is tuple and inner[-1] is Ellipsis and not node.value:
+        raise UserError(f"{path} must have at least one entry", where=str(node.origin))
     if make is list or inner[-1] is Ellipsis:
         inner = (inner[0],) * len(node.value)
     if len(inner) != len(node.value):
@@ -167,18 +190,55 @@ def _sequence(kind: Any, node: Node, path: str) -> Any:
 
 
 def _scalar(kind: Any, node: Node, path: str) -> Any:
-    value = node.value
+    value: Any = node.text if _is_text(kind) and node.text is not None else node.value
     if kind is float and type(value) in (int, float):
-        if not math.isfinite(value):
-            raise UserError(f"{path} must be finite, not {show(node)}", where=str(node.origin))
-        return float(value)
+        return _float(node, path)
     if kind is Path and type(value) is str:
-        return Path(os.path.abspath(node.origin.folder / Path(value).expanduser()))
+        return Path(os.path.abspath(node.origin.folder / _path(value, node, path)))
     if kind not in (bool, int, float, str, Path, types.NoneType):
         raise TypeError(f"{path}: a recipe cannot hold a field of type {kind}")
     if type(value) is not kind:
         raise _WrongTypeError(kind, node, path)
+    if kind is int and abs(value) > LARGEST_INT:
+        raise UserError(f"{path} must fit into 64 bits, which {show(node)} does not", where=str(node.origin))
+    if kind is str and (halves := re.search("[\ud800-\udfff]", value)):
+        problem = f'{path} is not text in Unicode: "{escape(halves[0])}" in it is half of a character'
+        raise UserError(problem, where=str(node.origin))
     return value
+
+
+def _float(node: Node, path: str) -> float:
+    value = node.value
+    if type(value) is float and not math.isfinite(value):
+        raise UserError(f"{path} must be finite, not {show(node)}", where=str(node.origin))
+    if value != 0 and not SMALLEST_FLOAT <= abs(value) <= LARGEST_FLOAT:
+        problem = f"{path} is out of the range of float32, {SMALLEST_FLOAT:.2g} to {LARGEST_FLOAT:.2g}: {show(node)}"
+        raise UserError(problem, where=str(node.origin))
+    return float(value)
+
+
+def _in_float32(value: float) -> float:
+    return float(struct.unpack("f", struct.pack("f", value))[0])
+
+
+def _path(text: str, node: Node, path: str) -> Path:
+    """The path that is written, with its `~` expanded."""
+    try:
+        return user_path(text)
+    except UserError as error:
+        raise UserError(f"{path}: {error.message}", where=str(node.origin), hint=error.hint) from error
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether a setting of that type is text, which an override gives letter by letter."""
+    if typing.get_origin(kind) is typing.Annotated:
+        return _is_text(typing.get_args(kind)[0])
+    return kind is str or kind is Path
+
+
+def _is_null(kind: Any, node: Node) -> bool:
+    """Whether a node is null to a setting of that type: `~` behind a `=` is a home folder where a path is wanted."""
+    return node.value is None and not (node.text is not None and any(_is_text(option) for option in _options(kind)))
 
 
 def _find_inside(schema: type, key: str) -> str | None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from t2x_core.recipe.source import FLOAT
+from t2x_core.recipe.yaml_tree import FLOAT
+from t2x_core.terminal import UNSAFE
 
 
 def to_plain(value: Any) -> Any:
@@ -25,7 +26,8 @@ def to_plain(value: Any) -> Any:
 
 def dump_yaml(plain: Any) -> str:
     """YAML text of plain containers: keys in their order, lists of scalars on one line."""
-    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    text = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return re.sub(f"(?!\n){UNSAFE.pattern}", lambda found: _escape(found[0]), text)  # in quotes: see `_text`
 
 
 class _Dumper(yaml.SafeDumper):
@@ -40,7 +42,12 @@ def _list(dumper: _Dumper, items: list[Any]) -> yaml.Node:
 
 def _text(dumper: _Dumper, text: str) -> yaml.Node:
     escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # a resolved value holds no interpolation
-    return dumper.represent_scalar("tag:yaml.org,2002:str", escaped)
+    # What a terminal would obey is escaped, which needs quotes.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", escaped, style='"' if UNSAFE.search(text) else None)
+
+
+def _escape(letter: str) -> str:
+    return f"\\u{ord(letter):04X}" if ord(letter) < 0x10000 else f"\\U{ord(letter):08X}"
 
 
 _Dumper.add_representer(list, _list)

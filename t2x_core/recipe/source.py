@@ -1,22 +1,16 @@
-"""YAML text → a tree of values that know where they were written.
-
-The YAML is that of version 1.2 where 1.1 surprises: `1e-4` is a number; `yes`, `on`, `1:30` and `2024-01-01` are text.
-Keys are text and occur once in a mapping; anchors, aliases and `<<` work; tags do not.
-"""
+"""Values of a recipe that know where they were written."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from t2x_core.errors import UserError
+from t2x_core.terminal import printable
 
 
 class Origin(NamedTuple):
@@ -47,6 +41,10 @@ class Node:
 
     value: Any
     origin: Origin
+    text: str | None = None
+    """Of an override: what a setting that is text makes of it (see `overrides.parse_override`)."""
+    problem: str | None = None
+    """Of an override: why what is written is no YAML; it may still be text."""
 
     def plain(self) -> Any:
         """The same without origins: plain dicts, lists and scalars."""
@@ -92,159 +90,14 @@ def located(error: ValueError, block: Node, path: str) -> UserError:
     return UserError(message, where=str(block.where(error.key or "")), hint=error.hint)
 
 
-def read_yaml(file: Path) -> Node:
-    """The recipe file as a tree. Raises UserError with file and line for whatever is not a mapping in YAML."""
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=str(Origin(file))) from error
-    except UnicodeDecodeError as error:
-        raise UserError("is not a text file in UTF-8", where=str(Origin(file))) from error
-    tree = _parse(text, file)
-    if tree is None or tree.value is None:
-        raise UserError("is empty; a recipe is a mapping of keys to values", where=str(Origin(file)))
-    if not isinstance(tree.value, dict):
-        what = "a list" if isinstance(tree.value, list) else show(tree)
-        raise UserError(f"is not a recipe: a mapping of keys to values is needed, not {what}", where=str(Origin(file)))
-    return Node(tree.value, Origin(file))
-
-
-def parse_value(text: str) -> Node:
-    """A value given on the command line, by the same rules as in a file. Raises UserError."""
-    return _parse(text, None) or Node(None, COMMAND_LINE)
-
-
 def show(node: Node) -> str:
     """The value as it would be written, for a message: `"proxy"`, `0.5`, `true`, `null`, `[1, 2]`, `a mapping`."""
     value = node.value
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list):
-        text = "[" + ", ".join(show(child) for child in value) + "]"
+        text = "[" + ", ".join(show(child) for child in value[:60]) + "]"
         return text if len(text) <= 60 else f"a list of {len(value)}"
     if isinstance(value, str):
         return json.dumps(value if len(value) <= 60 else value[:57] + "…", ensure_ascii=False)
-    return json.dumps(value)
-
-
-class _Loader(yaml.SafeLoader):
-    """Only composes nodes; what a plain scalar means is settled by the table below."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (this is how PyYAML wants it)
-
-
-_TAG = "tag:yaml.org,2002:"
-FLOAT = re.compile(
-    r"(?:[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"
-)
-for _name, _pattern, _first in (
-    ("null", re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""]),
-    ("bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), list("tTfF")),
-    ("int", re.compile(r"[-+]?[0-9][0-9_]*\Z"), list("-+0123456789")),
-    ("float", FLOAT, list("-+.0123456789")),
-    ("merge", re.compile(r"<<\Z"), ["<"]),
-):
-    _Loader.add_implicit_resolver(_TAG + _name, _pattern, _first)
-
-
-def _scalar(tag: str, text: str) -> Any:
-    match tag.removeprefix(_TAG):
-        case "null":
-            return None
-        case "bool":
-            return text.lower() == "true"
-        case "int":
-            return int(text.replace("_", ""))
-        case "float":
-            return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan").lower())
-        case _:
-            return text
-
-
-def _parse(text: str, file: Path | None) -> Node | None:
-    try:
-        loader = _Loader(text)
-        root = loader.get_single_node()
-        return None if root is None else _Tree(file).node(root)
-    except yaml.reader.ReaderError as error:
-        where = COMMAND_LINE if file is None else Origin(file)
-        raise UserError(f"is not a text file (character #x{error.character:02x})", where=str(where)) from error
-    except yaml.MarkedYAMLError as error:
-        unfinished = "end" in (error.problem or "") and error.context_mark  # shown where it begins
-        mark = unfinished or error.problem_mark or error.context_mark
-        where = COMMAND_LINE if file is None else Origin(file, mark.line + 1 if mark else 0)
-        raise UserError(_explain(error), where=str(where)) from error
-
-
-def _explain(error: yaml.MarkedYAMLError) -> str:
-    problem = error.problem or error.context or "cannot be read"
-    if r"'\t'" in problem:
-        return "broken YAML: a tab; indent with spaces"
-    if "mapping values are not allowed" in problem:
-        return 'broken YAML: a second ": " on this line, or wrong indentation; text that holds ": " needs quotes'
-    if "single document" in (error.context or ""):
-        return 'broken YAML: a second document ("---"); a recipe is one document'
-    context = f" {error.context}" if error.context and error.context != problem else ""
-    return f"broken YAML{context}: {problem}"
-
-
-class _Tree:
-    """Turns PyYAML's nodes, which have marks, into ours."""
-
-    def __init__(self, file: Path | None) -> None:
-        self.file = file
-        self.done: dict[int, Node | None] = {}  # None: under way. An aliased node is met more than once.
-
-    def origin(self, node: yaml.Node) -> Origin:
-        return COMMAND_LINE if self.file is None else Origin(self.file, node.start_mark.line + 1)
-
-    def node(self, source: yaml.Node, origin: Origin | None = None) -> Node:
-        """`origin` is that of the key, which is where a person looks; an element of a list has its own."""
-        origin = origin or self.origin(source)
-        if id(source) in self.done:
-            finished = self.done[id(source)]
-            if finished is None:
-                raise UserError("an alias that contains itself", where=str(origin))
-            return finished
-        self.done[id(source)] = None
-        self.done[id(source)] = finished = Node(self.value(source), origin)
-        return finished
-
-    def value(self, source: yaml.Node) -> Any:
-        kinds = {yaml.ScalarNode: ("str", "int", "float", "bool", "null"), yaml.SequenceNode: ("seq",)}
-        if source.tag.removeprefix(_TAG) not in kinds.get(type(source), ("map",)):
-            raise UserError(f'the tag "{source.tag}" is not allowed in a recipe', where=str(self.origin(source)))
-        if isinstance(source, yaml.ScalarNode):
-            return _scalar(source.tag, source.value)
-        if isinstance(source, yaml.SequenceNode):
-            return [self.node(child) for child in source.value]
-        assert isinstance(source, yaml.MappingNode)
-        first: dict[str, int] = {}
-        for key, _ in source.value:
-            if key.tag == _TAG + "merge":
-                continue
-            if key.tag != _TAG + "str":
-                written = key.value if isinstance(key, yaml.ScalarNode) else "that is not a word"
-                raise UserError(f"the key {written} must be text; put it in quotes", where=str(self.origin(key)))
-            if key.value in first:
-                message = f'the key "{key.value}" is written twice'
-                message += f", first on line {first[key.value]}" if self.file else ""
-                raise UserError(message, where=str(self.origin(key)))
-            first[key.value] = key.start_mark.line + 1
-        return {name: self.node(child, self.origin(key)) for name, (key, child) in self.pairs(source).items()}
-
-    def pairs(self, source: yaml.Node, within: tuple[yaml.Node, ...] = ()) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """A mapping's keys and values, what it merges (`<<`) included: its own win, then what is merged first."""
-        if not isinstance(source, yaml.MappingNode):
-            raise UserError("<< takes a mapping, or a list of mappings", where=str(self.origin(source)))
-        if source in within:
-            raise UserError("an alias that contains itself", where=str(self.origin(source)))
-        own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-        merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-        for key, child in source.value:
-            if key.tag != _TAG + "merge":
-                own[key.value] = key, child
-                continue
-            for other in child.value if isinstance(child, yaml.SequenceNode) else [child]:
-                merged = {**self.pairs(other, (*within, source)), **merged}
-        return {**merged, **own}
+    return printable(json.dumps(value), 60)

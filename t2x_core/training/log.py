@@ -4,8 +4,26 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.text import Text
+
+from t2x_core.terminal import printable_lines
+
+
+class PlainConsole(Console):
+    """A console to which text is text: no markup, no emoji codes, nothing that a terminal would obey."""
+
+    def render_str(self, text: str, **_: Any) -> Text:
+        return Text(printable_lines(text))
+
+
+class PlainFormatter(logging.Formatter):
+    """Messages as they may be printed, in a file that somebody prints, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 class TerminalHandler(logging.Handler):
@@ -16,7 +34,7 @@ class TerminalHandler(logging.Handler):
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.console.print(self.format(record), markup=False, soft_wrap=True)
+        self.console.print(self.format(record), soft_wrap=True)
 
 
 def start_log(file: Path | None, quiet: bool = False) -> Console:
@@ -24,7 +42,7 @@ def start_log(file: Path | None, quiet: bool = False) -> Console:
 
     `quiet` sends them nowhere, and makes the terminal one that shows nothing: for all ranks but the first.
     """
-    console = Console(highlight=False, soft_wrap=True, quiet=quiet)
+    console = PlainConsole(highlight=False, soft_wrap=True, quiet=quiet)
     log = logging.getLogger("t2x")
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -37,7 +55,7 @@ def start_log(file: Path | None, quiet: bool = False) -> Console:
     log.addHandler(TerminalHandler(console))
     if file is None:
         return console
-    to_file = logging.FileHandler(file)
-    to_file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+    to_file = logging.FileHandler(file, encoding="utf-8", errors="t2x.plainly")
+    to_file.setFormatter(PlainFormatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(to_file)
     return console

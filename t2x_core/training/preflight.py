@@ -22,6 +22,7 @@ from t2x_core.interfaces import Source
 from t2x_core.module import T2XModule
 from t2x_core.optim import count_parameters, state_bytes
 from t2x_core.recipe import Recipe
+from t2x_core.terminal import printable
 from t2x_core.training.launch import device_count
 from t2x_core.training.precision import precision_plugin, resolve_precision, trained_parts
 from t2x_core.types import Batch, SampleKey
@@ -72,7 +73,7 @@ def rehearse(assembly: Assembly, module: T2XModule, data: MixedData) -> list[str
     return [
         *describe(assembly, module),
         *data.describe(),
-        f'first      {len(batch)} samples of {shape}, such as "{batch.captions[0]}"',
+        f'first      {len(batch)} samples of {shape}, such as "{printable(batch.captions[0], 200)}"',
         f"precision  {precision}",
         f"memory     {memory}",
         "all is well up to the first step; nothing was written",

@@ -92,7 +92,7 @@ OVERRIDES = [
     ("a..b=3", 'bad override "a..b=3"; write key.sub=value, with no empty key'),
     ("seed=", 'bad override "seed="; there is no value; seed=null goes back to the default'),
     ("base=quickstart", 'bad override "base=quickstart"; base is set in a recipe file only'),
-    ("backbone.window=[1,2", 'bad override "backbone.window=[1,2": broken YAML while parsing a flow sequence: expected \',\' or \']\', but got \'<stream end>\''),
+    ("backbone.window=[1,2", 'backbone.window must be a list of 3 integers or "auto", and what is written is broken YAML while parsing a flow sequence: expected \',\' or \']\', but got \'<stream end>\''),
     ("seed=-1", "seed must be at least 0, not -1"),
     ("seed.x=3", "seed must be an integer, not a mapping"),
     ("trainer.max_steps=null", "trainer.max_steps is missing (Length of the training, in optimizer steps.)"),
@@ -223,10 +223,10 @@ def test_a_mistake_that_names_its_key_gets_its_place(here: Path, valid: str) -> 
 
 
 def test_unreadable_file(here: Path, load: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> bytes:
+    def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     (here / "mine.yaml").touch()
     message = message_of(lambda: compose("mine.yaml"))
     assert message == "mine.yaml: cannot be read: Permission denied"

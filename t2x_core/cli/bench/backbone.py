@@ -7,14 +7,15 @@ from pathlib import Path
 
 from t2x_core.bench.backbone.options import add_arguments, missing_pixart, read
 from t2x_core.cli.bench.output import check_writable, write_json
+from t2x_core.cli.options import path
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_arguments(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all times to FILE, after each cell")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw cost against N (PNG; needs matplotlib)")
+    parser.add_argument("--json", type=path, metavar="FILE", help="also write all times to FILE, after each cell")
+    parser.add_argument("--plot", type=path, metavar="FILE", help="also draw cost against N (PNG; needs matplotlib)")
     parser.add_argument(
-        "--from", type=Path, metavar="FILE", dest="earlier", help="measure nothing: show what --json wrote"
+        "--from", type=path, metavar="FILE", dest="earlier", help="measure nothing: show what --json wrote"
     )
     parser.set_defaults(run=run)
 

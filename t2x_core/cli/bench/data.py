@@ -7,15 +7,16 @@ import dataclasses
 from pathlib import Path
 
 from t2x_core.cli.bench.output import milliseconds, write_json
+from t2x_core.cli.options import path
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, help="films to read (default: made for it)")
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", type=path, help="films to read (default: made for it)")
     parser.add_argument("--blocks", type=int, default=20, help="turns of each that are measured (default 20)")
     parser.add_argument("--frames", type=int, default=16, help="frames of a clip (default 16)")
     parser.add_argument("--stride", type=int, default=2, help="every n-th frame is taken (default 2)")
     parser.add_argument("--size", type=int, default=256, help="height and width of a clip in pixels (default 256)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all times to FILE")
+    parser.add_argument("--json", type=path, metavar="FILE", help="also write all times to FILE")
     parser.set_defaults(run=run)
 
 

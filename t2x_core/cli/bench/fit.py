@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from t2x_core.cli.bench.output import milliseconds, write_json
+from t2x_core.cli.options import path
 from t2x_core.cli.recipe_arguments import check_early
 
 
@@ -14,7 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
     parser.add_argument("--blocks", type=int, default=20, help="turns of each loop that are measured (default 20)")
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps of a turn (default 20)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all times to FILE")
+    parser.add_argument("--json", type=path, metavar="FILE", help="also write all times to FILE")
     parser.set_defaults(run=run)
 
 
