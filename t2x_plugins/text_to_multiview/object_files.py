@@ -1,211 +1,161 @@
-"""Folders of objects: pictures, and from where each was taken.
-
-Cameras are those of `cameras.py`: matrices from camera to world in the axes of OpenGL, Blender and NeRF; the world's z
-points up, and the object stands at its origin.
-"""
+"""Folders of objects: images, and from where each was taken."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from t2x_core.data.decode import SUFFIXES
 from t2x_core.data.picture_files import PictureFile, read_captions
-from t2x_core.errors import UserError, did_you_mean
-from t2x_plugins.text_to_multiview.cameras import Cameras
+from t2x_core.errors import UserError
+from t2x_plugins.text_to_multiview.camera_files import CameraFile, Frame, camera_files, read_camera_files
+from t2x_plugins.text_to_multiview.lenses import Lens
+from t2x_plugins.text_to_multiview.rigs import Matrix
 
-Matrix = NDArray[np.float64]
-
-CAMERA_FILES = ("cameras.json", "transforms.json")
-"""Names of the camera file of an object, in the order in which they are looked for."""
-NEEDED = {
-    "views": "a view has file, azimuth, elevation, distance (or camera_to_world for the three) and fov; distance "
-    "and fov may stand beside the list, for all",
-    "frames": "a frame has file_path and transform_matrix; camera_angle_x, or fl_x and w, stand in it or, for all, "
-    "beside the list",
-}
-"""By the name of the list: what its rows hold."""
-Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
-"""Turns a world whose y points up into one whose z does."""
+USUAL = (".png", ".jpg", ".jpeg", ".webp")
+"""Endings of images that are looked for first where a file names none."""
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """One picture of an object."""
+class Shot:
+    """One image of an object, with what its camera file says of it."""
 
     file: PictureFile
-    camera: Matrix
-    """(4, 4) from camera to world."""
-    fov: float
-    """Angle that the picture's width spans, in radians."""
-
-    @property
-    def azimuth(self) -> float:
-        """Of the camera, in degrees, 0 at -y, counter-clockwise seen from above."""
-        return math.degrees(math.atan2(self.camera[0, 3], -self.camera[1, 3])) % 360
+    matrix: Matrix
+    """(4, 4), in the convention of the file."""
+    lens: Lens
+    mask: PictureFile | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ObjectFiles:
-    """An object: what is known of it before a picture is opened."""
+    """An object: what is known of it before an image is opened."""
 
     name: str
     """Path of its folder below the folder of all."""
-    views: Sequence[View]
+    shots: Sequence[Shot]
     captions: tuple[str, ...]
+    cameras: CameraFile
 
 
-def list_objects(folder: Path, up: str = "z") -> list[ObjectFiles]:
+@dataclass
+class Found:
+    """What a folder holds."""
+
+    objects: list[ObjectFiles] = field(default_factory=list)
+    refused: list[tuple[str, UserError]] = field(default_factory=list)
+    """Objects by name that cannot be used, and why."""
+    bare: list[str] = field(default_factory=list)
+    """Folders with images that belong to no object, since none above them has a camera file."""
+
+
+def list_objects(folder: Path) -> Found:
     """The objects in a folder and those below it, in the order of their names.
 
     An object is a folder with a camera file. Its captions are `caption` (a text, or several) in that file, or the lines
-    of `caption.txt`, or of `<folder>.txt` beside the folder. Raises UserError with file (and line) for what is wrong.
+    of `caption.txt`, or of `<folder>.txt` beside the folder. Raises UserError if a folder cannot be read.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}" if not folder.exists() else f"{folder} is not a folder")
-    objects = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found = next((name for name in CAMERA_FILES if name in names), None)
-        if found:
-            here = Path(parent)
-            objects.append(_read_object(here, found, here.relative_to(folder).as_posix(), up))
+    found = Found()
+    for here, folders, names in _walk(folder):
+        name = here.relative_to(folder).as_posix()
+        files = camera_files(names)
+        if files:
             folders.clear()  # what lies below belongs to this object
-    return sorted(objects, key=lambda thing: thing.name)
+            try:
+                found.objects.append(_read_object(here, files, name))
+            except UserError as error:
+                found.refused.append((name, error))
+        elif here != folder and any(Path(file).suffix.lower() in SUFFIXES for file in names):
+            found.bare.append(name)
+    found.objects.sort(key=lambda thing: thing.name)
+    return found
 
 
-def without_cameras(folder: Path) -> list[str]:
-    """Folders below `folder` that hold pictures and belong to no object, since none above them has a camera file."""
-    bare = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if any(name in names for name in CAMERA_FILES):
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Each real folder once, whatever links lead to it, with the folders and the files in it that are not hidden."""
+
+    def stop(error: OSError) -> None:
+        raise UserError(
+            f"the folder {error.filename} cannot be read: {error.strerror}", hint="make it readable, or move it out"
+        ) from error
+
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=stop):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:
             folders.clear()
-        elif Path(parent) != folder and any(Path(name).suffix.lower() in SUFFIXES for name in names):
-            bare.append(Path(parent).relative_to(folder).as_posix())
-    return bare
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(parent), folders, sorted(name for name in names if not name.startswith("."))
 
 
-def _read_object(folder: Path, camera_file: str, name: str, up: str) -> ObjectFiles:
-    file = folder / camera_file
-    table = _read_json(file)
-    key = "views" if camera_file == "cameras.json" else "frames"
-    rows = table.get(key)
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        hint = did_you_mean(key, table) or f'write "{key}": [{{"file": …}}, …]'
-        raise UserError(f'there is no list "{key}" of cameras', where=str(file), hint=hint)
-    read = _own_view if key == "views" else _nerf_view
-    views = []
-    for number, row in enumerate(rows):
+def _read_object(folder: Path, files: list[str], name: str) -> ObjectFiles:
+    cameras = read_camera_files(folder, files)
+    where = str(folder / files[0])
+    finder, shots = _ImageFinder(folder, name), dict[str, Shot]()
+    for frame in cameras.frames:
         try:
-            picture, camera, fov = read(row, table)
-        except (KeyError, TypeError, ValueError) as error:
-            said = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
-            missing = NEEDED[key] if isinstance(error, KeyError) else None
-            raise UserError(f"{key}[{number}]: {said}", where=str(file), hint=missing) from error
-        path = _with_suffix(folder / picture)
-        shown = f"{name}/{Path(os.path.relpath(path, folder)).as_posix()}"
-        views.append(View(PictureFile(str(path), shown), Y_UP @ camera if up == "y" else camera, fov))
-    return ObjectFiles(name, sorted(views, key=lambda view: view.azimuth), _captions(folder, file, table))
+            shot = _shot(frame, finder)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{frame.image[:80]} cannot be the path of an image", where=where) from error
+        before = shots.setdefault(os.path.realpath(shot.file.path), shot)
+        if before is not shot and abs(before.matrix - shot.matrix).max() > 1e-6:
+            raise UserError(f"{frame.image[:80]} has two cameras", where=where, hint="an image has one")
+    return ObjectFiles(name, list(shots.values()), _captions(folder, where, cameras.caption), cameras)
 
 
-def _own_view(row: Mapping[str, Any], table: Mapping[str, Any]) -> tuple[str, Matrix, float]:
-    """`file`, then `azimuth`, `elevation` (degrees) and `distance`, or `camera_to_world`; `fov` (degrees) of one or
-    of all."""
-    told = {**{key: table[key] for key in ("fov", "distance") if key in table}, **row}
-    fov = _number(told, "fov")
-    if not 0 < fov < 180:
-        raise ValueError(f"fov is {fov:g}, and must be an angle between 0 and 180 degrees")
-    if "camera_to_world" in row:
-        camera = _matrix(row["camera_to_world"], "camera_to_world")
-    else:
-        angles = [_number(row, key) for key in ("azimuth", "elevation")]
-        distance = _number(told, "distance")
-        if abs(angles[1]) >= 90 or distance <= 0:
-            raise ValueError(f"elevation {angles[1]:g} must be within ±90 degrees, and distance {distance:g} above 0")
-        numbers = torch.tensor([*angles, distance], dtype=torch.float64)
-        camera = Cameras.from_angles(*numbers.unsqueeze(1)).poses[0].numpy()
-    return str(row["file"]), camera, math.radians(fov)
+def _shot(frame: Frame, finder: _ImageFinder) -> Shot:
+    return Shot(
+        finder.find(frame.image), frame.matrix, frame.lens, None if frame.mask is None else finder.find(frame.mask)
+    )
 
 
-def _nerf_view(row: Mapping[str, Any], table: Mapping[str, Any]) -> tuple[str, Matrix, float]:
-    """A frame of NeRF's `transforms.json`; the angle is `camera_angle_x`, or follows from `fl_x` and `w`."""
-    camera = _matrix(row["transform_matrix"], "transform_matrix")
-    told = {**table, **row}
-    if "camera_angle_x" not in told and "fl_x" in told and "w" in told:
-        return str(row["file_path"]), camera, 2 * math.atan(_number(told, "w") / (2 * _number(told, "fl_x")))
-    fov = _number(told, "camera_angle_x")
-    if not 0 < fov < math.pi:
-        raise ValueError(f"camera_angle_x is {fov:g}, and must be an angle between 0 and 3.14 (radians)")
-    return str(row["file_path"]), camera, fov
+class _ImageFinder:
+    """Finds images that a camera file names: without their ending, in another case, with backslashes."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+        self._names: dict[str, list[str]] = {}
+
+    def find(self, told: str) -> PictureFile:
+        """The image; of one that is not there, where it should be."""
+        path = self._existing(told) or (self._existing(told.replace("\\", "/")) if "\\" in told else None)
+        path = path or os.path.normpath(os.path.join(self.folder, told))
+        return PictureFile(path, f"{self.name}/{Path(os.path.relpath(path, self.folder)).as_posix()}")
+
+    def _existing(self, told: str) -> str | None:
+        folder, name = os.path.split(os.path.normpath(os.path.join(self.folder, told)))
+        if folder not in self._names:
+            self._names[folder] = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        names = self._names[folder]
+        if Path(name).suffix.lower() in SUFFIXES:
+            fits = [name] if name in names else [other for other in names if other.lower() == name.lower()]
+        else:
+            endings = [(other, *os.path.splitext(other)) for other in names]
+            images = [(other, stem, end.lower()) for other, stem, end in endings if end.lower() in SUFFIXES]
+            same = [image for image in images if image[1] == name]
+            same = same or [image for image in images if image[1].lower() == name.lower()]
+            first = {end: i for i, end in enumerate(USUAL)}
+            fits = [other for other, _, end in sorted(same, key=lambda image: first.get(image[2], len(USUAL)))]
+        return os.path.join(folder, fits[0]) if fits else None
 
 
-def _number(row: Mapping[str, Any], key: str) -> float:
-    try:
-        number = float(row[key])
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{key} must be a number, not {json.dumps(row[key])}")
-    return number
-
-
-def _matrix(value: Any, key: str) -> Matrix:
-    try:
-        matrix = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{key} must be four rows of four numbers") from error
-    if matrix.shape not in ((4, 4), (3, 4)):
-        raise ValueError(f"{key} has the shape {matrix.shape}, and must have (4, 4)")
-    if not np.isfinite(matrix).all():
-        raise ValueError(f"{key} holds numbers that are not finite")
-    camera = np.eye(4)
-    camera[:3] = matrix[:3]
-    turn = camera[:3, :3] / np.cbrt(abs(np.linalg.det(camera[:3, :3])) or 1.0)  # some tools write a scale, too
-    if np.linalg.det(turn) < 0 or np.abs(turn @ turn.T - np.eye(3)).max() > 0.01:
-        raise ValueError(f"{key} is no camera: its first three columns are no rotation")
-    camera[:3, :3] = turn
-    return camera
-
-
-def _with_suffix(path: Path) -> Path:
-    """NeRF's files name pictures without their ending."""
-    if path.suffix.lower() in SUFFIXES:
-        return path
-    return next((p for s in (".png", ".jpg", ".jpeg", ".webp") if (p := path.with_name(path.name + s)).exists()), path)
-
-
-def _captions(folder: Path, file: Path, table: Mapping[str, Any]) -> tuple[str, ...]:
-    told = table.get("caption", table.get("captions"))
+def _captions(folder: Path, where: str, told: object) -> tuple[str, ...]:
     if told is not None:
         texts = [told] if isinstance(told, str) else told
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise UserError('"caption" must be a text or a list of texts', where=str(file))
+            raise UserError('"caption" must be a text or a list of texts', where=where)
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError as error:
+            raise UserError('"caption" holds half a character (a lone surrogate)', where=where) from error
         return tuple(text.strip() for text in texts if text.strip())
     for text in (folder / "caption.txt", folder.with_name(f"{folder.name}.txt")):
         if text.is_file():
             return read_captions(text)
     return ()
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        table = json.loads(file.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"this is not JSON ({error.msg})", where=f"{file}:{error.lineno}") from error
-    except UnicodeDecodeError as error:
-        raise UserError("this camera file is not UTF-8", where=str(file), hint="save it as UTF-8") from error
-    except OSError as error:
-        raise UserError(f"this camera file cannot be read: {error.strerror}", where=str(file)) from error
-    if not isinstance(table, dict):
-        raise UserError("this camera file holds no JSON object", where=str(file))
-    return table

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torchvision.transforms.v2 import functional as transforms
 
 from t2x_core import keyed
 from t2x_core.data import stack
@@ -20,11 +21,19 @@ from t2x_core.types import Batch, Bucket, Sample, SampleKey
 from t2x_plugins.captioned.config import rgb
 from t2x_plugins.captioned.own_files import UNSCORED, OwnFilesData
 from t2x_plugins.text_to_multiview.cameras import Cameras
-from t2x_plugins.text_to_multiview.object_files import ObjectFiles, View, list_objects, without_cameras
+from t2x_plugins.text_to_multiview.object_files import Found, ObjectFiles, list_objects
 from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
+from t2x_plugins.text_to_multiview.placement import Readable, View, measure_view, place
 
-SAME_FOV = 0.5
-"""Largest difference, in degrees, between the fields of view of an object's pictures."""
+
+@dataclass(frozen=True, eq=False)
+class Thing:
+    """An object to train on."""
+
+    name: str
+    views: Sequence[View]
+    """In the order of their azimuths."""
+    captions: tuple[str, ...]
 
 
 class ObjectSource(Source):
@@ -38,7 +47,7 @@ class ObjectSource(Source):
 
     def __init__(
         self,
-        objects: Sequence[tuple[int, Sequence[ObjectFiles]]],
+        objects: Sequence[tuple[int, Sequence[Thing]]],
         config: ObjectsConfig,
         seed: int,
         damage: Damage,
@@ -76,11 +85,15 @@ class ObjectSource(Source):
         return sorted((start + i * there // count) % there for i in range(count))
 
     def _pixels(self, view: View) -> torch.Tensor:
-        size = self.config.size
+        size, background = self.config.size, rgb(self.config.background)
+        file = view.file
         try:
-            picture = decode(view.file.path, rgb(self.config.background), covering=(size, size))
+            picture = decode(file.path, background, covering=(size, size))
+            if view.mask is not None:
+                file = view.mask
+                picture = masked(picture, decode(file.path, (0, 0, 0)), background)
         except DamagedPictureError as error:
-            self.damage.note([(view.file.name, str(error))])
+            self.damage.note([(file.name, str(error))])
             raise
         return fit_to(picture, size, size)
 
@@ -91,15 +104,22 @@ class ObjectSource(Source):
         return self.objects[key.bucket][1][key.id].name
 
 
+def masked(picture: torch.Tensor, mask: torch.Tensor, background: tuple[int, int, int]) -> torch.Tensor:
+    """The picture (3, H, W) uint8 with the background where the mask (3, h, w) uint8 is black."""
+    if mask.shape != picture.shape:
+        mask = transforms.resize(mask, list(picture.shape[1:]))
+    share = mask[:1].float() / 255
+    behind = torch.tensor(background, dtype=torch.float32)[:, None, None]
+    return (picture * share + behind * (1 - share)).round().to(torch.uint8)
+
+
 def cameras_of(views: Sequence[View], distance: float | None) -> Cameras:
     """The cameras of views, moved in or out until their mean distance from the origin is `distance`."""
     poses = torch.from_numpy(np.stack([view.camera for view in views]))  # (F, 4, 4) float64
     if distance is not None:
         away = poses[:, :3, 3].norm(dim=-1).mean()
         poses[:, :3, 3] *= distance / away
-    focal = torch.tensor([0.5 / math.tan(view.fov / 2) for view in views], dtype=torch.float64)  # of square images
-    middle = torch.full_like(focal, 0.5)
-    return Cameras(poses, torch.stack((focal, focal, middle, middle), -1))
+    return Cameras(poses, torch.tensor([view.intrinsics for view in views], dtype=torch.float64))
 
 
 class ObjectsData(OwnFilesData[ObjectSource]):
@@ -124,31 +144,64 @@ class ObjectsData(OwnFilesData[ObjectSource]):
             self.task, tuple(thing.captions[0] for thing in chosen), extra={**extra, UNSCORED: torch.ones(count)}
         )
 
-    def _cameras(self, thing: ObjectFiles, count: int) -> Cameras:
+    def _cameras(self, thing: Thing, count: int) -> Cameras:
         there = len(thing.views)
         return cameras_of([thing.views[i * there // count] for i in range(count)], self.config.distance)
 
     def find(self) -> tuple[ObjectSource, ObjectSource]:
-        return self._split(*self._good(self._captioned()))
+        self.refused: list[tuple[str, UserError]] = []
+        found = self._listed()
+        readable, damage = self._readable(self._captioned(found.objects))
+        placed = place(readable, self.config)
+        self._refuse(found, [(name, UserError(why)) for name, why in placed.refused])
+        self.lines += placed.lines
+        views_of = zip(readable, placed.views, strict=True)
+        return self._split([Thing(of.thing.name, views, of.thing.captions) for of, views in views_of if views], damage)
 
-    def _captioned(self) -> list[ObjectFiles]:
-        """The objects, as the policy for missing captions has it."""
+    def _listed(self) -> Found:
+        """The objects that there are."""
         try:
-            found = list_objects(self.config.folder, self.config.up)
+            found = list_objects(self.config.folder)
         except UserError as error:
             if error.where is None:
                 error.key = "data.objects.folder"
             raise
-        lacking = without_cameras(self.config.folder)
-        some = ", ".join(lacking[:3]) + (" …" if lacking[3:] else "")
-        if not found:
+        bare = found.bare
+        some = ", ".join(bare[:3]) + (" …" if bare[3:] else "")
+        if not found.objects and not found.refused:
             raise UserError(
-                f"there are no objects in {self.config.folder}" + (f"; pictures only are in {some}" if lacking else ""),
+                f"there are no objects in {self.config.folder}" + (f"; pictures only are in {some}" if bare else ""),
                 key="data.objects.folder",
                 hint="an object is a folder with pictures and a cameras.json or transforms.json",
             )
-        if lacking:
-            self.lines.append(f"{len(lacking)} folders with pictures have no camera file and are passed over: {some}")
+        if bare:
+            self.lines.append(f"{len(bare)} folders with pictures have no camera file and are passed over: {some}")
+        unread = sorted(frozenset().union(*(thing.cameras.unread for thing in found.objects)))
+        if unread:
+            names = ", ".join(name[:40] for name in unread[:8]) + (" …" if unread[8:] else "")
+            self.lines.append(f"keys of camera files that are not known and change nothing: {names}")
+        self._refuse(found, found.refused)
+        return found
+
+    def _refuse(self, found: Found, refused: Sequence[tuple[str, UserError]]) -> None:
+        """Names objects that cannot be used. Raises UserError if they are too many, with those before."""
+        reasons = [(name, str(error)) for name, error in refused]
+        for name, reason in reasons:
+            self.context.quarantine.note(self.task, name, reason)
+        self.note_left_out(reasons, "objects", "cannot be used", 3)
+        self.refused += refused
+        count, limit = len(self.refused), self.config.max_bad_fraction
+        total = len(found.objects) + len(found.refused)
+        if count and (count > max(limit * total, 1 if limit else 0) or count == total):
+            name, error = self.refused[0]
+            raise UserError(
+                f"{count} of {total} objects cannot be used, more than a share of {limit:g}; {name}: {error.message}",
+                where=error.where or str(self.config.folder / name),
+                hint=error.hint or "mend or remove them, or raise data.objects.max_bad_fraction",
+            )
+
+    def _captioned(self, found: list[ObjectFiles]) -> list[ObjectFiles]:
+        """The objects, as the policy for missing captions has it."""
         bare = [thing.name for thing in found if not thing.captions]
         if not bare:
             return found
@@ -163,35 +216,38 @@ class ObjectsData(OwnFilesData[ObjectSource]):
             self.lines.append(f"{len(bare)} objects have no caption and are left out: {first}")
             return [thing for thing in found if thing.captions]
         self.lines.append(f"{len(bare)} objects have no caption and get “”: {first}")
-        return [ObjectFiles(thing.name, thing.views, thing.captions or ("",)) for thing in found]
+        return [replace(thing, captions=thing.captions or ("",)) for thing in found]
 
-    def _good(self, objects: Sequence[ObjectFiles]) -> tuple[list[ObjectFiles], Damage]:
-        """The objects without the pictures that cannot be read, their fields of view those of the square crop."""
-        files = [view.file for thing in objects for view in thing.views]
-        findings = examine(files, str(self.config.folder), self.config.check == "full")
+    def _readable(self, objects: Sequence[ObjectFiles]) -> tuple[list[Readable], Damage]:
+        """The objects without the pictures that cannot be read, or whose masks cannot."""
+        shots = [shot for thing in objects for shot in thing.shots]
+        files = [file for shot in shots for file in (shot.file, shot.mask) if file is not None]
+        findings = examine(files, str(self.config.folder), self.config.check == "full", measure_view, "views")
         damage = Damage(
-            *(self.task, len(files), self.config.max_bad_fraction, "pictures", "data.objects.max_bad_fraction"),
-            self.context.quarantine,
+            *(self.task, len(files) + len(self.refused), self.config.max_bad_fraction),
+            *("pictures", "data.objects.max_bad_fraction", self.context.quarantine),
         )
-        damaged = [(file.name, finding.damage) for file, finding in zip(files, findings, strict=True) if finding.damage]
+        of = dict(zip((file.name for file in files), findings, strict=True))
+        damaged = [(name, finding.damage) for name, finding in of.items() if finding.damage]
+        for shot in shots:
+            if shot.mask is not None and not _same_shape(of[shot.file.name], of[shot.mask.name]):
+                damaged.append((shot.mask.name, "has another shape than the picture that it masks"))
         damage.note(damaged)
         self.note_left_out(damaged, "pictures", "cannot be read", 2)
-        of = iter(findings)
-        good = []
-        for thing in objects:
-            pairs = [(view, next(of)) for view in thing.views]
-            views = [_cropped(view, finding) for view, finding in pairs if finding.damage is None]
-            spread = np.ptp([math.degrees(view.fov) for view in views]) if views else 0
-            if spread > SAME_FOV:
-                raise UserError(
-                    f"the pictures of {thing.name} have different fields of view (by {spread:.1f} degrees)",
-                    where=str(self.config.folder / thing.name),
-                    hint="a sample needs one zoom: leave out the others",
-                )
-            good.append(ObjectFiles(thing.name, views, thing.captions))
-        return good, damage
+        bad = {name for name, _ in damaged}
+        return [
+            Readable(
+                thing,
+                [
+                    (shot, of[shot.file.name])
+                    for shot in thing.shots
+                    if shot.file.name not in bad and (shot.mask is None or shot.mask.name not in bad)
+                ],
+            )
+            for thing in objects
+        ], damage
 
-    def _split(self, objects: Sequence[ObjectFiles], damage: Damage) -> tuple[ObjectSource, ObjectSource]:
+    def _split(self, objects: Sequence[Thing], damage: Damage) -> tuple[ObjectSource, ObjectSource]:
         numbers, need = self.config.numbers, self.context.global_batch
         few = [thing for thing in objects if len(thing.views) < numbers[0]]
         if few:
@@ -221,8 +277,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         )
 
 
-def _cropped(view: View, finding: Finding) -> View:
-    """The view as it is after its picture has been cropped to a square: the angle across the shorter side."""
-    focal = finding.width / (2 * math.tan(view.fov / 2))  # in pixels
-    side = min(finding.height, finding.width)
-    return View(view.file, view.camera, 2 * math.atan(side / (2 * focal)))
+def _same_shape(picture: Finding, mask: Finding) -> bool:
+    if picture.damage or mask.damage:
+        return True  # named already
+    return abs(picture.width * mask.height - mask.width * picture.height) <= max(picture.width, picture.height)

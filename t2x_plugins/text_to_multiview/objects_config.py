@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,8 +28,16 @@ class ObjectsConfig:
     """Which of more pictures: every n-th around the object, or any (training only); always in order of azimuth."""
     distance: Annotated[float, Range(above=0)] | None = 1.5
     """Cameras of an object are moved in or out until their mean distance is this; `null`: left where they are."""
-    up: Literal["z", "y"] = "z"
-    """Axis that points up in the camera files; NeRF's and Blender's point along z."""
+    axes: Literal["auto", "opengl", "opencv"] = "auto"
+    """Axes of the cameras in camera files: `opengl` (NeRF, Blender) looks along -z with y up, `opencv` (COLMAP) along z
+    with y down; `auto`: those in which the cameras look at an object, and where that does not tell, `opengl`."""
+    poses: Literal["auto", "camera-to-world", "world-to-camera"] = "auto"
+    """What the matrices map; `auto`: as for `axes`, else `camera-to-world`."""
+    up: Literal["auto", "z", "y", "-y", "-z"] | tuple[float, float, float] = "auto"
+    """Direction that points up in camera files; `auto`: that in which cameras held level point, else `z`."""
+    center: Literal["auto", "origin"] | tuple[float, float, float] = "auto"
+    """Where the object stands, in the world of its camera file; `auto`: where the cameras look, or the origin if they
+    look nearly at it."""
     missing_captions: Literal["error", "empty", "skip"] = "error"
     """Objects without a caption: `error` stops and names them, `empty` gives them an empty one, `skip` drops them."""
     background: Annotated[str, Colour()] = "#ffffff"
@@ -40,11 +49,18 @@ class ObjectsConfig:
     check: Literal["full", "headers"] = "full"
     """Before training, decode every picture once (and remember the good ones), or look at headers only."""
     max_bad_fraction: Annotated[float, Range(min=0, max=1)] = 0.05
-    """Share of damaged or missing pictures above which training stops."""
+    """Share of damaged or missing pictures above which training stops, and of objects with unusable cameras, of which
+    one never stops it unless this is 0."""
 
     def __post_init__(self) -> None:
         if not self.numbers:
             raise UserError("name at least one number of views", key="views")
+        for key in ("up", "center"):
+            direction = getattr(self, key)
+            if not isinstance(direction, str) and not all(map(math.isfinite, direction)):
+                raise UserError("these must be finite numbers", key=key)
+        if not isinstance(self.up, str) and math.hypot(*self.up) < 1e-6:
+            raise UserError("a direction has a length above 0", key="up")
 
     @property
     def numbers(self) -> tuple[int, ...]:

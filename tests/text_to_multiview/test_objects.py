@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from t2x_core.interfaces import DataContext
 from t2x_core.types import SampleKey
 from t2x_plugins.text_to_multiview.cameras import Cameras
 from t2x_plugins.text_to_multiview.object_files import list_objects
-from t2x_plugins.text_to_multiview.objects import UNSCORED, ObjectsData
+from t2x_plugins.text_to_multiview.objects import UNSCORED, ObjectsData, ObjectSource, Thing
 from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
 
 
@@ -119,14 +121,13 @@ def test_several_numbers_of_views_are_buckets(folder: Path) -> None:
 def test_nerf_files_are_read_as_they_are(tmp_path: Path) -> None:
     for i in range(3):
         write_nerf(tmp_path / "scenes" / f"lego_{i}", 6)
-    things = list_objects(tmp_path)
+    things = list_objects(tmp_path).objects
     assert [thing.name for thing in things] == ["scenes/lego_0", "scenes/lego_1", "scenes/lego_2"]
     assert things[0].captions == ("a red box", "a box that is red")
-    assert [view.file.name for view in things[0].views][:2] == [
-        "scenes/lego_0/train/r_0.png",
-        "scenes/lego_0/train/r_1.png",
-    ]
-    sample = data_of(tmp_path, views=6).val_source()[key()]
+    source = data_of(tmp_path, views=6).val_source()
+    names = [view.file.name.rpartition("/")[2] for view in source.objects[0][1][0].views]
+    assert names == [f"r_{i}.png" for i in range(6)]
+    sample = source[key()]
     assert sample.pixels.shape == (3, 6, 32, 32)
     corner, middle = sample.pixels[:, 0, 0, 0], sample.pixels[:, 0, 16, 16]
     assert corner.tolist() == [1, 1, 1]  # white behind what is transparent
@@ -146,9 +147,13 @@ def test_focal_lengths_in_pixels_and_a_world_with_y_up(tmp_path: Path) -> None:
     for frame in table["frames"]:
         frame["transform_matrix"] = (flip @ np.array(frame["transform_matrix"])).tolist()
     file.write_text(json.dumps({**table, "fl_x": 60.0, "w": 60}))
-    (thing,) = list_objects(tmp_path, "y")
-    assert [round(view.azimuth) % 360 for view in thing.views] == [0, 90, 180, 270]
-    assert math.degrees(thing.views[0].fov) == pytest.approx(2 * math.degrees(math.atan(0.5)))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    for up in ("y", "auto"):
+        sample = data_of(tmp_path, batch=1, up=up, distance=None).val_source()[key()]
+        cameras = Cameras.from_extra(sample.extra)
+        torch.testing.assert_close(cameras.angles()[0], torch.tensor([0.0, 90, 180, 270]), atol=1e-3, rtol=0)
+        torch.testing.assert_close(cameras.angles()[1], torch.full((4,), 30.0), atol=1e-3, rtol=0)
+        torch.testing.assert_close(cameras.intrinsics, torch.tensor([1.5, 1.5, 0.5, 0.5]).expand(4, 4))
 
 
 def test_what_cannot_be_used_is_left_out_by_name(folder: Path) -> None:
@@ -191,7 +196,7 @@ ROW = {"file": "00.png", "azimuth": 0, "elevation": 0, "distance": 1}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"views": []}, 'there is no list "views" of cameras'),
+        ({"views": []}, 'the list "views" of cameras is empty'),
         ({"fov": 200}, "views\\[0\\]: fov is 200, and must be an angle between 0 and 180 degrees"),
         ({"views": [{"file": "00.png", "elevation": 0}]}, "views\\[0\\]: azimuth is missing; a view has file, azimuth"),
         ({"views": [{**ROW, "azimuth": "front"}]}, 'azimuth must be a number, not "front"'),
@@ -202,14 +207,30 @@ ROW = {"file": "00.png", "azimuth": 0, "elevation": 0, "distance": 1}
         ({"views": [{**ROW, "camera_to_world": [[1, 0], [0, 1]]}]}, r"camera_to_world has the shape \(2, 2\)"),
         ({"views": [{**ROW, "camera_to_world": np.ones((4, 4)).tolist()}]}, "camera_to_world is no camera"),
         ({"caption": 3}, '"caption" must be a text or a list of texts'),
-        ({"views": [ROW, {**ROW, "fov": 60}]}, "thing_0 have different fields of view"),
+        ({"views": {}}, 'the list "views" of cameras is not a list'),
+        ({"views": [{**ROW, "file": "a\0b"}]}, "file cannot be the path of a file"),
+        ({"views": [{**ROW, "fov": 10**400}]}, "fov must be a number, not 1000"),
+        ({"caption": "\ud83d"}, "half a character"),
     ],
 )
 def test_mistakes_in_a_camera_file_are_named_with_the_file(folder: Path, changes: dict, message: str) -> None:
     change(folder, **changes)
     with pytest.raises(UserError, match=message) as caught:
-        data_of(folder)
+        data_of(folder, max_bad_fraction=0)
     assert str(folder / "thing_0") in caught.value.where
+    data = data_of(folder)  # one object never stops a set
+    assert "thing_0" not in {
+        thing.name for source in (data.train_source(), data.val_source()) for thing in things(source)
+    }
+    assert len(things(data.train_source())) == 4
+    (name, reason) = next(iter(data.context.quarantine.named("t").items()))
+    assert name == "thing_0"
+    assert re.search(message, reason)
+    assert any(line.startswith("1 objects cannot be used and are left out: thing_0") for line in data.describe())
+
+
+def things(source: ObjectSource) -> Sequence[Thing]:
+    return source.objects[0][1]
 
 
 def test_other_mistakes(folder: Path, tmp_path: Path) -> None:
@@ -233,5 +254,5 @@ def test_other_mistakes(folder: Path, tmp_path: Path) -> None:
     assert "get “”: mute" in data_of(folder, missing_captions="empty").describe()[1]
     (folder / "thing_0" / "cameras.json").write_text('{"views": [\n1,,]}')
     with pytest.raises(UserError, match="this is not JSON") as caught:
-        data_of(folder)
+        data_of(folder, max_bad_fraction=0)
     assert caught.value.where.endswith("thing_0/cameras.json:2")
