@@ -50,41 +50,45 @@ def run(arguments: argparse.Namespace) -> int:
     from t2x_core.training.callbacks.progress import minutes
     from t2x_core.training.failure import explain
     from t2x_core.training.initial import open_start
-    from t2x_core.training.launch import check_launch, device_count
+    from t2x_core.training.launch import check_launch
     from t2x_core.training.log import start_log
+    from t2x_core.training.precision import device_count
 
     launch = parallel.launched()
     start_log(None, quiet=launch.rank > 0)
-    assembly = load_assembly(arguments.recipe, arguments.overrides)
-    with assembly.composed.blame("trainer"):
-        check_launch(assembly.recipe.trainer)
-    with assembly.composed.blame(""):
-        assembly.recipe.check_task_batches(device_count(assembly.recipe.trainer))
-    module = build_module(assembly)  # all this before there is a folder: what cannot be built leaves none behind
-    data = build_data(assembly, module)
-    data.check()
-    start = None
-    if assembly.recipe.init_from is not None and arguments.resume is None and (launch.by != "t2x" or launch.rank == 0):
-        start = open_start(assembly.recipe.init_from, assembly, module)  # the first rank tells the others by the folder
-    if arguments.dry_run:
-        run_folder.check_root(assembly.recipe.watch.runs_dir)
-        print("\n".join([*(start.describe() if start else []), *preflight.rehearse(assembly, module, data)]))
-        return 0
-    parallel.connect(launch, cpu=assembly.recipe.trainer.accelerator == "cpu")
-    folder = Path(parallel.agree_on(launch, lambda: str(_folder(arguments, assembly, start))))
-    with run_folder.locked(folder) if launch.rank == 0 else nullcontext():
-        console = start_log(folder / run_folder.LOG, quiet=launch.rank > 0)
-        try:
-            result = fit(
-                assembly, module, data, folder, resume=arguments.resume is not None, console=console, started=STARTED
-            )
-        except UserError:
-            raise
-        except Exception as error:
-            if os.environ.get("T2X_DEBUG") == "1":
+    with parallel.Ranks(parallel.Launch() if arguments.dry_run else launch) as ranks:
+        assembly = load_assembly(arguments.recipe, arguments.overrides)
+        with assembly.composed.blame("trainer"):
+            check_launch(assembly.recipe.trainer, launch)
+        with assembly.composed.blame(""):
+            assembly.recipe.check_task_batches(device_count(assembly.recipe.trainer))
+        module = build_module(assembly)  # all this before there is a folder: what cannot be built leaves none behind
+        data = build_data(assembly, module)
+        data.check()
+        start = None
+        if assembly.recipe.init_from is not None and arguments.resume is None and launch.rank == 0:
+            start = open_start(assembly.recipe.init_from, assembly, module)  # the others find it in the run's folder
+        if arguments.dry_run:
+            run_folder.check_root(assembly.recipe.watch.runs_dir)
+            print("\n".join([*(start.describe() if start else []), *preflight.rehearse(assembly, module, data)]))
+            return 0
+        ranks.connect(assembly, data, resume=arguments.resume, folder=str(arguments.folder))
+        folder = ranks.decide(lambda: _folder(arguments, assembly, start))
+        with run_folder.locked(folder) if launch.rank == 0 else nullcontext():
+            console = start_log(folder / run_folder.LOG, quiet=launch.rank > 0)
+            try:
+                resume = arguments.resume is not None
+                result = fit(
+                    assembly, module, data, folder, resume=resume, console=console, started=STARTED, ranks=ranks
+                )
+            except UserError:
                 raise
-            print(f"t2x: training failed: {explain(error, assembly.recipe)}", file=sys.stderr)
-            return 3
+            except Exception as error:
+                if os.environ.get("T2X_DEBUG") == "1":
+                    raise
+                ranks.failed(error)
+                print(f"t2x: training failed: {explain(error, assembly.recipe)}", file=sys.stderr)
+                return 3
     if result.signal is not None:
         again = command("t2x", "fit", arguments.recipe, "--resume", folder)
         console.print(f"saved at step {result.steps}; go on with: {again}")

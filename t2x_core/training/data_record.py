@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
-
 from t2x_core.errors import UserError
 
 FILE_NAME = "data.json"
@@ -19,16 +17,17 @@ PARTS = {"train": "training", "val": "validation"}
 def check_data(folder: Path, found: Mapping[str, Any], resume: bool) -> None:
     """Keeps in the run's folder what `MixedData.fingerprint` found; on a resume, holds it against what is kept there.
 
+    For the first rank alone.
+
     Raises:
         UserError: the data is not that with which the run began.
     """
     file = folder / FILE_NAME
     if not (resume and file.is_file()):
-        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            folder.mkdir(parents=True, exist_ok=True)
-            beside = file.with_name(f".{FILE_NAME}.part")
-            beside.write_text(json.dumps(found) + "\n")
-            beside.replace(file)
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = file.with_name(f".{FILE_NAME}.part")
+        beside.write_text(json.dumps(found) + "\n")
+        beside.replace(file)
         return
     try:
         kept = json.loads(file.read_text())

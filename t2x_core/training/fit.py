@@ -42,13 +42,15 @@ from t2x_core.training.checkpoint_io import SafeCheckpointIO
 from t2x_core.training.data_record import check_data
 from t2x_core.training.ema import EMA
 from t2x_core.training.initial import open_start
-from t2x_core.training.parallel import build_strategy
-from t2x_core.training.parallel.watch import Watch
+from t2x_core.training.parallel import Environment, Launch, Ranks, build_strategy, launched
 from t2x_core.training.precision import precision_plugin
 from t2x_core.training.steps import Steps
 from t2x_core.training.watching import Watching
 
 log = logging.getLogger("t2x")
+
+ALONE = Launch()
+"""One process."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def fit(
     console: Console | None = None,
     extra: Sequence[Callback] = (),
     started: float | None = None,
+    ranks: Ranks | None = None,
 ) -> FitResult:
     """Trains a recipe in the run folder `folder`.
 
@@ -87,20 +90,36 @@ def fit(
         console: where the progress bar is drawn.
         extra: further Lightning callbacks.
         started: `time.perf_counter()` when all began, to say how long the first step took to come; default: now.
+        ranks: the processes of this run, if they have met already; default: they meet here.
 
     Raises:
         TrainingError: too many steps in a row had to be skipped, and again after going back.
     """
     started = time.perf_counter() if started is None else started
+    if ranks is None:
+        with Ranks(launched()) as ranks:
+            return fit(
+                assembly,
+                module,
+                data,
+                folder,
+                resume=resume,
+                console=console,
+                extra=extra,
+                started=started,
+                ranks=ranks,
+            )
     data.check()
-    check_data(folder, data.fingerprint(), resume)
+    ranks.connect(assembly, data, resume=resume)
+    ranks.decide(lambda: check_data(folder, data.fingerprint(), resume))
     data.quarantine.write_to(folder / quarantine.FILE_NAME)
     recipe = assembly.recipe
     if recipe.trainer.threads is not None:
         torch.set_num_threads(recipe.trainer.threads)
     torch.set_float32_matmul_precision(recipe.matmul_precision)
     _set_blocks(module, data, recipe)
-    start = _newest(folder) if resume else None
+    start = ranks.decide(lambda: _newest(folder) if resume else None)
+    ranks.agree(_unseen(ranks, start or folder))
     if start is None:
         _initialize(module, assembly, folder)
     elif recipe.init_from is not None:
@@ -109,10 +128,11 @@ def fit(
     began = time.perf_counter()
     back_to: int | None = None
     while True:
-        run = _train_once(assembly, module, data, folder, start, console or Console(), extra, started)
+        run = _train_once(assembly, module, data, folder, start, console or Console(), extra, started, ranks.launch)
         if run.guard.roll_back_to is None or run.checkpoints.signal:
             break
-        start, back_to = _before_the_series(folder, run.guard, back_to)
+        guard, before = run.guard, back_to
+        start, back_to = ranks.decide(lambda: _before_the_series(folder, guard, before))  # noqa: B023 (called at once)
         data.attempt += 1
         if any(isinstance(part, FSDPModule) for part in module.modules()):  # which cannot be sharded twice
             module = build_module(assembly)
@@ -142,6 +162,7 @@ def _train_once(
     console: Console,
     extra: Sequence[Callback],
     started: float,
+    launch: Launch,
 ) -> _Run:
     """Trains from the checkpoint `start`, or from the beginning, until it is done, interrupted or to be rolled back."""
     recipe = assembly.recipe
@@ -153,7 +174,6 @@ def _train_once(
     interruption = Interruption()
     checkpoints = Checkpoints(folder, recipe, validation, guard, interruption)
     watchers: list[Callback] = [
-        Watch(),
         ema,
         guard,
         metrics,
@@ -170,7 +190,7 @@ def _train_once(
     with warnings.catch_warnings():
         _silence_lightning()
         first_step = step_of(start) if start else 0
-        trainer = build_trainer(recipe, folder, watchers, metrics.clock, first_step=first_step)
+        trainer = build_trainer(recipe, folder, watchers, metrics.clock, first_step=first_step, launch=launch)
         _announce(trainer, assembly, module, data, folder)
         trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
     return _Run(trainer.global_step, sampling, checkpoints, guard)
@@ -200,7 +220,13 @@ def _before_the_series(folder: Path, guard: Guard, back_to: int | None) -> tuple
 
 
 def build_trainer(
-    recipe: Recipe, folder: Path, callbacks: list[Callback], profiler: Profiler, *, first_step: int
+    recipe: Recipe,
+    folder: Path,
+    callbacks: list[Callback],
+    profiler: Profiler,
+    *,
+    first_step: int,
+    launch: Launch = ALONE,
 ) -> L.Trainer:
     """The Trainer of a recipe; one Lightning epoch is the whole run."""
     config = recipe.trainer
@@ -221,7 +247,7 @@ def build_trainer(
         deterministic=recipe.deterministic,
         log_every_n_steps=1,
         callbacks=callbacks,
-        plugins=[precision_plugin(config.precision, config.accelerator), *checkpoint_io],
+        plugins=[precision_plugin(config.precision, config.accelerator), *checkpoint_io, Environment(launch)],
         logger=logger,
         profiler=profiler,
         enable_checkpointing=False,
@@ -248,6 +274,13 @@ def _newest(folder: Path) -> Path | None:
     found, _ = newest(folder, verified=None)
     _set_aside(there[there.index(found) + 1 :], "damaged")
     return found
+
+
+def _unseen(ranks: Ranks, path: Path) -> str | None:
+    """What is wrong if this rank does not see what the first one has made or found."""
+    if path.exists():
+        return None
+    return f"rank {ranks.launch.rank} does not see {path}; put the runs (watch.runs_dir) where all machines see them"
 
 
 def _set_aside(checkpoints: Sequence[Path], why: str) -> None:

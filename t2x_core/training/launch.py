@@ -7,17 +7,18 @@ import shutil
 import sys
 
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 from t2x_core.errors import UserError
 from t2x_core.recipe import TrainerConfig
-from t2x_core.training.precision import has_gpu
+from t2x_core.training.parallel.launch import Launch
+from t2x_core.training.precision import device_count, has_gpu
 
+ALONE = Launch()
 TORCHRUN = "torchrun --nnodes={nodes} --nproc-per-node={devices} --rdzv-backend=c10d --rdzv-endpoint=HOST:29500"
 """How to start a run on several nodes; behind it goes `-m t2x_core.cli.main fit RECIPE …`."""
 
 
-def check_launch(trainer: TrainerConfig) -> None:
+def check_launch(trainer: TrainerConfig, launch: Launch = ALONE) -> None:
     """UserError, with the key of the setting, if a run with these settings cannot start here."""
     gpus = torch.cuda.device_count()
     if trainer.accelerator == "gpu" and not gpus:
@@ -25,32 +26,28 @@ def check_launch(trainer: TrainerConfig) -> None:
     if has_gpu(trainer.accelerator) and trainer.devices != "auto" and trainer.devices > gpus:
         raise UserError(f"there are {gpus} GPUs here, not {trainer.devices}", key="devices")
     trainer.check_ranks(device_count(trainer))
-    _check_processes(trainer)
+    _check_processes(trainer, launch)
     _check_precision(trainer)
     if trainer.compile:
         _check_compiler(trainer)
 
 
-def device_count(trainer: TrainerConfig) -> int:
-    """Devices per node."""
-    if trainer.devices != "auto":
-        return trainer.devices
-    return torch.cuda.device_count() if has_gpu(trainer.accelerator) else 1
-
-
-def _check_processes(trainer: TrainerConfig) -> None:
+def _check_processes(trainer: TrainerConfig, launch: Launch) -> None:
     devices, nodes = device_count(trainer), trainer.num_nodes
     wanted = f"the recipe asks for {devices * nodes} (devices {devices} × num_nodes {nodes})"
-    if TorchElasticEnvironment.detect():
-        found, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-        if (found, local) != (devices * nodes, devices):
-            each = f"trainer.devices={local} trainer.num_nodes={found // local}"
-            raise UserError(f"torchrun started {found} processes, {wanted}", key="devices", hint=f"set {each}")
-    elif SLURMEnvironment.detect():
-        found = int(os.environ["SLURM_NTASKS"])
+    found, local = launch.ranks, launch.local_ranks
+    if launch.by == "srun":
         if found != devices * nodes:
             options = f"--nodes={nodes} --ntasks-per-node={devices}"
-            raise UserError(f"SLURM has {found} tasks, {wanted}", key="devices", hint=f"start it by srun {options}")
+            has = f"SLURM has {found} task{'s' if found != 1 else ''}"
+            raise UserError(f"{has}, {wanted}", key="devices", hint=f"start it by srun {options}")
+    elif found is not None:
+        if found != devices * nodes or local not in (None, devices):
+            each = local or max(1, found // nodes)
+            who = "torchrun" if launch.by == "torchrun" else "rank 0"
+            hint = f"set trainer.devices={each} trainer.num_nodes={found // each}"
+            hint = hint if launch.by == "torchrun" else "do not edit the recipe while a run starts"
+            raise UserError(f"{who} started {found} processes, {wanted}", key="devices", hint=hint)
     elif nodes > 1:
         start = TORCHRUN.format(nodes=nodes, devices=devices)
         raise UserError(
@@ -58,6 +55,9 @@ def _check_processes(trainer: TrainerConfig) -> None:
             key="num_nodes",
             hint=f"use SLURM, or on each node: {start} -m t2x_core.cli.main fit …",
         )
+    if found is not None and launch.local_rank >= devices:
+        name = "SLURM_LOCALID" if launch.by == "srun" else "LOCAL_RANK"
+        raise UserError(f"{name} is {launch.local_rank}, and there are {devices} devices a machine", key="devices")
 
 
 def _check_precision(trainer: TrainerConfig) -> None:

@@ -7,8 +7,7 @@ import math
 import torch
 
 from t2x_core.recipe import Recipe
-from t2x_core.training.launch import device_count
-from t2x_core.training.precision import resolve_precision
+from t2x_core.training.precision import device_count, resolve_precision
 
 
 def is_out_of_memory(error: BaseException) -> bool:

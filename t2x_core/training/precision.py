@@ -10,6 +10,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from torch import Tensor, nn
 
 from t2x_core.module import T2XModule
+from t2x_core.recipe import TrainerConfig
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
@@ -28,6 +29,13 @@ def resolve_precision(precision: str, accelerator: str) -> str:
 def has_gpu(accelerator: str) -> bool:
     """Whether a run with this `trainer.accelerator` takes a GPU."""
     return accelerator != "cpu" and torch.cuda.is_available()
+
+
+def device_count(trainer: TrainerConfig) -> int:
+    """Devices per node."""
+    if trainer.devices != "auto":
+        return trainer.devices
+    return torch.cuda.device_count() if has_gpu(trainer.accelerator) else 1
 
 
 def precision_plugin(precision: str, accelerator: str) -> Precision:

@@ -23,8 +23,7 @@ from t2x_core.module import T2XModule
 from t2x_core.optim import count_parameters, state_bytes
 from t2x_core.recipe import Recipe
 from t2x_core.terminal import printable
-from t2x_core.training.launch import device_count
-from t2x_core.training.precision import precision_plugin, resolve_precision, trained_parts
+from t2x_core.training.precision import device_count, precision_plugin, resolve_precision, trained_parts
 from t2x_core.types import Batch, SampleKey
 
 GIB = 2**30

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,6 @@ from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.recipe import to_plain
 from t2x_core.sharding import local
 from t2x_core.training import fit, run_folder
-from t2x_core.training.parallel.launch import RUN_FOLDER
 
 
 class Trace(Callback):
@@ -47,7 +45,6 @@ if __name__ == "__main__":
     run, trace, pause, *overrides = sys.argv[1:]
     assembly = load_assembly("quickstart", overrides)
     folder = Path(run)
-    os.environ.setdefault(RUN_FOLDER, run)
     folder.mkdir(parents=True, exist_ok=True)
     run_folder.write_run(folder, to_plain(assembly.recipe))
     module = build_module(assembly)

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from lightning.fabric.strategies.launchers.subprocess_script import _basic_subprocess_cmd
 
-from t2x_core.training.parallel.watch import CHILDREN, end
+from t2x_core.training.parallel.launch import PARENT
+from t2x_core.training.parallel.watch import CHILDREN, FAILED, end
 
 WELL = (None, 0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
 """Exit codes of a process that runs, is done, or has saved and stopped because it was asked to."""
+MISTAKE = 2
+"""Exit code of a process that has found a mistake of the user's."""
 
 
-class Launcher(_SubprocessScriptLauncher):
-    """Lightning's, but if a child dies the run ends with a word (Lightning's kills this process without one)."""
-
-    def launch(self, function: Callable[..., Any], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
-        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
-        if not self.cluster_environment.creates_processes_externally:
-            self._call_children_scripts()
-            CHILDREN.extend(self.procs)
-            threading.Thread(target=observe, args=(self.procs,), name="children", daemon=True).start()
-        return function(*args, **kwargs)
+def start(ranks: int, port: int) -> None:
+    """Starts ranks 1, 2 … of `ranks` by this process's own command, and ends with them if one ends badly."""
+    for rank in range(1, ranks):
+        variables = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": ranks,
+            "LOCAL_WORLD_SIZE": ranks,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            PARENT: os.getpid(),
+        }
+        environment = os.environ | {name: str(value) for name, value in variables.items()}
+        CHILDREN.append(subprocess.Popen(_basic_subprocess_cmd(), env=environment))
+    threading.Thread(target=observe, args=(CHILDREN,), name="children", daemon=True).start()
 
 
 def observe(children: Sequence[subprocess.Popen[Any]], grace: float = 5.0) -> None:
@@ -41,7 +49,7 @@ def observe(children: Sequence[subprocess.Popen[Any]], grace: float = 5.0) -> No
             if code not in WELL:
                 time.sleep(grace)
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-                end(f"rank {rank} (process {child.pid}) {how}")
+                end(f"rank {rank} (process {child.pid}) {how}", code if code == MISTAKE else FAILED)
         if None not in codes:
             return
         time.sleep(0.5)

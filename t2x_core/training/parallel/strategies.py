@@ -20,10 +20,9 @@ from t2x_core.recipe import Recipe
 from t2x_core.sharding import local
 from t2x_core.tensor_files import StoredTensor
 from t2x_core.training.checkpoint_io import SafeCheckpointIO
-from t2x_core.training.parallel.children import Launcher
 
-TIMEOUT = timedelta(minutes=30)
-"""Of a collective. A rank that dies is noticed sooner (`Watch`); this is for one that hangs alive."""
+TIMEOUT = timedelta(hours=12)
+"""Of a collective. A rank that dies is noticed in seconds (`Watch`); this clock runs on while all ranks are paused."""
 
 
 def build_strategy(recipe: Recipe) -> Strategy | str:
@@ -43,18 +42,17 @@ def build_strategy(recipe: Recipe) -> Strategy | str:
 
 
 class ReplicatedStrategy(DDPStrategy):
-    """DDP, with processes that are watched by ours."""
+    """DDP, of processes that are all started (`Ranks`)."""
 
     def _configure_launcher(self) -> None:
-        assert self.cluster_environment is not None
-        self._launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
+        """Lightning's would also set the number of threads."""
 
 
 class ShardedStrategy(ReplicatedStrategy):
     """FSDP2: weights, gradients, optimizer and average are cut up over the ranks (`fully_shard`), each block by itself.
 
     With `replicate`, HSDP: `shards` ranks (None: those of one node) share one copy of the weights, and gradients are
-    averaged over the copies. Launching and the process group are DDP's.
+    averaged over the copies. The process group is open by then (`Ranks`).
     """
 
     def __init__(self, shards: int | None, replicate: bool = False) -> None:
