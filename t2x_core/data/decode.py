@@ -7,6 +7,8 @@ the orientation of WebP is ignored, animated WebP, BMP, TIFF and AVIF are not re
 
 from __future__ import annotations
 
+import os
+import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import TiffImagePlugin as TiffTags
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -56,8 +59,9 @@ def picture_size(path: str | Path, whole: bool) -> tuple[int, int]:
             image.load()
             orientation = _orientation(image.getexif)
         else:
-            # The getexif of PNG decodes the whole picture, in search of a late EXIF chunk.
-            orientation = _orientation(lambda: Image.Image.getexif(image))
+            # The getexif of PNG decodes the whole picture, in search of a late EXIF chunk. Of TIFF, Pillow tells the
+            # size of the upright picture, and turns it while it decodes.
+            orientation = 1 if image.format == "TIFF" else _orientation(lambda: Image.Image.getexif(image))
     return (width, height) if orientation > 4 else (height, width)
 
 
@@ -73,9 +77,11 @@ def decode(path: str | Path, background: tuple[int, int, int], covering: tuple[i
         if covering is not None and image.format in ("JPEG", "MPO"):
             height, width = covering if _orientation(image.getexif) <= 4 else covering[::-1]
             image.draft(None, (2 * width, 2 * height))
+        tiles = getattr(image, "tile", None)
+        stored = str(tiles[0][3]) if tiles else ""  # "L;4": grey of 4 bit
         image.load()
         turn = TURNS.get(_orientation(image.getexif))
-        flat = _flat(image, background)
+        flat = _flat(image, background, path, stored)
         upright = np.array(flat if turn is None else flat.transpose(turn))
     return torch.from_numpy(upright).permute(2, 0, 1)
 
@@ -104,9 +110,16 @@ def fit_to(
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
+        if why := _special(path):  # opening a pipe waits for ever
+            raise DamagedPictureError(why)
         with Image.open(path, formats=FORMATS) as image:
-            if image.mode in ("F", "LAB"):
-                raise DamagedPictureError(f"has colours of the kind {image.mode}, which cannot be read: make it RGB")
+            if image.mode == "LAB":
+                raise DamagedPictureError("has colours of the kind LAB, which cannot be read: make it RGB")
+            if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+                kind = "floating-point" if image.mode == "F" else "32-bit or signed"
+                raise DamagedPictureError(
+                    f"has {kind} numbers, of which nobody says what is white: make it 8 or 16 bit"
+                )
             yield image
     except (DamagedPictureError, MemoryError):
         raise
@@ -121,14 +134,54 @@ def _orientation(read: Callable[[], Image.Exif]) -> int:
     return 1
 
 
-def _flat(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """As 8 bit RGB without transparency."""
-    if image.mode.startswith("I"):  # grey of 16 bit; Pillow's own conversion clips it at 255
-        image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).round().astype(np.uint8))
+def _special(path: str | Path) -> str | None:
+    """What a path is that is no regular file, as in "is a pipe, not a file"; None also if it is not there."""
+    with suppress(OSError, ValueError):
+        mode = os.stat(path).st_mode
+        for test, what in ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISREG, "")):
+            if test(mode):
+                return f"is {what}, not a file" if what else None
+        return "is a folder" if stat.S_ISDIR(mode) else "is a device, not a file"
+    return None
+
+
+def _flat(image: Image.Image, background: tuple[int, int, int], path: str | Path, stored: str) -> Image.Image:
+    """As 8 bit RGB without transparency; `stored`: Pillow's name for how the file keeps its pixels."""
+    transparent = image.info.get("transparency")
+    if image.mode.startswith("I"):
+        image = _grey_of_8_bit(image, transparent)
+    elif stored == "RGB;16B" and transparent is not None:
+        image = _rgb_of_16_bit(path, transparent)
+    elif stored in ("L;2", "L;4") and isinstance(transparent, int):  # Pillow scales the pixels, but not this
+        image.info["transparency"] = transparent * (85 if stored == "L;2" else 17)
     if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
         behind = Image.new("RGBA", image.size, (*background, 255))
         image = Image.alpha_composite(behind, image.convert("RGBA"))
     return image.convert("RGB")
+
+
+def _grey_of_8_bit(image: Image.Image, transparent: int | None) -> Image.Image:
+    """Grey of 12 or 16 bit as L, or LA if one of its levels is transparent; Pillow's own conversion clips it at 255."""
+    levels, tags = np.asarray(image).astype(np.int64), getattr(image, "tag_v2", {})
+    white = 2 ** int(tags.get(TiffTags.BITSPERSAMPLE, (16,))[0]) - 1
+    grey = (levels * 255 / white).clip(0, 255).round().astype(np.uint8)
+    if tags.get(TiffTags.PHOTOMETRIC_INTERPRETATION) == 0:  # white is zero, which Pillow sees to in 8 bit only
+        grey = 255 - grey
+    if transparent is None:
+        return Image.fromarray(grey)
+    alpha = np.where(levels == transparent, 0, 255).astype(np.uint8)
+    return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha)))
+
+
+def _rgb_of_16_bit(path: str | Path, transparent: tuple[int, int, int]) -> Image.Image:
+    """A PNG as RGBA. Pillow keeps only the upper 8 bits, in which other colours look like the transparent one."""
+    import av
+
+    with av.open(str(path)) as container:
+        frame = next(container.decode(container.streams.video[0]))
+    levels = frame.to_ndarray(format="rgba64le")[..., :3]
+    alpha = np.where((levels == transparent).all(-1), 0, 255).astype(np.uint8)
+    return Image.fromarray(np.dstack([(levels / 257).round().astype(np.uint8), alpha]))
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -161,6 +214,8 @@ def _what_it_is(head: bytes) -> str:
         return "is empty"
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "is a web page, not a picture"
+    if head[:4] in (b"II*\0", b"MM\0*"):
+        return "is a TIFF of a kind that cannot be read: make it PNG"
     if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif"):
         return "is a HEIC picture, which cannot be read: make it JPEG or PNG"
     if all(byte >= 32 or byte in b"\t\n\r\f" for byte in head) and b"\x7f" not in head:
