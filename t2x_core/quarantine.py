@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -16,6 +18,7 @@ except ImportError:  # not on Windows, where two processes may thus name a file 
 
 FILE_NAME = "quarantine.jsonl"
 """Its name in a run's folder."""
+KEYS = ("task", "file", "reason", "when")
 
 
 class Quarantine:
@@ -30,12 +33,25 @@ class Quarantine:
         """Where the lines go; None as long as there is no run folder."""
         self._since = _now()
         self._notes: dict[tuple[str, str], dict[str, str]] = {}
+        self._numbers = Counter[str]()
+        self._unwritten: list[dict[str, str]] = []
+        self._there: set[tuple[str, str]] = set()
+        """What the file names, as far as it was read."""
+        self._read = 0
+        """Bytes of the file that were read: a note costs what came since, not what is there."""
 
     def note(self, task: str, file: str, reason: str) -> None:
         """Names a file that cannot be read."""
-        if (task, file) not in self._notes:
-            self._notes[task, file] = {"task": task, "file": file, "reason": reason, "when": _now()}
-            self._write()
+        self.note_all(task, [(file, reason)])
+
+    def note_all(self, task: str, files: Iterable[tuple[str, str]]) -> None:
+        """Names several files (name, reason), in one go."""
+        for file, reason in files:
+            if (task, file) not in self._notes:
+                note = {"task": task, "file": file, "reason": reason, "when": _now()}
+                self._add(note)
+                self._unwritten.append(note)
+        self._write()
 
     def named(self, task: str) -> dict[str, str]:
         """File → reason of all that are known by now: noted in this process, or by others before its last note.
@@ -44,48 +60,69 @@ class Quarantine:
         """
         return {note["file"]: note["reason"] for note in self._notes.values() if note["task"] == task}
 
+    def number(self, task: str) -> int:
+        """How many there are in `named`."""
+        return self._numbers[task]
+
+    def _add(self, note: dict[str, str]) -> None:
+        key = note["task"], note["file"]
+        if key not in self._notes:
+            self._notes[key] = note
+            self._numbers[note["task"]] += 1
+
     def write_to(self, file: Path) -> None:
         """Writes to `file` from now on, and what has been noted so far."""
-        self.file = file
+        self.file, self._read, self._there = file, 0, set()
+        self._unwritten = list(self._notes.values())
         self._write()
 
     def _write(self) -> None:
         """Appends what the file does not name, and learns what other processes have named since this run started."""
-        if self.file is None or not self._notes:
+        if self.file is None or not self._unwritten:
             return
         with locked(self.file) as stream:
-            stream.seek(0)
-            text = stream.read()
-            lines = [line for line in map(_parse, text.splitlines()) if line is not None]
-            named = {(line["task"], line["file"]) for line in lines}
-            if text and not text.endswith("\n"):  # left by a process that was killed
-                stream.write("\n")
-            for key, note in self._notes.items():
-                if key not in named:
-                    stream.write(json.dumps(note, ensure_ascii=False) + "\n")
-        for line in lines:
-            if line["when"] >= self._since:
-                self._notes.setdefault((line["task"], line["file"]), line)
+            if stream.seek(0, os.SEEK_END) < self._read:  # somebody has emptied it
+                self._read, self._there = 0, set()
+            stream.seek(self._read)
+            for line in (found := stream.read()).split(b"\n"):
+                if (note := _parse(line)) is not None:
+                    key = note["task"], note["file"]
+                    self._there.add(key)
+                    if note["when"] >= self._since:
+                        self._add(note)
+            new = [note for note in self._unwritten if (note["task"], note["file"]) not in self._there]
+            text = "".join(json.dumps(note, ensure_ascii=False) + "\n" for note in new)
+            if found and not found.endswith(b"\n"):  # left by a process that was killed
+                text = "\n" + text
+            stream.write(text.encode("utf-8", "backslashreplace"))
+            self._there.update((note["task"], note["file"]) for note in new)
+            self._read, self._unwritten = stream.tell(), []
 
 
 def count(file: Path) -> int:
     """How many files it names; 0 if there is none."""
-    return len(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else 0
+    if not file.is_file():
+        return 0
+    with file.open("rb") as stream:
+        return sum(_parse(line) is not None for line in stream)
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[IO[str]]:
+def locked(file: Path) -> Iterator[IO[bytes]]:
     """The file, made if need be, open for reading and appending, and of no other process until it is closed."""
-    with file.open("a+", encoding="utf-8") as stream:
+    with file.open("a+b") as stream:
         if fcntl is not None:
             with suppress(OSError):  # some network drives have no locks
                 fcntl.flock(stream, fcntl.LOCK_EX)
         yield stream
 
 
-def _parse(line: str) -> dict[str, str] | None:
-    with suppress(ValueError):
-        return dict(json.loads(line))
+def _parse(line: bytes) -> dict[str, str] | None:
+    """A line, if it is one of ours: what a disk or another program left there is passed over."""
+    with suppress(ValueError, RecursionError):
+        note = json.loads(line)
+        if isinstance(note, dict) and all(isinstance(note.get(key), str) for key in KEYS):
+            return note
     return None
 
 

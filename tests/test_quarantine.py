@@ -6,7 +6,8 @@ import json
 import multiprocessing
 import time
 
-from t2x_core.quarantine import Quarantine
+from t2x_core import quarantine as quarantine_module
+from t2x_core.quarantine import Quarantine, count
 
 
 def lines(file):
@@ -60,3 +61,28 @@ def test_processes_share_one_file(tmp_path):
     assert sorted(line["file"] for line in lines(tmp_path / "q.jsonl")) == sorted(f"{i}.jpg" for i in range(40))
     quarantine.note("a", "40.jpg", "is empty")
     assert len(quarantine.named("a")) == 41
+
+
+def test_what_another_left_in_the_file_is_passed_over(tmp_path):
+    file = tmp_path / "q.jsonl"
+    file.write_bytes(b'\xff\xfe\n5\n{"task": "a"}\n' + b"[" * 100_000 + b"\n\x00\n")
+    quarantine = Quarantine()
+    quarantine.write_to(file)
+    quarantine.note("a", "x.jpg", "is empty")
+    assert list(quarantine.named("a")) == ["x.jpg"]
+    assert count(file) == 1
+
+
+def test_a_note_reads_only_what_came_since_the_last_one(tmp_path, monkeypatch):
+    parsed, real = [], quarantine_module._parse
+    monkeypatch.setattr(quarantine_module, "_parse", lambda line: parsed.append(line) or real(line))
+    quarantine, other = Quarantine(), Quarantine()
+    for one in (quarantine, other):
+        one.write_to(tmp_path / "q.jsonl")
+    for i in range(200):
+        quarantine.note("a", f"{i}.jpg", "is empty")
+    assert len(parsed) < 500
+    other.note("a", "7.jpg", "is empty")
+    quarantine.note("a", "x.jpg", "is empty")
+    assert quarantine.number("a") == other.number("a") + 1 == len(quarantine.named("a")) == 201
+    assert count(tmp_path / "q.jsonl") == 201

@@ -12,6 +12,7 @@ from t2x_core.data.order import Permutation
 from t2x_core.errors import UserError
 from t2x_core.quarantine import FILE_NAME, Quarantine
 from t2x_core.types import SampleKey
+from t2x_core.wording import shorten
 
 
 class Damage:
@@ -31,14 +32,13 @@ class Damage:
 
     def note(self, files: Sequence[tuple[str, str]]) -> None:
         """Names files (name, what is wrong). Raises UserError if, with all before, they are too many."""
-        for name, reason in files:
-            self.quarantine.note(self.task, name, reason)
-        named = self.quarantine.named(self.task)
-        if len(named) <= self.limit * self.total:
+        self.quarantine.note_all(self.task, files)
+        if self.quarantine.number(self.task) <= self.limit * self.total:
             return
+        named = self.quarantine.named(self.task)
         if self.quarantine.file is None:  # no run folder yet
             self.quarantine.write_to(Path(tempfile.mkdtemp(prefix="t2x_")) / FILE_NAME)
-        first = "; ".join(f"{file} {reason}" for file, reason in list(named.items())[:5])
+        first = "; ".join(f"{shorten(file)} {shorten(reason)}" for file, reason in list(named.items())[:5])
         more = f"; … (all in {self.quarantine.file})" if len(named) > 5 else ""
         raise UserError(
             f"{len(named)} of {self.total} {self.what} cannot be read, more than a share of {self.limit:g}: "

@@ -17,6 +17,7 @@ from typing import Any
 import PIL
 
 from t2x_core.data.decode import DamagedPictureError, picture_size
+from t2x_core.data.files import not_a_file
 from t2x_core.data.picture_files import PictureFile
 from t2x_core.quarantine import locked
 
@@ -97,12 +98,14 @@ def _look(
     files: Sequence[PictureFile], known: dict[str, Any], whole: bool, measure: Measure, what: str
 ) -> tuple[list[Stamp | None], list[Finding]]:
     def look(file: PictureFile) -> tuple[Stamp | None, Finding]:
-        if file.size is not None and not whole:
-            return None, Finding(*file.size)
         stamp = None
         with suppress(OSError):
             status = os.stat(file.path)
+            if why := not_a_file(status.st_mode):  # to open a pipe would wait for ever
+                return None, Finding(damage=why)
             stamp = status.st_size, status.st_mtime_ns
+        if file.size is not None and not whole:
+            return None, Finding(*file.size)
         entry = known.get(file.name)
         if entry is not None and stamp is not None and entry[:2] == [*stamp]:
             return stamp, Finding(*entry[2:])
@@ -140,10 +143,21 @@ def _memory(origin: str, whole: bool, what: str = "pictures") -> Path | None:
 
 
 def _recall(memory: Path | None) -> dict[str, Any]:
+    """What is remembered, as far as it makes sense: whatever else is in the file is forgotten."""
     if memory is not None:
-        with suppress(OSError, ValueError):
-            return dict(json.loads(memory.read_text(encoding="utf-8")))
+        with suppress(OSError, ValueError, RecursionError):
+            entries = json.loads(memory.read_text(encoding="utf-8"))
+            if isinstance(entries, dict):
+                return {name: entry for name, entry in entries.items() if _is_entry(entry)}
     return {}
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether it is [bytes, time of change, height, width, frames, seconds] of a file that was good."""
+    if not (isinstance(entry, list) and len(entry) == 6):
+        return False
+    whole = all(type(number) is int for number in entry[:5]) and type(entry[5]) in (int, float)
+    return whole and min(entry[2:5]) >= 1 and entry[5] >= 0
 
 
 def _remember(memory: Path, entries: dict[str, Any], what: str) -> None:

@@ -1,159 +1,122 @@
-"""Manifests: a table with one picture a row, as JSON lines, CSV, TSV or Parquet."""
+"""Manifests: a table with one file a row, as JSON lines, CSV, TSV or Parquet."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from t2x_core.data.picture_files import PictureFile, PictureList
-from t2x_core.errors import UserError, did_you_mean
+from t2x_core.data.files import name_below
+from t2x_core.data.manifest_rows import READERS, no_column
+from t2x_core.data.picture_files import OneEach, PictureFile, PictureList
+from t2x_core.errors import UserError
+from t2x_core.wording import quoted
 
-Row = tuple[str, Mapping[str, Any]]
-"""Where it stands ("file:line"), and its cells."""
+LONGEST_SIDE = 1_000_000
+"""Pixels of a side, at most: more is a mistake."""
 
 
-def read_manifest(
-    manifest: Path,
-    folder: Path,
-    path: str,
-    captions: Sequence[str],
-    size: tuple[str, str] | None = None,
-) -> PictureList:
-    """The pictures of a manifest, in its order; rows with the same path are one picture with several captions.
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a manifest hold what."""
+
+    path: str
+    captions: Sequence[str]
+    """A cell is a text, or a list of texts; an empty one is none."""
+    size: tuple[str, str] | None = None
+    """Height and width of the upright picture, in pixels."""
+    group: str | None = None
+    """What a file is a piece of; an empty cell: of itself."""
+
+    @property
+    def names(self) -> list[str]:
+        """All of them, that of the paths first."""
+        return [self.path, *self.captions, *(self.size or ()), *([self.group] if self.group else [])]
+
+
+def read_manifest(manifest: Path, folder: Path, columns: Columns) -> PictureList:
+    """The files of a manifest, in its order; rows that name the same file are one file with several captions.
 
     Args:
         manifest: a `.jsonl`, `.csv`, `.tsv` or `.parquet` file.
         folder: what the paths in it are relative to.
-        path: name of the column with the paths.
-        captions: columns with captions; a cell is a text, or a list of texts. An empty one is none.
-        size: columns with the height and the width of the upright picture, in pixels.
 
     Raises:
         UserError: it cannot be read, a column is missing, or a cell holds what it should not.
     """
-    if manifest.suffix.lower() not in READERS:
+    reader = READERS.get(manifest.suffix.lower())
+    if reader is None:
         raise UserError(f"{manifest} is no manifest", hint=f"its ending must be one of {', '.join(READERS)}")
-    columns = [path, *captions, *(size or ())]
     seen: set[str] = set()
-    files: dict[str, PictureFile] = {}
+    files = OneEach()
     try:
-        for where, row in READERS[manifest.suffix.lower()](manifest, columns):
+        for where, row in reader(manifest, columns.names):
             if not seen.issuperset(row):
                 seen.update(row)
-            file = _picture(where, row, folder, path, captions, size)
-            before = files.get(file.name)
-            known = before.captions if before else ()
-            files[file.name] = PictureFile(file.path, file.name, (*known, *file.captions), file.size)
+            files.add(_file(where, row, str(folder), columns), where)
     except OSError as error:
         raise UserError(f"cannot read the manifest {manifest}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"the manifest {manifest} is not UTF-8", hint="save it as UTF-8") from error
-    for column in columns:
+    for column in columns.names:
         if files and column not in seen:
-            _no_column(manifest, column, sorted(seen))
-    return PictureList(list(files.values()))
+            no_column(manifest, column, sorted(seen))
+    return PictureList(files.files, files.remarks)
 
 
-def _picture(
-    where: str, row: Mapping[str, Any], folder: Path, path: str, captions: Sequence[str], size: tuple[str, str] | None
-) -> PictureFile:
-    name = row.get(path)
-    if path in row and not (isinstance(name, str) and name.strip()):
-        raise UserError(f'the column "{path}" holds no path but {json.dumps(name, default=str)}', where=where)
-    told: list[str] = []
-    for column in captions:
+def _file(where: str, row: Mapping[str, Any], folder: str, columns: Columns) -> PictureFile:
+    written = row.get(columns.path)
+    if not (isinstance(written, str) and written.strip()):
+        raise UserError(f'the column "{columns.path}" holds no path but {quoted(written)}', where=where)
+    path = os.path.join(folder, _text(where, columns.path, written))
+    if written != written.strip() and not os.path.lexists(path):
+        path = os.path.join(folder, written.strip())
+    captions: list[str] = []
+    for column in columns.captions:
         cell = row.get(column)
         texts = cell if isinstance(cell, list) else [] if cell is None else [cell]
         if not all(isinstance(text, str) for text in texts):
-            raise UserError(f'the column "{column}" holds no text but {json.dumps(cell, default=str)}', where=where)
-        told += [text.strip() for text in texts if text.strip()]
-    name = os.path.normpath(str(name).strip())
-    return PictureFile(os.path.join(folder, name), Path(name).as_posix(), tuple(told), _size(where, row, size))
+            raise UserError(f'the column "{column}" holds no text but {quoted(cell)}', where=where)
+        captions += [_text(where, column, text).strip() for text in texts if text.strip()]
+    name = name_below(path, folder)
+    return PictureFile(path, name, tuple(captions), _size(where, row, columns), _group(where, row, columns))
 
 
-def _size(where: str, row: Mapping[str, Any], columns: tuple[str, str] | None) -> tuple[int, int] | None:
-    if columns is None or any(row.get(column) in (None, "") for column in columns):
-        return None
+def _text(where: str, column: str, text: str) -> str:
+    """The text, if it is one: with neither NUL nor half of a character (JSON can write both)."""
+    if "\0" in text:
+        raise UserError(f'the column "{column}" holds the character NUL: {quoted(text)}', where=where)
     try:
-        height, width = (int(row[column]) for column in columns)
-    except (TypeError, ValueError):
-        height = width = 0
-    if height < 1 or width < 1:
-        cells = " × ".join(json.dumps(row[column], default=str) for column in columns)
-        raise UserError(f"{' × '.join(columns)} is {cells}, which is no size in pixels", where=where)
+        text.encode()
+    except UnicodeEncodeError as error:
+        why = f'the column "{column}" holds half of a character (a lone surrogate): {quoted(text)}'
+        raise UserError(why, where=where) from error
+    return text
+
+
+def _size(where: str, row: Mapping[str, Any], columns: Columns) -> tuple[int, int] | None:
+    if columns.size is None or any(row.get(column) in (None, "") for column in columns.size):
+        return None
+    height, width = (_pixels(row[column]) for column in columns.size)
+    if height is None or width is None:
+        cells = " × ".join(quoted(row[column]) for column in columns.size)
+        raise UserError(f"{' × '.join(columns.size)} is {cells}, which is no size in pixels", where=where)
     return height, width
 
 
-def _json_lines(manifest: Path, columns: Sequence[str]) -> Iterator[Row]:
-    with manifest.open(encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            where = f"{manifest}:{number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"this line is not JSON ({error})", where=where) from error
-            if not isinstance(row, dict):
-                raise UserError("this line is no JSON object", where=where, hint='write {"path": …, "caption": …}')
-            if columns[0] not in row:
-                _no_column(manifest, columns[0], sorted(row), where)
-            yield where, row
+def _pixels(cell: object) -> int | None:
+    """A number of pixels: a whole number, as text too, or as a float (tables with gaps have those)."""
+    if isinstance(cell, str) and cell.strip().isascii() and cell.strip().isdigit() and len(cell) < 20:
+        cell = int(cell)
+    if isinstance(cell, bool) or not isinstance(cell, (int, float)) or not 1 <= cell <= LONGEST_SIDE:
+        return None
+    return int(cell) if cell == int(cell) else None
 
 
-def _csv(manifest: Path, columns: Sequence[str]) -> Iterator[Row]:
-    delimiter = "\t" if manifest.suffix.lower() == ".tsv" else ","
-    with manifest.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream, delimiter=delimiter)
-        for column in columns:
-            if column not in (reader.fieldnames or ()):
-                _no_column(manifest, column, reader.fieldnames or (), f"{manifest}:1")
-        try:
-            for row in reader:
-                if None in row:
-                    raise UserError(
-                        f"this row has more cells than the first line has columns ({len(reader.fieldnames or ())})",
-                        where=f"{manifest}:{reader.line_num}",
-                        hint='put texts that hold a comma in "quotes"',
-                    )
-                yield f"{manifest}:{reader.line_num}", row
-        except csv.Error as error:
-            raise UserError(f"this is not CSV ({error})", where=f"{manifest}:{reader.line_num}") from error
-
-
-def _parquet(manifest: Path, columns: Sequence[str]) -> Iterator[Row]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise UserError("reading Parquet needs pyarrow", hint='pip install "t2x[parquet]"') from error
-    try:
-        with parquet.ParquetFile(manifest) as file:
-            for column in columns:
-                if column not in file.schema_arrow.names:
-                    _no_column(manifest, column, file.schema_arrow.names)
-            number = 0
-            for batch in file.iter_batches(columns=list(columns)):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{manifest}, row {number}", row
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(f"{manifest} is damaged or no Parquet file ({error})") from error
-
-
-def _no_column(manifest: Path, column: str, there: Sequence[str], where: str | None = None) -> NoReturn:
-    known = did_you_mean(column, there) or f"there are: {', '.join(there) or 'none'}"
-    raise UserError(f'there is no column "{column}"', where=where or str(manifest), hint=f"{known} (set columns)")
-
-
-READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
-    ".jsonl": _json_lines,
-    ".csv": _csv,
-    ".tsv": _csv,
-    ".parquet": _parquet,
-}
-"""Ending → reader, which is told the columns that are wanted, that of the paths first."""
+def _group(where: str, row: Mapping[str, Any], columns: Columns) -> str:
+    cell = row.get(columns.group) if columns.group else None
+    if isinstance(cell, bool) or not (cell is None or isinstance(cell, (str, int))):
+        raise UserError(f'the column "{columns.group}" holds no group but {quoted(cell)}', where=where)
+    return "" if cell is None else _text(where, str(columns.group), str(cell)).strip()

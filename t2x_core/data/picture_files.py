@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from t2x_core import keyed
 from t2x_core.data.decode import SUFFIXES
+from t2x_core.data.files import identity, name_below, read_captions, shown
 from t2x_core.errors import UserError
+from t2x_core.wording import counted, first_of, shorten
 
 _PICTURES = (".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".exr", ".hdr", ".avif")
 _RAW_PICTURES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
@@ -30,6 +34,8 @@ class PictureFile:
     captions: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
     """(height, width) as a manifest tells them, in pixels, upright."""
+    group: str = ""
+    """What it is a piece of; "": of itself. Files of one group are held out together."""
 
 
 @dataclass(frozen=True)
@@ -41,47 +47,93 @@ class PictureList:
     """Lines for the log: what was passed over, and why."""
 
 
+class OneEach:
+    """Files, each once: what has several names (other spellings, links) is one file with the captions of all."""
+
+    def __init__(self) -> None:
+        self._files: dict[Hashable, PictureFile] = {}
+        self._twice: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @property
+    def files(self) -> list[PictureFile]:
+        """In the order in which they came."""
+        return list(self._files.values())
+
+    @property
+    def remarks(self) -> list[str]:
+        """A line on the files that have several names."""
+        if not self._twice:
+            return []
+        names = counted(len(self._twice), "further name")
+        return [f"{names} of the same files, each trained once with all of its captions: {first_of(self._twice, 2)}"]
+
+    def add(self, file: PictureFile, where: str | None = None) -> None:
+        """Raises UserError if the file is there already, with another size or of another group."""
+        own = identity(file.path)
+        before = self._files.get(own)
+        if before is None:
+            self._files[own] = file
+            return
+        for what, mine, theirs in (("size", file.size, before.size), ("group", file.group, before.group)):
+            if mine and theirs and mine != theirs:
+                raise UserError(
+                    f"{shorten(file.name)} has another {what} than in an earlier row: {mine}, not {theirs}", where=where
+                )
+        if file.name != before.name:
+            self._twice.append(f"{file.name} is {before.name}")
+        self._files[own] = replace(
+            before,
+            name=min(before.name, file.name),
+            captions=tuple(dict.fromkeys((*before.captions, *file.captions))),
+            size=before.size or file.size,
+            group=before.group or file.group,
+        )
+
+
 def list_folder(folder: Path, suffixes: Collection[str] = SUFFIXES, what: str = "picture") -> PictureList:
     """The pictures (or `what` has one of these suffixes) in a folder and those below it, in the order of their names.
 
     The captions of `x.jpg` are the lines of `x.txt` beside it that are not blank. Names that begin with a dot are
-    passed over. Raises UserError if there is no such folder, or a caption is not UTF-8.
+    passed over. Raises UserError if there is no such folder, it or one below cannot be read, or a caption cannot.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}" if not folder.exists() else f"{folder} is not a folder")
-    files, others, texts = [], Counter[str](), 0
+    found, others, texts = OneEach(), Counter[str](), 0
+    listed = []
     for parent, names in _walk(folder):
-        captions = {Path(name).stem for name in names if name.lower().endswith(".txt")}
+        captions = {_stem(name): name for name in names if name.lower().endswith(".txt")}
         used = set()
         for name in names:
-            stem, suffix = os.path.splitext(name)
+            stem, suffix = _stem(name), os.path.splitext(name)[1]
             path = os.path.join(parent, name)
             if suffix.lower() in suffixes and (stem in captions or not os.path.isdir(path)):
-                told = read_captions(Path(parent, f"{stem}.txt")) if stem in captions else ()
-                files.append(PictureFile(path, Path(path).relative_to(folder).as_posix(), told))
+                told = read_captions(Path(parent, captions[stem])) if stem in captions else ()
+                listed.append(PictureFile(path, name_below(path, str(folder)), told))
                 used.add(stem)
             elif suffix.lower() in OTHER_PICTURES and suffixes is SUFFIXES:
                 others[suffix.lower()] += 1
                 used.add(stem)
-        texts += len(captions - used)
+        texts += len(captions.keys() - used)
+    for file in sorted(listed, key=lambda file: file.name):
+        found.add(file)
     remarks = [
-        f"{count} {suffix} files are passed over: this kind is not read (make them JPEG, PNG or WebP)"
-        for suffix, count in others.most_common()
+        *found.remarks,
+        *(
+            f"{counted(count, f'{suffix} file')} passed over: this kind is not read (make them JPEG, PNG or WebP)"
+            for suffix, count in others.most_common()
+        ),
     ]
     if texts:
-        remarks.append(f"{texts} .txt files have no {what} of their name beside them")
-    return PictureList(sorted(files, key=lambda file: file.name), remarks)
+        remarks.append(f"{counted(texts, '.txt file', 'have')} no {what} of their name beside them")
+    return PictureList(found.files, remarks)
 
 
-def read_captions(file: Path) -> tuple[str, ...]:
-    """The lines of a text file that are not blank. Raises UserError if it cannot be read."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError("this caption is not UTF-8", where=str(file), hint="save it as UTF-8") from error
-    except OSError as error:
-        raise UserError(f"this caption cannot be read: {error.strerror}", where=str(file)) from error
-    return tuple(line.strip() for line in lines if line.strip())
+def _stem(name: str) -> str:
+    """The name without its ending, which a caption has in common; Unicode writes accents in two ways, here in one."""
+    return unicodedata.normalize("NFC", os.path.splitext(name)[0])
 
 
 def settle_captions(
@@ -95,39 +147,86 @@ def settle_captions(
     bare = [file.name for file in found.files if not file.captions]
     if not bare:
         return found
-    first = ", ".join(bare[:3]) + (" …" if len(bare) > 3 else "")
+    first, missing = first_of(bare), counted(len(bare), what.removesuffix("s"), "have")
     if policy == "error":
         raise UserError(
-            f"{len(bare)} of {len(found.files)} {what} have no caption: {first}",
+            f"{counted(len(bare), what.removesuffix('s'), 'have')} no caption (of {len(found.files):,}): {first}",
             key=setting,
             hint="caption them, or write empty (to train them with the caption “”) or skip (to leave them out)",
         )
     if policy == "empty":
         files = [file if file.captions else replace(file, captions=("",)) for file in found.files]
-        return PictureList(files, [*found.remarks, f"{len(bare)} {what} have no caption and get “”: {first}"])
+        return PictureList(files, [*found.remarks, f"{missing} no caption, and “” instead: {first}"])
     files = [file for file in found.files if file.captions]
-    return PictureList(files, [*found.remarks, f"{len(bare)} {what} have no caption and are left out: {first}"])
+    return PictureList(files, [*found.remarks, f"{missing} no caption, left out: {first}"])
+
+
+def grouped(found: PictureList, pattern: str | None, setting: str) -> PictureList:
+    """Gives files without a group one: what the regular expression matches in the name, or its groups if it has some.
+
+    Raises:
+        UserError: no file matches; `setting` is the recipe's key for the pattern.
+    """
+    if pattern is None:
+        return found
+    expression, files, unmatched = re.compile(pattern), [], []
+    for file in found.files:
+        match = expression.search(file.name)
+        if match is None:
+            unmatched.append(file.name)
+        parts = () if match is None else match.groups(default="") or (match[0],)
+        files.append(file if file.group else replace(file, group="\n".join(parts)))
+    if files and len(unmatched) == len(files):
+        raise UserError(f"it matches none of the names, such as {first_of(unmatched)}", key=setting)
+    remarks = list(found.remarks)
+    if unmatched:
+        remarks.append(f"{counted(len(unmatched), 'name')} without a match of {setting}: {first_of(unmatched)}")
+    return PictureList(files, remarks)
+
+
+def group_names(files: Sequence[PictureFile]) -> list[str]:
+    """For each file what it is held out by: its group, or its own name."""
+    return [f"group\n{file.group}" if file.group else file.name for file in files]
 
 
 def hold_out(names: Sequence[str], share: float) -> list[int]:
-    """Indices of the names that are held out, at least one, beginning with the lowest hash.
+    """Indices of what is held out, beginning with the lowest hash: this share of the different names, at least one.
 
-    Whether a name is held out follows from the name alone, so it stays so when others come or go.
+    What has one name is held out together. Whether a name is held out follows from the name alone, so it stays so when
+    others come or go; in which of two ways Unicode writes its accents makes no difference.
     """
-    hashes = [keyed.digest(0, "held out", name) for name in names]
-    order = sorted(range(len(names)), key=hashes.__getitem__)
-    count = sum(value < share * 2**64 for value in hashes)
-    return order[: max(1, count)]
+    places = defaultdict(list)
+    for i, name in enumerate(names):
+        places[unicodedata.normalize("NFC", name)].append(i)
+    hashes = {name: keyed.digest(0, "held out", name) for name in places}
+    order = sorted(places, key=hashes.__getitem__)
+    count = sum(value < share * 2**64 for value in hashes.values())
+    return [i for name in order[: max(1, count)] for i in places[name]]
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each folder with the names in it that are not hidden. Links are followed, but none into a circle."""
+    """Each folder with the names in it that are not hidden. Links are followed, but no folder is entered twice.
+
+    Raises UserError if one cannot be read: what is in it would be missing without a word.
+    """
+
+    def stop(error: OSError) -> None:
+        place = shown(error.filename or folder)
+        raise UserError(
+            f"the folder {place} cannot be read: {error.strerror}",
+            hint="make it readable, or move it out; names that begin with a dot are passed over",
+        ) from error
+
     seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        here = os.stat(parent)
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=stop):
+        try:
+            here = os.stat(parent)
+        except OSError as error:
+            stop(error)
+            continue
         if (here.st_dev, here.st_ino) in seen:
             folders.clear()
             continue
         seen.add((here.st_dev, here.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield parent, [name for name in (*names, *folders) if not name.startswith(".")]
+        yield parent, [name for name in (*sorted(names), *folders) if not name.startswith(".")]

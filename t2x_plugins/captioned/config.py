@@ -20,6 +20,20 @@ class Colour(Constraint):
         return 'a colour such as "#ffffff"'
 
 
+class Pattern(Constraint):
+    """A text that is a regular expression."""
+
+    def requirement(self, value: str) -> str | None:
+        try:
+            re.compile(value)
+        except (re.error, OverflowError, RecursionError):
+            return str(self)
+        return None
+
+    def __str__(self) -> str:
+        return "a regular expression"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ColumnsConfig:
     """Which columns of a manifest hold what."""
@@ -32,6 +46,10 @@ class ColumnsConfig:
     """Height of the upright picture in pixels, so that `check: headers` need not open the file; with `width` only."""
     width: str | None = None
     """Width of the upright picture in pixels; with `height` only."""
+
+    group: str | None = None
+    """What a file is a piece of (the video that clips were cut from, the person on photos): files with the same text
+    here are trained together or held out together; an empty cell: of itself."""
 
     def __post_init__(self) -> None:
         if (self.height is None) != (self.width is None):

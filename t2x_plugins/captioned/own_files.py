@@ -9,11 +9,20 @@ from typing import Generic, Literal, TypeVar
 
 from t2x_core.data.buckets import Shape, bucket_shapes
 from t2x_core.data.decode import SUFFIXES
-from t2x_core.data.manifest import read_manifest
-from t2x_core.data.picture_files import PictureList, hold_out, list_folder, settle_captions
+from t2x_core.data.manifest import Columns, read_manifest
+from t2x_core.data.picture_files import (
+    PictureFile,
+    PictureList,
+    group_names,
+    grouped,
+    hold_out,
+    list_folder,
+    settle_captions,
+)
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source, TaskDataModule
 from t2x_core.quarantine import FILE_NAME
+from t2x_core.wording import counted, shorten
 from t2x_plugins.captioned.config import ColumnsConfig
 
 UNSCORED = "unscored"
@@ -57,24 +66,41 @@ class OwnFilesData(TaskDataModule, Generic[SourceT]):
         self.sources()
         return self.lines
 
-    def set_apart(self, names: Sequence[str], share: float, what: str) -> tuple[list[int], list[int]]:
-        """Indices of the files to train on, and of those held out; UserError if the first are fewer than a batch."""
-        held_out, need = hold_out(names, share) if names else [], self.context.global_batch
+    def set_apart(self, files: Sequence[PictureFile], share: float, what: str) -> tuple[list[int], list[int]]:
+        """Indices of the files to train on, and of those held out, whole groups at a time; UserError if the first are
+        fewer than a batch."""
+        names, need = group_names(files), self.context.global_batch
+        held_out = hold_out(names, share) if names else []
         apart = set(held_out)
         train = [i for i in range(len(names)) if i not in apart]
         if len(train) < need:
+            groups = len(set(names))
+            of = f"{len(names)} good ones" + (f" in {counted(groups, 'group')}" if groups < len(names) else "")
+            one = (
+                " (all are of one group, which cannot be trained and held out at once)"
+                if groups == 1 < len(names)
+                else ""
+            )
             raise UserError(
-                f"{len(train)} {what} for training (of {len(names)} good ones {len(held_out)} are held out) are fewer "
-                f"than a batch of {need}",
+                f"{counted(len(train), what.removesuffix('s'))} for training (of {of} "
+                f"{len(held_out)} are held out){one}, fewer than a batch of {need}",
                 hint=f"set trainer.global_batch to at most {max(1, len(train))}, or add {what}",
             )
         return train, held_out
 
+    def held_out_words(self, files: Sequence[PictureFile], held_out: Sequence[int]) -> str:
+        """ "13 held out", and of how many groups, if there are some."""
+        names = group_names(files)
+        every, held = len(set(names)), len({names[i] for i in held_out})
+        return f"{len(held_out)} held out" + (f" ({held} of {every} groups)" if every < len(names) else "")
+
     def note_left_out(self, files: Sequence[tuple[str, str]], what: str, why: str, named: int) -> None:
         """A line on files (name, reason) that are left out, if there are some; the first of them by name."""
         if files:
-            first = ", ".join(f"{name} {reason}" for name, reason in files[:named]) + (", …" if files[named:] else "")
-            self.lines.append(f"{len(files)} {what} {why} and are left out: {first} (all in {FILE_NAME})")
+            first = ", ".join(f"{shorten(name)} {shorten(reason)}" for name, reason in files[:named])
+            first += ", …" if files[named:] else ""
+            some = counted(len(files), what.removesuffix("s"))
+            self.lines.append(f"{some} {why}, left out: {first} (all in {FILE_NAME})")
 
 
 def captioned_files(
@@ -87,6 +113,7 @@ def captioned_files(
     suffixes: Collection[str] = SUFFIXES,
     sized: bool = False,
     narrow: Callable[[PictureList], PictureList] = lambda found: found,
+    group: str | None = None,
 ) -> PictureList:
     """The files of a folder or a manifest with their captions, as the policy for missing captions has it.
 
@@ -96,6 +123,7 @@ def captioned_files(
         suffixes: endings of the files of a folder.
         narrow: leaves out those files of a folder that are not meant, before captions are asked for.
         sized: whether a manifest's columns for height and width say all that headers would.
+        group: regular expression that names the groups of files without one (`grouped`).
     """
     setting = f"{block}.{'folder' if manifest is None else 'manifest'}"
     try:
@@ -105,7 +133,8 @@ def captioned_files(
         else:
             captions = [columns.captions] if isinstance(columns.captions, str) else columns.captions
             size = (columns.height, columns.width) if sized and columns.height and columns.width else None
-            found = read_manifest(manifest, folder or manifest.parent, columns.path, captions, size)
+            wanted = Columns(columns.path, captions, size, columns.group)
+            found = read_manifest(manifest, folder or manifest.parent, wanted)
     except UserError as error:
         if error.where is None and error.key is None:
             error.key = setting
@@ -117,7 +146,7 @@ def captioned_files(
             key=setting,
             hint=f"{what} are {', '.join(sorted(suffixes))}, each with its caption in a .txt of the same name",
         )
-    return found
+    return grouped(found, group, f"{block}.group")
 
 
 def aspect_buckets(

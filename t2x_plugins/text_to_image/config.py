@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
 from t2x_core.recipe import Range, TaskConfig
-from t2x_plugins.captioned.config import Colour, ColumnsConfig, ConditioningConfig, LossConfig
+from t2x_plugins.captioned.config import Colour, ColumnsConfig, ConditioningConfig, LossConfig, Pattern
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,11 @@ class PicturesConfig:
     background: Annotated[str, Colour()] = "#ffffff"
     """Colour behind transparent pixels, as "#rrggbb"."""
     held_out: Annotated[float, Range(above=0, max=0.5)] = 0.05
-    """Share of the pictures that is never trained on, at least one; chosen by the path, so that it stays the same."""
+    """Share of the pictures that is never trained on, at least one; chosen by the path (or the group), so
+    that it stays the same."""
+    group: Annotated[str, Pattern()] | None = None
+    """Regular expression for the path below the folder: pictures in which it matches the same text (or the same groups
+    in parentheses) are pieces of one source, and are held out together; `null`: each by itself."""
     val_count: Annotated[int, Range(min=1)] = 512
     """Most pictures of the validation set; of those held out, always the same."""
     check: Literal["full", "headers"] = "full"

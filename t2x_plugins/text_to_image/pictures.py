@@ -17,6 +17,7 @@ from t2x_core.data.picture_files import PictureFile
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
+from t2x_core.wording import counted
 from t2x_plugins.captioned.config import rgb
 from t2x_plugins.captioned.own_files import UNSCORED, OwnFilesData, aspect_buckets, captioned_files
 from t2x_plugins.text_to_image.config import PicturesConfig
@@ -93,7 +94,9 @@ class PicturesData(OwnFilesData[PictureSource]):
     def find(self) -> tuple[PictureSource, PictureSource]:
         config = self.config
         found = captioned_files(
-            *(config.folder, config.manifest, config.columns, config.missing_captions, BLOCK, "pictures"), sized=True
+            *(config.folder, config.manifest, config.columns, config.missing_captions, BLOCK, "pictures"),
+            sized=True,
+            group=config.group,
         )
         findings = examine(found.files, str(config.manifest or config.folder), config.check == "full")
         pairs = list(zip(found.files, findings, strict=True))
@@ -101,7 +104,7 @@ class PicturesData(OwnFilesData[PictureSource]):
         damage = Damage(self.task, len(pairs), config.max_bad_fraction, "pictures", BAD, self.context.quarantine)
         damage.note(damaged)
         sources = self._split([(file, finding) for file, finding in pairs if finding.damage is None], damage)
-        self.note_left_out(damaged, "files", "cannot be read", 2)
+        self.note_left_out(damaged, "files", "that cannot be read", 2)
         self.lines += found.remarks
         return sources
 
@@ -109,7 +112,7 @@ class PicturesData(OwnFilesData[PictureSource]):
         self, good: Sequence[tuple[PictureFile, Finding]], damage: Damage
     ) -> tuple[PictureSource, PictureSource]:
         need = self.context.global_batch
-        train, held_out = self.set_apart([file.name for file, _ in good], self.config.held_out, "pictures")
+        train, held_out = self.set_apart([file for file, _ in good], self.config.held_out, "pictures")
         sizes = np.asarray([(finding.height, finding.width) for _, finding in good])
         shapes, bucket, moves = fill_buckets(sizes[train], self.shapes, need)
         if moves and self.config.small_buckets == "error":
@@ -118,7 +121,8 @@ class PicturesData(OwnFilesData[PictureSource]):
         held = held_out[: self.config.val_count]
         val_bucket = nearest_bucket(sizes[held], shapes)
         self._held_out = [good[i][0] for i in held]
-        self.lines = self._report(shapes, bucket, sizes[train], moves, held_out)
+        held_words = self.held_out_words([file for file, _ in good], held_out)
+        self.lines = self._report(shapes, bucket, sizes[train], moves, held_words)
 
         def filled(members: Sequence[int], of: np.ndarray) -> list[tuple[Shape, list[PictureFile]]]:
             files = [[good[i][0] for i, b in zip(members, of, strict=True) if b == j] for j in range(len(shapes))]
@@ -131,30 +135,31 @@ class PicturesData(OwnFilesData[PictureSource]):
         )
 
     def _report(
-        self,
-        shapes: Sequence[Shape],
-        bucket: np.ndarray,
-        sizes: np.ndarray,
-        moves: Sequence[Move],
-        held_out: Sequence[int],
+        self, shapes: Sequence[Shape], bucket: np.ndarray, sizes: np.ndarray, moves: Sequence[Move], held_out: str
     ) -> list[str]:
         counts = np.bincount(bucket, minlength=len(shapes))
         most = np.argsort(-counts, kind="stable")
         listed = ", ".join(f"{_name(shapes[j])}: {counts[j]}" for j in most[:LISTED])
         listed += f" and {len(shapes) - LISTED} more" if len(shapes) > LISTED else ""
-        buckets = f"{len(shapes)} buckets" if len(shapes) > 1 else "1 bucket"
-        lines = [f"{len(sizes)} pictures for training in {buckets} ({listed}), {len(held_out)} held out"]
+        pictures, buckets = counted(len(sizes), "picture"), counted(len(shapes), "bucket")
+        lines = [f"{pictures} for training in {buckets} ({listed}), {held_out}"]
         enlarged = int((sizes < np.asarray(shapes)[bucket]).any(1).sum())
         if enlarged:
-            lines.append(f"{enlarged} are smaller than their bucket and are enlarged")
-        need = self.context.global_batch
+            lines.append(f"{counted(enlarged, 'picture', 'are')} smaller than the bucket, and enlarged")
+        need, commonest = self.context.global_batch, max((move.count for move in moves), default=0)
+        if moves and commonest >= int(np.bincount(nearest_bucket(sizes, self.shapes)).max()):
+            shape = next(move.shape for move in moves if move.count == commonest)
+            lines.append(
+                f"the commonest shape, {_name(shape)} ({counted(commonest, 'picture')}), is not trained: "
+                f"set trainer.global_batch to at most {commonest}"
+            )
         return lines + [
-            f"bucket {_name(move.shape)} has {move.count} pictures and a batch needs {need}: they go to "
+            f"bucket {_name(move.shape)} has {counted(move.count, 'picture')} and a batch needs {need}: they go to "
             f"{' and '.join(map(_name, move.to))} ({MORE})"
             for move in moves
         ]
 
 
 def _name(shape: Shape) -> str:
-    """As people write it, width first."""
-    return f"{shape[1]}×{shape[0]}"
+    """Height and width, as everywhere."""
+    return f"{shape[0]}×{shape[1]}"

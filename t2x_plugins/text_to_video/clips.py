@@ -16,6 +16,7 @@ from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext
 from t2x_core.types import Batch
 from t2x_core.video import ANIMATION_SUFFIXES, Choice, ShortClipError
+from t2x_core.wording import counted
 from t2x_plugins.captioned.own_files import UNSCORED, OwnFilesData, aspect_buckets, captioned_files
 from t2x_plugins.text_to_video.clip_source import (
     FILM_SUFFIXES,
@@ -65,6 +66,7 @@ class ClipsData(OwnFilesData[ClipSource]):
             *(config.folder, config.manifest, config.columns, config.missing_captions, BLOCK, "films"),
             suffixes,
             narrow=(lambda found: found) if stills else only_videos,
+            group=config.group,
         )
         sources = self._split(*self._good(found.files))
         self.lines += found.remarks
@@ -89,8 +91,8 @@ class ClipsData(OwnFilesData[ClipSource]):
             except ShortClipError as error:
                 short.append((file.name, str(error)))
         damage.note([*damaged, *short])
-        self.note_left_out(damaged, "films", "cannot be read", 3)
-        self.note_left_out(short, "films", "are too short", 3)
+        self.note_left_out(damaged, "films", "that cannot be read", 3)
+        self.note_left_out(short, "films", "that are too short", 3)
         return good, damage
 
     def _choice(self, frames: int) -> Choice:
@@ -110,7 +112,7 @@ class ClipsData(OwnFilesData[ClipSource]):
 
     def _split(self, films: Sequence[FilmFile], damage: Damage) -> tuple[ClipSource, ClipSource]:
         need = self.context.global_batch
-        train_ids, held_out = self.set_apart([film.file.name for film in films], self.config.held_out, "films")
+        train_ids, held_out = self.set_apart([film.file for film in films], self.config.held_out, "films")
         train = [films[i] for i in train_ids]
         self._held_out = [films[i] for i in held_out[: self.config.val_count]]
         groups = self._by_frames(train, need)
@@ -121,8 +123,8 @@ class ClipsData(OwnFilesData[ClipSource]):
                 small = ", ".join(f"{_name(frames, move.shape)} {move.count}" for move in moves)
                 raise UserError(f"buckets with fewer films than a batch of {need}: {small}", key=SMALL)
             self.lines += [
-                f"bucket {_name(frames, move.shape)} has {move.count} films and a batch needs {need}: they go to "
-                f"{' and '.join(_name(frames, shape) for shape in move.to)}"
+                f"bucket {_name(frames, move.shape)} has {counted(move.count, 'film')} and a batch needs {need}: "
+                f"they go to {' and '.join(_name(frames, shape) for shape in move.to)}"
                 for move in moves
             ]
             train_buckets += _filled(frames, shapes, members, bucket)
@@ -131,9 +133,9 @@ class ClipsData(OwnFilesData[ClipSource]):
                 val_buckets += _filled(frames, shapes, held, nearest_bucket(_sizes(held), shapes))
         listed = ", ".join(f"{_name(frames, shape)}: {len(there)}" for frames, shape, there in train_buckets[:LISTED])
         listed += f" and {len(train_buckets) - LISTED} more" if len(train_buckets) > LISTED else ""
-        self.lines.insert(
-            0, f"{len(train)} films for training in {len(train_buckets)} buckets ({listed}), {len(held_out)} held out"
-        )
+        trained, buckets = counted(len(train), "film"), counted(len(train_buckets), "bucket")
+        held_words = self.held_out_words([film.file for film in films], held_out)
+        self.lines.insert(0, f"{trained} for training in {buckets} ({listed}), {held_words}")
         seed = self.context.seed
         return (
             ClipSource(train_buckets, self.config, seed, damage, train=True),
@@ -149,16 +151,17 @@ class ClipsData(OwnFilesData[ClipSource]):
         for frames, shorter in zip(self.config.numbers, self.config.numbers[1:], strict=False):
             if 0 < len(groups[frames]) < need:
                 if self.config.small_buckets == "error":
-                    few = f"{len(groups[frames])} films give clips of {frames} frames"
+                    few = f"{counted(len(groups[frames]), 'film', 'give')} clips of {frames} frames"
                     raise UserError(f"{few}, fewer than a batch of {need}", key=SMALL)
-                few = f"{len(groups[frames])} films have {frames} frames and a batch needs {need}"
-                self.lines.append(f"{few}: they give clips of {shorter}")
+                few = f"{counted(len(groups[frames]), 'film', 'have')} {counted(frames, 'frame')}"
+                self.lines.append(f"{few} and a batch needs {need}: clips of {counted(shorter, 'frame')} instead")
                 groups[shorter] += groups.pop(frames)
         filled = {frames: members for frames, members in groups.items() if members}
         for frames, members in filled.items():
             if len(members) < need:
+                few = f"{counted(len(members), 'film', 'give')} clips of {counted(frames, 'frame')}"
                 raise UserError(
-                    f"{len(members)} films give clips of {frames} frames, fewer than a batch of {need}",
+                    f"{few}, fewer than a batch of {need}",
                     key=f"{BLOCK}.frames",
                     hint=f"leave {frames} out, add films, or set trainer.global_batch to at most {len(members)}",
                 )
@@ -190,5 +193,5 @@ def _filled(
 
 
 def _name(frames: int, shape: Shape) -> str:
-    """Frames, then width and height, as people write it."""
-    return f"{frames}×{shape[1]}×{shape[0]}"
+    """Frames, height and width, as everywhere."""
+    return f"{frames}×{shape[0]}×{shape[1]}"

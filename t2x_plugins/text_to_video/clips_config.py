@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
 from t2x_core.recipe import Range
-from t2x_plugins.captioned.config import Colour, ColumnsConfig
+from t2x_plugins.captioned.config import Colour, ColumnsConfig, Pattern
 
 Count = Annotated[int, Range(min=1)]
 
@@ -51,7 +51,11 @@ class ClipsConfig:
     background: Annotated[str, Colour()] = "#ffffff"
     """Colour behind transparent pixels of pictures, as "#rrggbb"."""
     held_out: Annotated[float, Range(above=0, max=0.5)] = 0.05
-    """Share of the films that is never trained on, at least one; chosen by the path, so that it stays the same."""
+    """Share of the films that is never trained on, at least one; chosen by the path (or the group), so
+    that it stays the same."""
+    group: Annotated[str, Pattern()] | None = None
+    """Regular expression for the path below the folder: films in which it matches the same text (or the same groups in
+    parentheses) are pieces of one source, and are held out together; `null`: each by itself."""
     val_count: Count = 128
     """Most clips of the validation set; of the films held out, always the same."""
     check: Literal["full", "headers"] = "full"

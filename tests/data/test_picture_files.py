@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from t2x_core.data.manifest import read_manifest
+from t2x_core.data.manifest import Columns, read_manifest
 from t2x_core.data.picture_files import hold_out, list_folder, settle_captions
 from t2x_core.errors import UserError
 
@@ -37,17 +37,17 @@ def test_a_folder_is_listed_with_its_sub_folders_and_captions(folder):
 
 def test_pictures_without_a_caption_are_never_dropped_in_silence(folder):
     found = list_folder(folder)
-    with pytest.raises(UserError, match=r"1 of 3 pictures have no caption: sub/c.webp"):
+    with pytest.raises(UserError, match=r"1 picture has no caption \(of 3\): sub/c.webp"):
         settle_captions(found, "error", "key")
     assert settle_captions(found, "empty", "key").files[2].captions == ("",)
     skipped = settle_captions(found, "skip", "key")
     assert len(skipped.files) == 2
-    assert "1 pictures have no caption and are left out: sub/c.webp" in skipped.remarks
+    assert "1 picture has no caption, left out: sub/c.webp" in skipped.remarks
 
 
 def test_a_caption_that_is_not_utf_8_is_named(folder):
     (folder / "b.txt").write_bytes("Bär".encode("latin-1"))
-    with pytest.raises(UserError, match=r"b\.txt: this caption is not UTF-8"):
+    with pytest.raises(UserError, match=r"b\.txt:1: this caption is not UTF-8"):
         list_folder(folder)
 
 
@@ -60,7 +60,7 @@ WANTED = [("x/a.jpg", ("one", "two", "three", "four"), (10, 20)), ("b.jpg", (), 
 
 
 def read(manifest, captions=("text", "more")):
-    found = read_manifest(manifest, manifest.parent, "file", captions, ("h", "w"))
+    found = read_manifest(manifest, manifest.parent, Columns("file", captions, ("h", "w")))
     assert all(file.path == str(manifest.parent / file.name) for file in found.files)
     return [(file.name, file.captions, file.size) for file in found.files]
 
@@ -87,7 +87,8 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("suffix", "comma"), [("csv", ","), ("tsv", "\t")])
 def test_a_manifest_in_csv(suffix, comma, tmp_path):
     rows = ["file text h w", "x/a.jpg one,_two 10 20", "b.jpg  30 40", "./x/a.jpg four 10 20"]
-    lines = [comma.join(f'"{cell}"' for cell in row.split(" ")).replace("_", " ") for row in rows]
+    quote = '"' if suffix == "csv" else ""
+    lines = [comma.join(f"{quote}{cell}{quote}" for cell in row.split(" ")).replace("_", " ") for row in rows]
     (tmp_path / f"m.{suffix}").write_text("\n".join(lines))
     assert read(tmp_path / f"m.{suffix}", ["text"]) == [
         ("x/a.jpg", ("one, two", "four"), (10, 20)),
@@ -115,7 +116,7 @@ def test_a_mistake_in_a_manifest_is_named_with_its_line(name, text, message, tmp
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(UserError) as caught:
-        read_manifest(tmp_path / name, tmp_path, "path", ["text"])
+        read_manifest(tmp_path / name, tmp_path, Columns("path", ["text"]))
     assert message in str(caught.value)
 
 

@@ -98,7 +98,7 @@ def test_500_files_train_and_the_damaged_twelve_are_named_with_reasons(many, tmp
     assert all(named[name].startswith(reason) for name, reason in damaged.items())
     told = (run / "log.txt").read_text()
     assert re.search(r"data +4\d\d pictures for training in 4 buckets \(.*: \d+, .*\), \d+ held out", told)
-    assert re.search(r"12 files cannot be read and are left out: bad/\w+.\w+ .*, … \(all in quarantine.jsonl\)", told)
+    assert re.search(r"12 files that cannot be read, left out: bad/\w+.\w+ .*, … \(all in quarantine.jsonl\)", told)
     assert "score" not in told
     settings[settings.index("trainer.max_steps=6")] = "trainer.max_steps=8"
     assert main(["fit", "text_to_image/folder", *settings, "--resume"]) == 0
@@ -252,7 +252,7 @@ def test_own_pictures_are_not_scored_by_the_shapes_checker(few):
         ([f"{BLOCK}.folder=nowhere"], f"command line: {BLOCK}.folder: there is no folder"),
         ([f"{BLOCK}.folder=few/00.png"], "00.png is not a folder"),
         ([f"{BLOCK}.folder=empty"], f"{BLOCK}.folder: there are no captioned pictures in"),
-        ([f"{BLOCK}.folder=bare"], "1 of 1 pictures have no caption: x.png"),
+        ([f"{BLOCK}.folder=bare"], "1 picture has no caption (of 1): x.png"),
         ([f"{BLOCK}.manifest=few"], f"{BLOCK}.manifest: "),
         ([f"{BLOCK}.folder=few", f"{BLOCK}.size=30"], "30 pixels do not divide into tokens of 4"),
         ([f"{BLOCK}.folder=few", f"{BLOCK}.background=white"], 'must be a colour such as "#ffffff", not "white"'),

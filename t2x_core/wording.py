@@ -1,0 +1,41 @@
+"""Numbers and quotations in messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+LONGEST = 80
+"""Characters of what is quoted from a file."""
+_SINGULAR = {"are": "is", "have": "has", "go": "goes", "do": "does"}
+
+
+def counted(number: int, noun: str, verb: str = "") -> str:
+    """ "1 video", "2 videos"; with a verb in its plural ("have"), "1 video has"."""
+    one = number == 1
+    plural = f"{noun}es" if noun.endswith(("s", "x", "ch")) else f"{noun}s"
+    text = f"{number:,} {noun if one else plural}"
+    if verb:
+        text += f" {_SINGULAR.get(verb, f'{verb}s') if one else verb}"
+    return text
+
+
+def shorten(text: str, longest: int = LONGEST) -> str:
+    """On one line, and cut where it is longer than that."""
+    line = " ".join(text.splitlines())
+    return line if len(line) <= longest else f"{line[: longest - 2]} …"
+
+
+def quoted(value: object) -> str:
+    """A cell of a table as JSON, shortened."""
+    if isinstance(value, (bytes, bytearray)):
+        return f"{len(value):,} bytes"
+    try:
+        return shorten(json.dumps(value, default=lambda other: f"<{type(other).__name__}>"))
+    except (ValueError, RecursionError):  # a number of thousands of digits; lists in lists in lists
+        return f"<{type(value).__name__}>"
+
+
+def first_of(names: Sequence[str], count: int = 3) -> str:
+    """The first names, each shortened, and a mark if there are more."""
+    return ", ".join(map(shorten, names[:count])) + (" …" if len(names) > count else "")
