@@ -99,8 +99,9 @@ class OwnFilesData(TaskDataModule, Generic[SourceT]):
         if files:
             first = ", ".join(f"{shorten(name)} {shorten(reason)}" for name, reason in files[:named])
             first += ", …" if files[named:] else ""
-            some = counted(len(files), what.removesuffix("s"))
-            self.lines.append(f"{some} {why}, left out: {first} (all in {FILE_NAME})")
+            some, are = counted(len(files), what.removesuffix("s")), "is" if len(files) == 1 else "are"
+            why = why.replace("are", are, 1) if why.startswith("are ") else why
+            self.lines.append(f"{some} {why} and {are} left out: {first} (all in {FILE_NAME})")
 
 
 def captioned_files(

@@ -104,7 +104,7 @@ class PicturesData(OwnFilesData[PictureSource]):
         damage = Damage(self.task, len(pairs), config.max_bad_fraction, "pictures", BAD, self.context.quarantine)
         damage.note(damaged)
         sources = self._split([(file, finding) for file, finding in pairs if finding.damage is None], damage)
-        self.note_left_out(damaged, "files", "that cannot be read", 2)
+        self.note_left_out(damaged, "files", "cannot be read", 2)
         self.lines += found.remarks
         return sources
 

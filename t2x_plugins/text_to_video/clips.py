@@ -91,8 +91,8 @@ class ClipsData(OwnFilesData[ClipSource]):
             except ShortClipError as error:
                 short.append((file.name, str(error)))
         damage.note([*damaged, *short])
-        self.note_left_out(damaged, "films", "that cannot be read", 3)
-        self.note_left_out(short, "films", "that are too short", 3)
+        self.note_left_out(damaged, "films", "cannot be read", 3)
+        self.note_left_out(short, "films", "are too short", 3)
         return good, damage
 
     def _choice(self, frames: int) -> Choice:

@@ -98,7 +98,7 @@ def test_500_files_train_and_the_damaged_twelve_are_named_with_reasons(many, tmp
     assert all(named[name].startswith(reason) for name, reason in damaged.items())
     told = (run / "log.txt").read_text()
     assert re.search(r"data +4\d\d pictures for training in 4 buckets \(.*: \d+, .*\), \d+ held out", told)
-    assert re.search(r"12 files that cannot be read, left out: bad/\w+.\w+ .*, … \(all in quarantine.jsonl\)", told)
+    assert re.search(r"12 files cannot be read and are left out: bad/\w+.\w+ .*, … \(all in quarantine.jsonl\)", told)
     assert "score" not in told
     settings[settings.index("trainer.max_steps=6")] = "trainer.max_steps=8"
     assert main(["fit", "text_to_image/folder", *settings, "--resume"]) == 0
@@ -186,7 +186,7 @@ def test_no_bucket_is_left_too_small_and_the_log_says_where_its_pictures_went(fe
 
 
 def test_small_pictures_are_enlarged_and_that_is_said(few):
-    assert any("are smaller than their bucket and are enlarged" in line for line in data_of(few, size=64).describe())
+    assert any("are smaller than the bucket, and enlarged" in line for line in data_of(few, size=64).describe())
 
 
 def test_captions_are_drawn_in_training_and_fixed_in_validation(few):
