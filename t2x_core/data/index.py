@@ -153,8 +153,8 @@ def _recall(memory: Path | None) -> dict[str, Any]:
 
 
 def _is_entry(entry: object) -> bool:
-    """Whether it is [bytes, time of change, height, width, frames, seconds] of a file that was good."""
-    if not (isinstance(entry, list) and len(entry) == 6):
+    """Whether it is [bytes, time of change, height, width, frames, seconds, exact] of a file that was good."""
+    if not (isinstance(entry, list) and len(entry) == 7 and type(entry[6]) is bool):
         return False
     whole = all(type(number) is int for number in entry[:5]) and type(entry[5]) in (int, float)
     return whole and min(entry[2:5]) >= 1 and entry[5] >= 0

@@ -67,11 +67,14 @@ def test_nothing_is_written_beside_the_pictures_and_no_cache_is_no_harm(files, t
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_damaged_memory_is_forgotten(files, opened):
-    examine(files, "x", whole=True)
+@pytest.mark.parametrize(
+    "garbage", [b"{", b"5", b"[1]", b"\xff\xfe", b"[" * 100_000, b'{"%s": 5}', b'{"%s": [1, 2, "x", 4, 5, 6.0, false]}']
+)
+def test_a_damaged_memory_is_forgotten(garbage, files, opened):
+    first = examine(files, "x", whole=True)
     (memory,) = (index._memory("x", True).parent).glob("*.json")
-    memory.write_text("{")
-    examine(files, "x", whole=True)
+    memory.write_bytes(garbage.replace(b"%s", files[0].name.encode()))
+    assert examine(files, "x", whole=True) == first
     assert len(opened) == 60
 
 
