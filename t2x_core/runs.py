@@ -23,7 +23,7 @@ def find_run(name: str, root: Path = Path("runs")) -> Path:
     for folder in (given, root / given, root / name.replace("/", "_")):
         if os.path.isfile(folder / RECIPE_FILE):
             return folder
-        runs = sorted(path.parent for path in folder.glob(f"*/{RECIPE_FILE}"))
+        runs = sorted(path.parent for path in folder.glob(f"*/{RECIPE_FILE}")) if os.path.isdir(folder) else []
         if runs:
             return runs[-1]
     hint = f"give the folder of a run, or a recipe that has one in {root}/"

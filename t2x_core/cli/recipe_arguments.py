@@ -9,9 +9,14 @@ if TYPE_CHECKING:
     from t2x_core.recipe import Recipe
 
 
-def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """Adds RECIPE and key=value overrides."""
-    parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe (see `t2x recipes`), or path of a YAML file")
+def add_recipe(parser: argparse.ArgumentParser, optional: bool = False) -> None:
+    """Adds RECIPE, which may be left out if it is `optional`, and key=value overrides."""
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        nargs="?" if optional else None,
+        help="name of a recipe (see `t2x recipes`), or path of a YAML file",
+    )
     parser.add_argument(
         "overrides",
         nargs="*",

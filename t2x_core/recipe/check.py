@@ -166,6 +166,8 @@ def _union(kind: Any, node: Node, path: str) -> Any:
     options = typing.get_args(kind)
     if node.text is not None:  # of an override: text is what no other member takes
         options = tuple(sorted(options, key=_is_text))
+        if any(map(_is_text, options)):  # so `~` is text, and only `null`, which has no text, is null
+            options = tuple(option for option in options if option is not types.NoneType)
     for option in options:
         try:
             return check(option, node, path)
