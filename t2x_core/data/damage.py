@@ -29,13 +29,17 @@ class Damage:
     def __init__(self, task: str, total: int, limit: float, what: str, setting: str, quarantine: Quarantine) -> None:
         self.task, self.total, self.limit = task, total, limit
         self.what, self.setting, self.quarantine = what, setting, quarantine
+        self.others: set[str] = set()
+        """Names that the task has in the quarantine for other things, which have a limit of their own."""
 
     def note(self, files: Sequence[tuple[str, str]]) -> None:
         """Names files (name, what is wrong). Raises UserError if, with all before, they are too many."""
         self.quarantine.note_all(self.task, files)
         if self.quarantine.number(self.task) <= self.limit * self.total:
             return
-        named = self.quarantine.named(self.task)
+        named = {name: why for name, why in self.quarantine.named(self.task).items() if name not in self.others}
+        if len(named) <= self.limit * self.total:
+            return
         if self.quarantine.file is None:  # no run folder yet
             self.quarantine.write_to(Path(tempfile.mkdtemp(prefix="t2x_")) / FILE_NAME)
         first = "; ".join(f"{shorten(file)} {shorten(reason)}" for file, reason in list(named.items())[:5])

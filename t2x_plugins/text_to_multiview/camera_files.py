@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from t2x_core.errors import UserError, did_you_mean
+from t2x_core.wording import quoted
 from t2x_plugins.text_to_multiview.cameras import Cameras
-from t2x_plugins.text_to_multiview.lenses import LENS_KEYS, Lens, quote, read_lens, read_number
+from t2x_plugins.text_to_multiview.lenses import LENS_KEYS, Lens, read_lens, read_number
 from t2x_plugins.text_to_multiview.rigs import Matrix
 
 OWN = "cameras.json"
@@ -113,7 +114,7 @@ def _read(file: Path) -> CameraFile:
     caption = table.get("caption", table.get("captions"))
     if key == "views":
         return CameraFile(frames, caption, placed=any("camera_to_world" not in row for row in rows), own=True)
-    times = {quote(row["time"]) for row in rows if "time" in row}
+    times = {quoted(row["time"]) for row in rows if "time" in row}
     if len(times) > 1:
         raise UserError("the frames are of different times", where=str(file), hint="views of one moment are needed")
     unread = table.keys() - TABLE_KEYS - NO_MATTER
@@ -152,9 +153,9 @@ def _nerf_frame(row: Mapping[str, Any], table: Mapping[str, Any]) -> Frame:
 def _path(row: Mapping[str, Any], key: str) -> str:
     path = row[key]
     if not isinstance(path, str) or not path.strip():
-        raise ValueError(f"{key} must be the path of an image, not {quote(path)}")
+        raise ValueError(f"{key} must be the path of an image, not {quoted(path)}")
     if "\0" in path or not path.isprintable() or len(path) > 4000:
-        raise ValueError(f"{key} cannot be the path of a file: {quote(path)}")
+        raise ValueError(f"{key} cannot be the path of a file: {quoted(path)}")
     return path
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from t2x_core.wording import quoted
 
 FOCAL = frozenset(("fl_x", "fl_y", "camera_angle_x", "camera_angle_y", "x_fov", "y_fov"))
 """Keys of a focal length (pixels) or an angle (radians, `_fov`: degrees); those of a frame replace those of all."""
@@ -122,7 +123,7 @@ def _refuse_distortion(told: Mapping[str, Any]) -> None:
     hint = "undistort the images first, and write the pinhole that they then have"
     for key in ("camera_model", "camera_type", "lens_mode"):
         if key in told and str(told[key]).upper() not in PINHOLES:
-            raise ValueError(f"{key} is {quote(told[key])}, and only pinholes can be used; {hint}")
+            raise ValueError(f"{key} is {quoted(told[key])}, and only pinholes can be used; {hint}")
     for key in sorted(OTHER_LENSES & told.keys()):
         if told[key]:
             raise ValueError(f"{key}: only pinholes can be used; {hint}")
@@ -145,14 +146,5 @@ def read_number(row: Mapping[str, Any], key: str) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not abs(number) <= 1e12:
-        raise ValueError(f"{key} must be a number, not {quote(value)}")
+        raise ValueError(f"{key} must be a number, not {quoted(value)}")
     return number
-
-
-def quote(value: Any) -> str:
-    """A value of a file for a message: one line, short."""
-    try:
-        text = json.dumps(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits; lists in lists in lists
-        return f"a {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:58]} …"

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from t2x_core.data.decode import SUFFIXES
-from t2x_core.data.picture_files import PictureFile, read_captions
+from t2x_core.data.files import read_captions
+from t2x_core.data.picture_files import PictureFile
 from t2x_core.errors import UserError
 from t2x_plugins.text_to_multiview.camera_files import CameraFile, Frame, camera_files, read_camera_files
 from t2x_plugins.text_to_multiview.lenses import Lens

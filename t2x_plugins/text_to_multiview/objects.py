@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from t2x_core.data.picture_files import hold_out
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
+from t2x_core.wording import counted, first_of, shorten
 from t2x_plugins.captioned.config import rgb
 from t2x_plugins.captioned.own_files import UNSCORED, OwnFilesData
 from t2x_plugins.text_to_multiview.cameras import Cameras
@@ -154,6 +156,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         readable, damage = self._readable(self._captioned(found.objects))
         placed = place(readable, self.config)
         self._refuse(found, [(name, UserError(why)) for name, why in placed.refused])
+        damage.others |= {name for name, _ in self.refused}
         self.lines += placed.lines
         views_of = zip(readable, placed.views, strict=True)
         return self._split([Thing(of.thing.name, views, of.thing.captions) for of, views in views_of if views], damage)
@@ -167,7 +170,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
                 error.key = "data.objects.folder"
             raise
         bare = found.bare
-        some = ", ".join(bare[:3]) + (" …" if bare[3:] else "")
+        some = first_of(bare)
         if not found.objects and not found.refused:
             raise UserError(
                 f"there are no objects in {self.config.folder}" + (f"; pictures only are in {some}" if bare else ""),
@@ -175,17 +178,16 @@ class ObjectsData(OwnFilesData[ObjectSource]):
                 hint="an object is a folder with pictures and a cameras.json or transforms.json",
             )
         if bare:
-            self.lines.append(f"{len(bare)} folders with pictures have no camera file and are passed over: {some}")
+            self.lines.append(f"{counted(len(bare), 'folder')} with pictures and no camera file, passed over: {some}")
         unread = sorted(frozenset().union(*(thing.cameras.unread for thing in found.objects)))
         if unread:
-            names = ", ".join(name[:40] for name in unread[:8]) + (" …" if unread[8:] else "")
-            self.lines.append(f"keys of camera files that are not known and change nothing: {names}")
+            self.lines.append(f"keys of camera files that are not known and change nothing: {first_of(unread, 8)}")
         self._refuse(found, found.refused)
         return found
 
     def _refuse(self, found: Found, refused: Sequence[tuple[str, UserError]]) -> None:
         """Names objects that cannot be used. Raises UserError if they are too many, with those before."""
-        reasons = [(name, str(error)) for name, error in refused]
+        reasons = [(name, _one_line(error)) for name, error in refused]
         for name, reason in reasons:
             self.context.quarantine.note(self.task, name, reason)
         self.note_left_out(reasons, "objects", "cannot be used", 3)
@@ -195,7 +197,8 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         if count and (count > max(limit * total, 1 if limit else 0) or count == total):
             name, error = self.refused[0]
             raise UserError(
-                f"{count} of {total} objects cannot be used, more than a share of {limit:g}; {name}: {error.message}",
+                f"{count} of {counted(total, 'object')} cannot be used, more than a share of {limit:g}; "
+                f"{shorten(name)}: {error.message}",
                 where=error.where or str(self.config.folder / name),
                 hint=error.hint or "mend or remove them, or raise data.objects.max_bad_fraction",
             )
@@ -205,17 +208,17 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         bare = [thing.name for thing in found if not thing.captions]
         if not bare:
             return found
-        first = ", ".join(bare[:3]) + (" …" if len(bare) > 3 else "")
+        first, mute = first_of(bare), counted(len(bare), "object", "have")
         if self.config.missing_captions == "error":
             raise UserError(
-                f"{len(bare)} of {len(found)} objects have no caption: {first}",
+                f"{len(bare)} of {counted(len(found), 'object')} have no caption: {first}",
                 key="data.objects.missing_captions",
                 hint="caption them, or write empty (to train them with the caption “”) or skip (to leave them out)",
             )
         if self.config.missing_captions == "skip":
-            self.lines.append(f"{len(bare)} objects have no caption and are left out: {first}")
+            self.lines.append(f"{mute} no caption, left out: {first}")
             return [thing for thing in found if thing.captions]
-        self.lines.append(f"{len(bare)} objects have no caption and get “”: {first}")
+        self.lines.append(f"{mute} no caption, and “” instead: {first}")
         return [replace(thing, captions=thing.captions or ("",)) for thing in found]
 
     def _readable(self, objects: Sequence[ObjectFiles]) -> tuple[list[Readable], Damage]:
@@ -224,7 +227,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         files = [file for shot in shots for file in (shot.file, shot.mask) if file is not None]
         findings = examine(files, str(self.config.folder), self.config.check == "full", measure_view, "views")
         damage = Damage(
-            *(self.task, len(files) + len(self.refused), self.config.max_bad_fraction),
+            *(self.task, len(files), self.config.max_bad_fraction),
             *("pictures", "data.objects.max_bad_fraction", self.context.quarantine),
         )
         of = dict(zip((file.name for file in files), findings, strict=True))
@@ -232,6 +235,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         for shot in shots:
             if shot.mask is not None and not _same_shape(of[shot.file.name], of[shot.mask.name]):
                 damaged.append((shot.mask.name, "has another shape than the picture that it masks"))
+        damage.others |= {name for name, _ in self.refused}
         damage.note(damaged)
         self.note_left_out(damaged, "pictures", "cannot be read", 2)
         bad = {name for name, _ in damaged}
@@ -251,8 +255,9 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         numbers, need = self.config.numbers, self.context.global_batch
         few = [thing for thing in objects if len(thing.views) < numbers[0]]
         if few:
-            first = ", ".join(f"{thing.name} has {len(thing.views)}" for thing in few[:3]) + (" …" if few[3:] else "")
-            self.lines.append(f"{len(few)} objects have fewer than {numbers[0]} views and are left out: {first}")
+            first = first_of([f"{thing.name} has {len(thing.views)}" for thing in few])
+            some = counted(len(few), "object", "have")
+            self.lines.append(f"{some} fewer than {counted(numbers[0], 'view')}, left out: {first}")
         enough = [thing for thing in objects if len(thing.views) >= numbers[0]]
         apart = set(hold_out([thing.name for thing in enough], self.config.held_out)) if enough else set()
         train = [thing for i, thing in enumerate(enough) if i not in apart]
@@ -269,7 +274,9 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         val = [(n, [thing for thing in held if len(thing.views) >= n]) for n in numbers]
         counts = ", ".join(f"{n} views: {len(there)}" for n, there in buckets)
         size = self.config.size
-        self.lines.insert(0, f"{len(train)} objects for training at {size}×{size} ({counts}), {len(held)} held out")
+        self.lines.insert(
+            0, f"{counted(len(train), 'object')} for training at {size}×{size} ({counts}), {len(held)} held out"
+        )
         seed = self.context.seed
         return (
             ObjectSource(buckets, self.config, seed, damage, train=True),
@@ -281,3 +288,9 @@ def _same_shape(picture: Finding, mask: Finding) -> bool:
     if picture.damage or mask.damage:
         return True  # named already
     return abs(picture.width * mask.height - mask.width * picture.height) <= max(picture.width, picture.height)
+
+
+def _one_line(error: UserError) -> str:
+    """Without the folder, which the object's name says."""
+    file = f"{Path(error.where).name}: " if error.where else ""
+    return str(UserError(f"{file}{error.message}", hint=error.hint))

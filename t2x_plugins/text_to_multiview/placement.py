@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 from t2x_core.data.decode import picture_size
 from t2x_core.data.index import Finding
 from t2x_core.data.picture_files import PictureFile
+from t2x_core.wording import counted, first_of
 from t2x_plugins.text_to_multiview.object_files import ObjectFiles, Shot
 from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
 from t2x_plugins.text_to_multiview.rigs import (
@@ -38,6 +39,8 @@ Intrinsics = tuple[float, float, float, float]
 """fx, fy, cx, cy as shares of an image's width and height."""
 ASIDE = 0.5
 """Cameras that look past the origin by more than this share of their distance from it are said to."""
+UPRIGHT = 45.0
+"""Degrees between what is up and what is up for cameras held level, from which on it is said."""
 _QUARTER = np.array([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 TURNS = {3: _QUARTER @ _QUARTER, 6: _QUARTER, 8: _QUARTER.T}
 """By EXIF orientation: the camera's right, up and back after the image has been turned upright, in terms of those
@@ -299,8 +302,10 @@ def _warnings(
             hint = f"they fit axes: {axes}, poses: {poses_}"
         lines.append(f"warning: {what}: {_first([rig.name for rig in some])}; {hint}")
     unclear = sum(not found.sure and found.possible > 1 for found in guesses)
-    if unclear:
-        lines.append(f"warning: the cameras of {unclear} objects may be of several conventions; set axes and poses")
+    if unclear and not any(found.sure for found in guesses):
+        lines.append(
+            f"warning: the cameras of {counted(unclear, 'object')} may be of several conventions; set axes and poses"
+        )
     if len({found.convention for found in guesses if found.sure}) > 1:
         lines.append("warning: the camera files are of several conventions; set axes and poses if that is not so")
     return lines
@@ -318,6 +323,9 @@ def _what_is_wrong(poses: Matrix) -> str | None:
         return f"cameras do not look at one point, but past it by {min(where.miss, 9.99):.0%} of the distance"
     if np.linalg.norm(where.point) > ASIDE * where.distance:
         return "cameras look at a point far from the centre"
+    up = upwards(poses)
+    if up is not None and up[2] < math.cos(math.radians(UPRIGHT)):
+        return "cameras are held level about another direction than the one that is up (up: auto would take it)"
     return None
 
 
@@ -328,8 +336,8 @@ def _most(found: Sequence[T], otherwise: T) -> T:
 def _counts(counts: Counter[str]) -> str:
     if len(counts) == 1:
         return next(iter(counts))
-    return ", ".join(f"{name} ({count} objects)" for name, count in counts.most_common())
+    return ", ".join(f"{name} ({counted(count, 'object')})" for name, count in counts.most_common())
 
 
 def _first(names: Sequence[str]) -> str:
-    return f"{len(names)} objects, {', '.join(names[:3])}" + (" …" if len(names) > 3 else "")
+    return f"{counted(len(names), 'object')}, {first_of(names)}"

@@ -91,6 +91,8 @@ def meeting(poses: Matrix) -> Meeting | None:
 def upwards(poses: Matrix) -> Matrix | None:
     """The direction (3,) in the world that is up for cameras (n, 4, 4) held level: that which is across all their right
     hand axes. None if they are not held level, or stand too near to each other to tell."""
+    if len(poses) < FEWEST:
+        return None
     right = poses[:, :3, 0]
     values, vectors = np.linalg.eigh(right.T @ right / len(poses))
     if values[0] > 0.03 or values[1] < 4 * values[0] + 0.01:

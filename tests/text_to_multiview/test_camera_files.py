@@ -226,6 +226,7 @@ def test_what_cannot_be_read_is_refused_with_its_object(tmp_path, table, message
     with pytest.raises(UserError, match=message):
         load(tmp_path, max_bad_fraction=0)
     assert list(data.context.quarantine.named("t")) == ["c"]
+    load(tmp_path, max_bad_fraction=1e-4)  # a bad object is no bad picture
 
 
 @pytest.mark.parametrize(
@@ -315,6 +316,7 @@ def test_parts_names_masks_and_links(tmp_path):
         ([np.linalg.inv(c) for c in ring()], {"poses": "camera-to-world"}, "they fit axes: opengl, poses: world-to-c"),
         ([look_at(c[:3, 3] + 7, (7, 7, 7)) for c in ring()], {}, "the centre is where the cameras look"),
         ([look_at(c[:3, 3] + 7, (7, 7, 7)) for c in ring()], {"center": "origin"}, "cameras look at a point far from"),
+        ([look_at(c[:3, 3]) for c in ring()], {"up": "y"}, "warning: cameras are held level about another direction"),
         ([look_at((3 * i, -9, 1), (3 * i, 0, 1)) for i in range(6)], {}, "cameras look nearly the same way"),
         ([look_at((i, i**2, 1), (7 - 3 * i, 5 * i % 4, i)) for i in range(6)], {}, "do not look at one point"),
     ],

@@ -165,8 +165,8 @@ def test_what_cannot_be_used_is_left_out_by_name(folder: Path) -> None:
     (folder / "broken" / "05.png").unlink()
     data = data_of(folder, max_bad_fraction=0.2)
     lines = "\n".join(data.describe())
-    assert "1 folders with pictures have no camera file and are passed over: blind" in lines
-    assert "1 objects have fewer than 4 views and are left out: thin has 2" in lines
+    assert "1 folder with pictures and no camera file, passed over: blind" in lines
+    assert "1 object has fewer than 4 views, left out: thin has 2" in lines
     assert "2 pictures cannot be read and are left out: broken/03.png is empty, broken/05.png is not there" in lines
     assert data.context.quarantine.named("t").keys() == {"broken/03.png", "broken/05.png"}
     with pytest.raises(UserError, match=r"2 of 46 pictures cannot be read, more than a share of 0.01"):
@@ -226,7 +226,7 @@ def test_mistakes_in_a_camera_file_are_named_with_the_file(folder: Path, changes
     (name, reason) = next(iter(data.context.quarantine.named("t").items()))
     assert name == "thing_0"
     assert re.search(message, reason)
-    assert any(line.startswith("1 objects cannot be used and are left out: thing_0") for line in data.describe())
+    assert any(line.startswith("1 object cannot be used and is left out: thing_0") for line in data.describe())
 
 
 def things(source: ObjectSource) -> Sequence[Thing]:
@@ -251,7 +251,7 @@ def test_other_mistakes(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="1 of 7 objects have no caption: mute"):
         data_of(folder)
     assert "left out: mute" in data_of(folder, missing_captions="skip").describe()[1]
-    assert "get “”: mute" in data_of(folder, missing_captions="empty").describe()[1]
+    assert "instead: mute" in data_of(folder, missing_captions="empty").describe()[1]
     (folder / "thing_0" / "cameras.json").write_text('{"views": [\n1,,]}')
     with pytest.raises(UserError, match="this is not JSON") as caught:
         data_of(folder, max_bad_fraction=0)
