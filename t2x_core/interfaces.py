@@ -7,7 +7,7 @@ Every class here is abstract through and through: implement all of it, override 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -26,6 +26,14 @@ class TextEncoder(nn.Module, ABC):
 
     dim: int
     """Dt, width of a token."""
+    longest: int | None = None
+    """The largest `length` of a text that is read to its end; None: any."""
+    longest_setting: str = ""
+    """The recipe's key for `longest`."""
+
+    def length(self, text: str) -> int:
+        """Words or tokens of a text, for the line on captions that are cut; called only if there is a `longest`."""
+        return len(text.split())
 
     @abstractmethod
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -144,6 +152,10 @@ class TaskDataModule(L.LightningDataModule, ABC):
     @abstractmethod
     def val_conditions(self, count: int) -> Batch:
         """`count` held-out conditions to sample from while training, always the same; `TaskPlugin.score` reads them."""
+
+    def captions(self) -> Iterable[str]:
+        """All captions, if they come from files, so that those longer than the text encoder reads are counted."""
+        return ()
 
 
 class TaskPlugin(ABC, Generic[ConfigT]):

@@ -6,23 +6,28 @@ import hashlib
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import PIL
+from PIL import Image
 
-from t2x_core.data.decode import DamagedPictureError, picture_size
+from t2x_core.data.decode import FORMATS, DamagedPictureError, picture_size
 from t2x_core.data.files import not_a_file
 from t2x_core.data.picture_files import PictureFile
 from t2x_core.quarantine import locked
 
 log = logging.getLogger("t2x")
 
+LARGE = 2**24
+"""Pixels from which on files are decoded one at a time."""
+_ONE_AT_A_TIME = threading.Lock()
 CHUNK = 512
 """Files that are handed to the threads at once."""
 FIRST_NEWS, NEWS = 5.0, 15.0
@@ -50,8 +55,16 @@ Measure = Callable[[str, bool], Finding]
 
 
 def measure_picture(path: str, whole: bool) -> Finding:
-    """What a picture is."""
-    return Finding(*picture_size(path, whole))
+    """What a picture is. Large ones are decoded one at a time: each takes hundreds of megabytes for a moment."""
+    with _ONE_AT_A_TIME if whole and _is_large(path) else nullcontext():
+        return Finding(*picture_size(path, whole))
+
+
+def _is_large(path: str) -> bool:
+    """By its header; a JPEG is not, since it is decoded at an eighth of its size."""
+    with suppress(Exception), Image.open(path, formats=FORMATS) as image:
+        return image.format not in ("JPEG", "MPO") and image.width * image.height > LARGE
+    return False
 
 
 def examine(

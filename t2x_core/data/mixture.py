@@ -108,6 +108,9 @@ class MixedData(L.LightningDataModule):
 
         The Trainer calls `prepare_data` and `setup` again, when all is known.
         """
+        if self.workers > (most := max(64, 8 * _cores())):
+            with self.blame("trainer"):
+                raise UserError(f"{self.workers} loader processes are more than {most}", key="workers")
         self.prepare_data()
         self.setup("fit")
 
@@ -140,8 +143,11 @@ class MixedData(L.LightningDataModule):
         assert trainer is not None
         return self.train_loader(trainer.global_rank, trainer.world_size, lambda: trainer.global_step)
 
-    def train_loader(self, rank: int, ranks: int, first_step: Callable[[], int]) -> KeyedLoader:
-        """The training batches of one rank, from the optimizer step that `first_step` returns when it is iterated."""
+    def train_loader(
+        self, rank: int, ranks: int, first_step: Callable[[], int], workers: int | None = None
+    ) -> KeyedLoader:
+        """The training batches of one rank, from the optimizer step that `first_step` returns when it is iterated;
+        `workers`: another number of loader processes."""
         sources = self.train_sources()
         batches = MicroBatches(
             self.order(sources),
@@ -152,7 +158,7 @@ class MixedData(L.LightningDataModule):
             first_step=first_step,
             attempt=self.attempt,
         )
-        return KeyedLoader(sources, batches, self.workers, self.stall_minutes)
+        return KeyedLoader(sources, batches, self.workers if workers is None else workers, self.stall_minutes)
 
     def train_sources(self) -> dict[str, Source]:
         """Task → its training samples; after `setup`."""

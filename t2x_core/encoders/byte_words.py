@@ -23,6 +23,7 @@ class ByteWords(TextEncoder):
         super().__init__()
         self.dim = config.dim
         self.max_words, self.word_bytes = config.max_words, config.word_bytes
+        self.longest, self.longest_setting = config.max_words, "text_encoder.max_words"
         self.byte = nn.Embedding(257, 32)  # 0 = no byte
         self.word = nn.Sequential(
             nn.Linear(32 * config.word_bytes, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
@@ -35,6 +36,10 @@ class ByteWords(TextEncoder):
         self.norm = nn.LayerNorm(
             config.dim, elementwise_affine=False
         )  # nothing may shrink the tokens before they are of use
+
+    def length(self, text: str) -> int:
+        """Tokens of the whole text, the start token not counted."""
+        return sum(-(-len(word.encode()) // self.word_bytes) for word in text.split())
 
     def tokenize(self, text: str) -> list[list[int]]:
         """Words as rows of `word_bytes` numbers, 0 = no byte, else byte + 1; row 0 is the empty start token."""

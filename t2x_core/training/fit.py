@@ -44,6 +44,7 @@ from t2x_core.training.ema import EMA
 from t2x_core.training.initial import open_start
 from t2x_core.training.parallel import Environment, Launch, Ranks, build_strategy, launched
 from t2x_core.training.precision import precision_plugin
+from t2x_core.training.remarks import remarks
 from t2x_core.training.steps import Steps
 from t2x_core.training.watching import Watching
 
@@ -301,7 +302,11 @@ def _set_blocks(module: T2XModule, data: MixedData, recipe: Recipe) -> None:
 def _announce(trainer: L.Trainer, assembly: Assembly, module: T2XModule, data: MixedData, folder: Path) -> None:
     device = trainer.accelerator.__class__.__name__.removesuffix("Accelerator")
     log.info("run        %s", folder)
-    for line in (*preflight.describe(assembly, module), *data.describe()):
+    for line in (
+        *preflight.describe(assembly, module),
+        *data.describe(),
+        *remarks(assembly.recipe, module.text_encoder, data),
+    ):
         log.info(line)
     log.info("on         %s × %d, %s", device, trainer.world_size, trainer.precision)
 

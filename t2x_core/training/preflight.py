@@ -24,6 +24,7 @@ from t2x_core.optim import count_parameters, state_bytes
 from t2x_core.recipe import Recipe
 from t2x_core.terminal import printable
 from t2x_core.training.precision import device_count, precision_plugin, resolve_precision, trained_parts
+from t2x_core.training.remarks import remarks
 from t2x_core.types import Batch, SampleKey
 
 GIB = 2**30
@@ -60,7 +61,7 @@ def rehearse(assembly: Assembly, module: T2XModule, data: MixedData) -> list[str
     """Loads the first batch, and returns lines on all that would run. `data` is checked (`MixedData.check`)."""
     recipe, trainer = assembly.recipe, assembly.recipe.trainer
     precision = resolve_precision(trainer.precision, trainer.accelerator)
-    batch = next(iter(data.train_loader(rank=0, ranks=1, first_step=lambda: 0)))
+    batch = next(iter(data.train_loader(rank=0, ranks=1, first_step=lambda: 0, workers=min(1, data.workers))))
     assert batch.pixels is not None
     frames, height, width = batch.pixels.shape[2:]
     shape = f"{height}×{width}" if frames == 1 else f"{frames}×{height}×{width}"
@@ -72,6 +73,7 @@ def rehearse(assembly: Assembly, module: T2XModule, data: MixedData) -> list[str
     return [
         *describe(assembly, module),
         *data.describe(),
+        *remarks(recipe, module.text_encoder, data),
         f'first      {len(batch)} samples of {shape}, such as "{printable(batch.captions[0], 200)}"',
         f"precision  {precision}",
         f"memory     {memory}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
@@ -37,6 +37,8 @@ class OwnFilesData(TaskDataModule, Generic[SourceT]):
     def __init__(self, task: str, context: DataContext) -> None:
         super().__init__()
         self.task, self.context = task, context
+        self.files: Sequence[PictureFile] = ()
+        """All that were found, for `captions`."""
         self._sources: tuple[SourceT, SourceT] | None = None
 
     @abstractmethod
@@ -65,6 +67,10 @@ class OwnFilesData(TaskDataModule, Generic[SourceT]):
     def describe(self) -> Sequence[str]:
         self.sources()
         return self.lines
+
+    def captions(self) -> Iterable[str]:
+        self.sources()
+        return (caption for file in self.files for caption in file.captions)
 
     def set_apart(self, files: Sequence[PictureFile], share: float, what: str) -> tuple[list[int], list[int]]:
         """Indices of the files to train on, and of those held out, whole groups at a time; UserError if the first are

@@ -98,6 +98,7 @@ class PicturesData(OwnFilesData[PictureSource]):
             sized=True,
             group=config.group,
         )
+        self.files = found.files
         findings = examine(found.files, str(config.manifest or config.folder), config.check == "full")
         pairs = list(zip(found.files, findings, strict=True))
         damaged = [(file.name, finding.damage) for file, finding in pairs if finding.damage is not None]

@@ -68,6 +68,7 @@ class ClipsData(OwnFilesData[ClipSource]):
             narrow=(lambda found: found) if stills else only_videos,
             group=config.group,
         )
+        self.files = found.files
         sources = self._split(*self._good(found.files))
         self.lines += found.remarks
         return sources

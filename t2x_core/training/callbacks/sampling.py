@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +25,14 @@ log = logging.getLogger("t2x")
 
 SCORE_BATCH = 32
 """Samples computed at once."""
+
+
+def trained_shape(wanted: Bucket, trained: Sequence[Bucket]) -> Bucket:
+    """The shape that is wanted if it is trained, else the commonest with as many frames (if there is one)."""
+    same = [bucket for bucket in trained if bucket.frames == wanted.frames and bucket.count]
+    if not same or any((b.height, b.width) == (wanted.height, wanted.width) for b in same):
+        return wanted
+    return max(same, key=lambda bucket: bucket.count)
 
 
 class Sampling(StepCallback):
@@ -72,7 +80,8 @@ class Sampling(StepCallback):
         if not count:
             return
         conditions = self.data.modules[name].val_conditions(count)
-        pixels = self._sample(trainer, module, conditions, plugin.bucket(config))
+        bucket = trained_shape(plugin.bucket(config), self.data.modules[name].train_source().buckets())
+        pixels = self._sample(trainer, module, conditions, bucket)
         if not trainer.is_global_zero:
             return
         step = trainer.global_step

@@ -1,0 +1,95 @@
+"""What is said before training of settings that defeat each other."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from t2x_core.data.mixture import MixedData
+from t2x_core.encoders.byte_words import ByteWords
+from t2x_core.encoders.config import ByteWordsConfig
+from t2x_core.errors import UserError
+from t2x_core.training.callbacks.sampling import trained_shape
+from t2x_core.training.remarks import cut_captions, epochs, unseen_shapes, warm_up
+from t2x_core.types import Bucket
+
+
+class Data(MixedData):
+    """Of sources of which only the shapes matter."""
+
+    def __init__(self, buckets: list[Bucket], batch: int, steps: int, workers: int = 0) -> None:
+        source = SimpleNamespace(buckets=lambda: buckets)
+        module = SimpleNamespace(train_source=lambda: source)
+        super().__init__(
+            {"t": module},  # type: ignore[dict-item]
+            {"t": 1.0},
+            seed=0,
+            batch_size=lambda task, shape: batch,
+            accumulation=1,
+            max_steps=steps,
+            workers=workers,
+        )
+
+
+class Sized(SimpleNamespace):
+    def __len__(self) -> int:
+        return sum(bucket.count for bucket in self.buckets())
+
+
+def test_epochs_are_samples_taken_over_samples_there():
+    buckets = [Bucket(1, 44, 24, 1200), Bucket(1, 36, 28, 614)]
+    sources = {"t": Sized(buckets=lambda: buckets)}
+    (line,) = epochs(6260, Data(buckets, 8, 6260), sources)
+    assert line == f"{6260 * 8 / 1814:.3g} of 1,814 samples" == "27.6 of 1,814 samples"
+
+
+@pytest.mark.parametrize(
+    ("warmup", "steps", "words"),
+    [
+        (1000, 200, "at 20% of what"),
+        (200, 200, "at 100% of what"),
+        (150, 200, "takes 75% of the run"),
+        (100, 200, None),
+    ],
+)
+def test_a_warm_up_that_is_too_long_is_said(warmup, steps, words):
+    lines = list(warm_up(warmup, steps))
+    assert bool(lines) == (words is not None)
+    assert words is None or words in lines[0]
+
+
+def test_a_commonest_shape_that_no_step_takes_is_said():
+    buckets = [Bucket(1, 44, 24, 60), Bucket(1, 36, 28, 40), Bucket(1, 28, 36, 50)]
+    sources = {"t": Sized(buckets=lambda: buckets)}
+    for steps in range(1, 12):
+        data = Data(buckets, 10, steps)
+        order = data.order(sources)
+        seen = any(order.keys(step)[0].bucket == 0 for step in range(steps))
+        assert bool(list(unseen_shapes(steps, data, sources))) != seen
+    assert not list(unseen_shapes(12, Data(buckets, 10, 12), sources))
+
+
+def test_captions_that_are_cut_are_counted_as_the_encoder_reads_them():
+    encoder = ByteWords(ByteWordsConfig(max_words=4, word_bytes=3, dim=8, heads=1, depth=0))
+    captions = ["a b c d", "a b c d e", "abcdefg hij k", "", "one two six"]
+    for text in captions:
+        pieces = [word[i : i + 3] for word in text.split() for i in range(0, len(word), 3)]
+        assert encoder.length(text) == len(pieces)
+    (line,) = cut_captions(encoder, captions)
+    assert line.startswith(
+        "2 captions are cut (of 5): text_encoder.max_words is 4, and the longest has 5 words; set it to 5"
+    )
+    assert not list(cut_captions(encoder, captions[:1]))
+
+
+def test_samples_have_a_shape_that_is_trained():
+    tall, wide, clip = Bucket(1, 44, 24, 10), Bucket(1, 28, 36, 30), Bucket(8, 32, 32, 90)
+    assert trained_shape(Bucket(1, 32, 32), [tall, wide, clip]) == wide
+    assert trained_shape(Bucket(1, 44, 24), [tall, wide, clip]) == Bucket(1, 44, 24)
+    assert trained_shape(Bucket(4, 32, 32), [tall, wide, clip]) == Bucket(4, 32, 32)
+
+
+def test_loader_processes_are_bounded():
+    with pytest.raises(UserError, match="100000 loader processes are more than"):
+        Data([Bucket(1, 8, 8, 10)], 2, 3, workers=100_000).check()
