@@ -66,6 +66,7 @@ def is_animation(path: str | Path) -> bool:
 
 
 def _opened(path: str | Path) -> Any:
+    Image.init()  # AVIF and the like are known only then
     return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
 
 

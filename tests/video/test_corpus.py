@@ -81,3 +81,22 @@ def test_the_truth_is_also_that_of_the_ffmpeg_program(name: str, tmp_path: Path)
     frames = np.frombuffer(raw, np.uint8).reshape(-1, *SIZE, 3)
     found, _ = Films(60).clip(str(path), Choice(40, stride=1), 0.0, SIZE, SIZE)
     assert [number_of(frame) for frame in frames] == list(range(40)) == [number_of(frame) for frame in found]
+
+
+@pytest.mark.parametrize("name", ["h264-ts", "mpeg2-ts", "hevc-ts"])
+def test_transport_streams_cut_together_and_cut_short_in_front(name: str, tmp_path: Path) -> None:
+    """Where times begin anew the second part follows the first; what lacks its key frame is not shown."""
+    kind = next(kind for kind in KINDS if kind.name == name)
+    data = write(kind, tmp_path / "a.ts", Fraction(24), count=40).read_bytes()
+    (tmp_path / "twice.ts").write_bytes(2 * data)
+    films = Films(60)
+    film = films.measure(str(tmp_path / "twice.ts"), whole=True)
+    assert (film.frames, film.exact) == (80, False)
+    assert film.seconds == pytest.approx(79 / 24, abs=2e-3)
+    frames, _ = films.clip(str(tmp_path / "twice.ts"), Choice(8, fps=12), 0.5, SIZE, SIZE)
+    assert [number_of(frame) for frame in frames] == [32, 34, 36, 38, 0, 2, 4, 6]
+    (tmp_path / "cut.ts").write_bytes(data[len(data) // 3 // 188 * 188 :])
+    frames, _ = films.clip(str(tmp_path / "cut.ts"), Choice(8, fps=12), 1.0, SIZE, SIZE)
+    found = [number_of(frame) for frame in frames]
+    assert found == list(range(found[0], found[0] + 15, 2))
+    assert found[-1] in (38, 39)
