@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from t2x_core import quarantine
     from t2x_core.assembly import build_data, build_module, load_assembly
+    from t2x_core.checkpoint import best_of
     from t2x_core.training import fit, parallel, preflight, run_folder
     from t2x_core.training.callbacks.progress import minutes
     from t2x_core.training.failure import explain
@@ -96,7 +97,12 @@ def run(arguments: argparse.Namespace) -> int:
     console.print(f"trained {result.steps} steps in {minutes(result.seconds)}: pictures in {folder}/samples")
     if unread := quarantine.count(folder / quarantine.FILE_NAME):
         console.print(f"{unread} files could not be read: {folder / quarantine.FILE_NAME}")
-    console.print(f"next: {sample_command(folder, result.example, '--num', '4', '--out', 'x.png')}")
+    options = ["--num", "4", "--out", "x.png"]
+    best = best_of(folder)
+    if best is not None and best < result.steps:  # the last step is validated, too
+        console.print(f"the validation loss was lowest at step {best}, and has risen since: --checkpoint best takes it")
+        options = ["--checkpoint", "best", *options]
+    console.print(f"next: {sample_command(folder, result.example, *options)}")
     console.print(f"      {command('tensorboard', '--logdir', folder)}")
     return 0
 

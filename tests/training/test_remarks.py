@@ -6,13 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from t2x_core.cli.main import main
 from t2x_core.data.mixture import MixedData
 from t2x_core.encoders.byte_words import ByteWords
 from t2x_core.encoders.config import ByteWordsConfig
 from t2x_core.errors import UserError
 from t2x_core.training.callbacks.sampling import trained_shape
+from t2x_core.training.callbacks.validation import Validation
 from t2x_core.training.remarks import cut_captions, epochs, unseen_shapes, warm_up
 from t2x_core.types import Bucket
+from tests.conftest import TINY
 
 
 class Data(MixedData):
@@ -93,3 +96,14 @@ def test_samples_have_a_shape_that_is_trained():
 def test_loader_processes_are_bounded():
     with pytest.raises(UserError, match="100000 loader processes are more than"):
         Data([Bucket(1, 8, 8, 10)], 2, 3, workers=100_000).check()
+
+
+@pytest.mark.parametrize("best", [2, 4])
+def test_the_last_line_offers_the_best_checkpoint_if_the_loss_has_risen_since(best, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Validation, "_losses", lambda self, *_: {f"{_[-1]}loss": 1.0 + abs(self.step - best)})
+    settings = [*TINY, "trainer.max_steps=4", "watch.validate_every=1", "watch.checkpoint_every=1"]
+    assert main(["fit", "quickstart", *settings]) == 0
+    out = capsys.readouterr().out
+    offered = "the validation loss was lowest at step 2, and has risen since" in out
+    assert offered == ("--checkpoint best --num 4" in out) == (best == 2)
