@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .captions import Description, ObjectWords, full_description, parse
+from .likeness import refine, spread
 from .render import AREAS, CENTROIDS, SUBSAMPLES, coverage
 from .scene import BACKGROUNDS, COLOURS, PLACES, RELATIONS, RGB, SHAPES, SIZES, Scene
 
@@ -41,6 +42,10 @@ LEAST_AREA = 0.008
 """Smaller blobs, as a share of the shorter side squared, are overlooked; the smallest object covers 0.02."""
 LEAST_AGREEMENT = 0.7
 """Least intersection over union with the best shape for the object to have a shape at all."""
+SPECK_CONTRAST = 70.0
+"""Least distance from the background, in RGB levels, of a stray pixel that is seen."""
+SURE = 0.6
+"""A colour has a name if its distance from it is at most this share of that from any other name."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class SeenPicture:
 
     objects: tuple[SeenObject, ...]
     background: str | None
+    specks: int = 0
+    """Stray pixels that belong to no object."""
 
 
 def read(picture: Picture) -> SeenPicture:
@@ -84,35 +91,52 @@ def read(picture: Picture) -> SeenPicture:
     blobs = _components(stands_out, int(LEAST_AREA * min(contrast.shape) ** 2))
     surroundings = [_dilate(blob, 1) for blob in blobs]
     claims = np.sum(surroundings, axis=0)
+    free = ~_dilate(np.any([np.zeros_like(stands_out), *blobs], axis=0), reach)
+    noise = spread(difference[free], background)
+    specks = int((free & (contrast > max(SPECK_CONTRAST, 6 * noise))).sum())
     objects = []
     for blob, own in zip(blobs, surroundings, strict=True):
         core = blob & (contrast >= 0.8 * np.quantile(contrast[blob], 0.9))
         colour = difference[core].mean(0)
         if np.linalg.norm(colour) > CONTRAST:  # in noise the differences cancel
             near = _dilate(blob, reach) & (claims - own == 0)
-            objects.append(_see(np.where(near[:, :, None], difference, 0), colour, background))
+            objects.append(_see(np.where(near[:, :, None], difference, 0), colour, background, near, noise))
     objects.sort(key=lambda seen: -seen.radius)
-    return SeenPicture(tuple(objects), _nearest(background, BACKGROUNDS))
+    return SeenPicture(tuple(objects), _nearest(background, BACKGROUNDS), specks)
 
 
-def _see(difference: Floats, colour: Floats, background: Floats) -> SeenObject:
-    """The object that makes `difference` (H, W, 3) from the background, `colour` in its core."""
-    name, share = _name_colour(background, background + colour)
+def _see(difference: Floats, colour: Floats, background: Floats, near: NDArray[np.bool_], noise: float) -> SeenObject:
+    """The object that makes `difference` (H, W, 3) from the background, `colour` in its core.
+
+    Args:
+        near: (H, W), where the difference belongs to this object.
+        noise: standard deviation of the pixels of the background, in RGB levels.
+    """
+    _, share = _name_colour(background, background + colour)
     covered = difference @ colour / (colour @ colour)
     fits = [_fit(shape, np.clip(covered, 0, 1), soft=False) for shape in SHAPES]
     fits += [_fit(shape, np.clip(covered * share, 0, 1), soft=True) for shape in SHAPES]
     fit = max(fits, key=lambda fit: fit.agreement)
+    others = max((f for f in fits if f.shape != fit.shape), key=lambda fit: fit.agreement)
+    best = min((refine(f, difference, near, noise) for f in (fit, others)), key=lambda found: found.excess)
     height, width = covered.shape
-    x, y, radius = float(fit.x / width), float(fit.y / height), float(fit.radius / min(height, width))
+    x, y, radius = float(best.x / width), float(best.y / height), float(best.radius / min(height, width))
     return SeenObject(
-        fit.shape if fit.agreement >= LEAST_AGREEMENT else None,
-        name,
+        best.shape if fit.agreement >= LEAST_AGREEMENT and best.excess <= 1 else None,
+        _sure_name(background, background + best.colour),
         min(SIZES, key=lambda size: abs(math.log(SIZES[size] / radius))),
         min(PLACES, key=lambda place: math.dist(PLACES[place], (x, y))),
         (x, y),
         radius,
         float(fit.agreement),
     )
+
+
+def _sure_name(background: Floats, colour: Floats) -> str | None:
+    """The name of a colour; None if it lies between two names, or far from all."""
+    near = sorted((float(np.linalg.norm(np.array(rgb) - colour)), name) for name, rgb in COLOURS.items())
+    (first, name), (second, _) = near[:2]
+    return name if first <= min(COLOUR_TOLERANCE, SURE * second) else None
 
 
 class Fit(NamedTuple):
@@ -192,15 +216,15 @@ def _components(mask: NDArray[np.bool_], least: int) -> list[NDArray[np.bool_]]:
 def check(picture: Picture, wanted: Scene | Description) -> dict[str, bool]:
     """Whether a picture (H, W, 3) shows each attribute that is named, and "all" of them.
 
-    "count" is the number of objects; where there are too many, the largest is judged, or the two that fit best. With
-    two objects an attribute is right if it is so for both, and "relation" if the two can be told apart by what is said
-    of them and stand as said.
+    "count" is the number of objects, without stray pixels; where there are too many, the largest is judged, or the
+    two that fit best. With two objects an attribute is right if it is so for both, and "relation" if the two can be
+    told apart by what is said of them and stand as said.
     """
     if isinstance(wanted, Scene):
         wanted = full_description(wanted)
     seen = read(picture)
     chosen = _assign(wanted.objects, seen.objects)
-    right = {"count": len(seen.objects) == len(wanted.objects)}
+    right = {"count": len(seen.objects) == len(wanted.objects) and not seen.specks}
     for attribute in ATTRIBUTES:
         said = [getattr(words, attribute) for words in wanted.objects]
         if any(said):

@@ -23,6 +23,10 @@ ACROSS = 0.5
 """Largest way across the direction of a motion, as a share of that along it."""
 BACK = 0.35
 """Least way back, as a share of the way there, of an object that bounces."""
+JUMP = 0.07
+"""Least difference of a frame's step from the usual one, as a fraction of the picture, that is no motion but a jump."""
+SAME = 0.75
+"""Least share of the frames that show the shape and the colour of the clip; the others may show what has no name."""
 SPEED_LIMIT = float(np.sqrt(SPEEDS["slowly"] * SPEEDS["fast"]))
 """Fractions a second that part slow from fast."""
 
@@ -45,10 +49,15 @@ def read_clip(frames: Sequence[Picture], fps: float) -> SeenClip:
     there = [thing for thing in largest if thing is not None]
     if not there:
         return SeenClip(None, None, None, 0)
-    shape = Counter(thing.shape for thing in there).most_common(1)[0][0]
-    colour = Counter(thing.colour for thing in there).most_common(1)[0][0]
+    shape, colour = _always([thing.shape for thing in there]), _always([thing.colour for thing in there])
     path = np.array([thing.centre if thing else (np.nan, np.nan) for thing in largest])
     return SeenClip(shape, colour, read_motion(path, fps), max(map(len, seen)))
+
+
+def _always(names: Sequence[str | None]) -> str | None:
+    """The name that all frames show, but for a few that show none."""
+    name, count = Counter(names).most_common(1)[0]
+    return name if set(names) <= {name, None} and count >= SAME * len(names) else None
 
 
 def read_motion(path: NDArray[np.float64], fps: float) -> Motion | None:
@@ -61,6 +70,9 @@ def read_motion(path: NDArray[np.float64], fps: float) -> Motion | None:
         if len(change) != 1 or moved:
             return None
         return Motion("appears" if present[-1] else "disappears")
+    steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
+    if len(steps) and np.abs(steps - np.median(steps)).max() > JUMP:
+        return None
     ways = np.ptp(places, axis=0)
     axis = int(ways.argmax())
     if ways[axis] < STILL:
