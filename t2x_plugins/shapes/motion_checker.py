@@ -24,7 +24,8 @@ ACROSS = 0.5
 BACK = 0.35
 """Least way back, as a share of the way there, of an object that bounces."""
 JUMP = 0.07
-"""Least difference of a frame's step from the usual one, as a fraction of the picture, that is no motion but a jump."""
+"""Least difference of a frame's step from the usual one, as a fraction of the picture, that is no motion but a jump; one that
+bounces may stand still for a step."""
 SAME = 0.75
 """Least share of the frames that show the shape and the colour of the clip; the others may show what has no name."""
 SPEED_LIMIT = float(np.sqrt(SPEEDS["slowly"] * SPEEDS["fast"]))
@@ -71,7 +72,7 @@ def read_motion(path: NDArray[np.float64], fps: float) -> Motion | None:
             return None
         return Motion("appears" if present[-1] else "disappears")
     steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
-    if len(steps) and np.abs(steps - np.median(steps)).max() > JUMP:
+    if len(steps) and np.abs(steps - np.median(steps)).max() > JUMP + np.median(steps):
         return None
     ways = np.ptp(places, axis=0)
     axis = int(ways.argmax())

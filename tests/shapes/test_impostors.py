@@ -74,6 +74,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("side", [32, 64])
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.slow
 def test_decent_samples_are_right(change: str, side: int) -> None:
     scenes = [sample_scene(7, id, two_objects=0.3) for id in range(200)]
     pictures = [CHANGES[change](render(scene, side), np.random.default_rng(i)) for i, scene in enumerate(scenes)]
