@@ -32,7 +32,7 @@ OUTLINES = {
 MOST_REMAINS = {"circle": 0.009, "square": 0.02, "triangle": 0.011, "cross": 0.02, "ring": 0.009}
 """Largest squared remainder, as a share of the colour's, for each pixel of outline; edges along
 the pixels' are drawn in quarters of a pixel."""
-BLURS = tuple(product((0.0, 0.125, 0.25), repeat=2))
+BLURS: tuple[Blur, ...] = tuple((y, x) for y, x in product((0.0, 0.125, 0.25), repeat=2))
 """By which a shape's edges may be softened: up to 0.7 pixels."""
 REST = 0.83
 """Mean square of a normal variable without its largest 3 %."""
@@ -100,7 +100,8 @@ def refine(start: Laid, difference: Floats, near: NDArray[np.bool_], noise: floa
     def _least(place: Floats) -> Blur:
         return min(BLURS, key=lambda blur: remains(place, blur)[0])
 
-    place, blur = np.array([start.x - left, start.y - top, start.radius]), (0.125, 0.125)
+    place, blur = np.array([start.x - left, start.y - top, start.radius])
+    blur: Blur = (0.125, 0.125)
     for steps in ((0.4, 0.2), (0.2, 0.1, 0.05)):
         left_over, colour = remains(place, blur)
         for step in steps:
