@@ -100,7 +100,7 @@ def refine(start: Laid, difference: Floats, near: NDArray[np.bool_], noise: floa
     def _least(place: Floats) -> Blur:
         return min(BLURS, key=lambda blur: remains(place, blur)[0])
 
-    place, blur = np.array([start.x - left, start.y - top, start.radius])
+    place = np.array([start.x - left, start.y - top, start.radius])
     blur: Blur = (0.125, 0.125)
     for steps in ((0.4, 0.2), (0.2, 0.1, 0.05)):
         left_over, colour = remains(place, blur)

@@ -24,7 +24,7 @@ ACROSS = 0.5
 BACK = 0.35
 """Least way back, as a share of the way there, of an object that bounces."""
 JUMP = 0.07
-"""Least difference of a frame's step from the usual one, above that one again (a bounce), that is no motion but a jump."""
+"""Least difference of a frame's step from twice the usual one, as a fraction of the picture, that is a jump."""
 SAME = 0.75
 """Least share of the frames that show the shape and the colour of the clip; the others may show what has no name."""
 SPEED_LIMIT = float(np.sqrt(SPEEDS["slowly"] * SPEEDS["fast"]))
