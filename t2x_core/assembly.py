@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from t2x_core.backbone import PRESETS, PTDiT, PTDiTConfig
+from t2x_core.calls import Calls
 from t2x_core.data.mixture import MixedData
 from t2x_core.data.order import BatchSize
 from t2x_core.errors import UserError
 from t2x_core.interfaces import (
-    Component,
     ConditioningAdapter,
     DataContext,
     LatentCodec,
+    Loss,
+    ModelContext,
+    Task,
     TaskDataModule,
-    TaskPlugin,
     TextEncoder,
+    largest,
 )
 from t2x_core.module import T2XModule
 from t2x_core.optim import freeze
 from t2x_core.plugins import Registry
 from t2x_core.quarantine import Quarantine
-from t2x_core.recipe import Composed, Recipe, TaskConfig, check_recipe, compose
+from t2x_core.recipe import Composed, Kind, Recipe, check_recipe, compose
 from t2x_core.types import Bucket, ConditioningDims
 
 
@@ -38,10 +42,12 @@ class Assembly:
     registry: Registry
     composed: Composed
     """Knows where each setting was written."""
+    tasks: Mapping[str, Task[Any]]
+    """Name → the task, bound to its block of the recipe."""
 
-    def task(self, name: str | None = None) -> tuple[TaskPlugin[Any], TaskConfig]:
-        """A task's plugin and its block of the recipe; without a name, the only one there is."""
-        names = list(self.recipe.tasks)
+    def task(self, name: str | None = None) -> Task[Any]:
+        """A task; without a name, the only one there is."""
+        names = list(self.tasks)
         if name is None:
             if len(names) > 1:
                 known = ", ".join(names)
@@ -49,67 +55,88 @@ class Assembly:
             name = names[0]
         if name not in names:
             raise UserError(f'the model was not trained on "{name}"', hint=f"its tasks: {', '.join(names)}")
-        return self.registry.task(name), self.recipe.tasks[name]
+        return self.tasks[name]
 
-    def asking(self, task: str | None, sampling: Mapping[str, Any]) -> Assembly:
+    def with_sampling(self, task: str | None, sampling: Mapping[str, Any]) -> Assembly:
         """The same, with other values of keys of a task's block `sampling`; UserError if there are none such."""
         if not sampling:
             return self
-        name = self.task(task)[0].name
+        name = self.task(task).name
         composed = self.composed.with_values({f"tasks.{name}.sampling.{k}": v for k, v in sampling.items()})
-        checked = check_recipe(composed, self.registry.schema)
-        assert checked is not None  # the registry knows every schema
-        return Assembly(checked, self.registry, composed)
+        return _assembled(composed, self.registry)
 
-    def component(self, kind: Literal["codec", "text_encoder"]) -> Component:
-        """The codec or the text encoder that the recipe names."""
-        block = self.recipe.codec if kind == "codec" else self.recipe.text_encoder
-        assert block is not None
-        return self.registry.component(kind, block.name)
+    @property
+    def calls(self) -> Calls:
+        """Knows which plugin each part of the recipe is of."""
+        return Calls({path: self.registry.owner(kind, name) for path, kind, name in _parts(self.recipe)})
+
+
+def _parts(recipe: Recipe) -> Iterator[tuple[str, Kind, str]]:
+    """Path in the recipe, kind and registered name of everything that a plugin brings."""
+    yield "codec", "codec", recipe.codec.name
+    for name, encoder in recipe.text_encoders.items():
+        yield f"text_encoders.{name}", "text_encoder", encoder.name or name
+    for name in recipe.tasks:
+        yield f"tasks.{name}", "task", name
 
 
 def load_assembly(recipe: str, overrides: Sequence[str]) -> Assembly:
     """A recipe, by name or path, read and checked; UserError with file and line if something is wrong with it."""
-    registry, composed = Registry(), compose(recipe, overrides)
-    checked = check_recipe(composed, registry.schema)
-    assert checked is not None  # the registry knows every schema
-    return Assembly(checked, registry, composed)
+    return _assembled(compose(recipe, overrides), Registry())
+
+
+def _assembled(composed: Composed, registry: Registry) -> Assembly:
+    recipe = check_recipe(composed, registry.schema)
+    assert recipe is not None  # the registry knows every schema
+    tasks = {}
+    for name, config in recipe.tasks.items():
+        component = registry.component("task", name)
+        with composed.blame(f"tasks.{name}"), Calls({"": registry.owner("task", name)})("", "building the task"):
+            tasks[name] = _must_be(Task, component.build(config))
+            tasks[name].name = name
+    return Assembly(recipe, registry, composed, tasks)
 
 
 def build_module(assembly: Assembly) -> T2XModule:
     """The module of a recipe, with the weights that its seed gives."""
-    recipe, blame = assembly.recipe, assembly.composed.blame
-    adapters, losses = {}, {}
+    recipe, calls, tasks = assembly.recipe, assembly.calls, assembly.tasks
+
+    @contextmanager
+    def building(path: str, method: str) -> Iterator[None]:
+        with assembly.composed.blame(path), calls(path, method):
+            yield
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        with blame("codec"):
-            codec = _must_be(LatentCodec, assembly.component("codec").build(recipe.codec))
-        text_encoder = None
-        if recipe.text_encoder is not None:
-            with blame("text_encoder"):
-                text_encoder = _must_be(TextEncoder, assembly.component("text_encoder").build(recipe.text_encoder))
-        text_dim = 0 if text_encoder is None else text_encoder.dim
-        for name in recipe.tasks:
-            plugin, config = assembly.task(name)
-            with blame(f"tasks.{name}"):
-                adapters[name] = _must_be(ConditioningAdapter, plugin.adapter(config, text_dim))
-                losses[name] = plugin.loss(config)
-        with blame("backbone"):
+        made = {}
+        for path, kind, name in _parts(recipe):
+            if kind != "task":
+                config = recipe.codec if kind == "codec" else recipe.text_encoders[path.partition(".")[2]]
+                with building(path, "building it"):
+                    made[path] = assembly.registry.component(kind, name).build(config)
+        with building("codec", "building it"):
+            codec = _must_be(LatentCodec, made.pop("codec"))
+        encoders = {path.partition(".")[2]: _must_be(TextEncoder, encoder) for path, encoder in made.items()}
+        context = ModelContext({name: encoder.dims for name, encoder in encoders.items()}, codec.channels)
+        adapters: dict[str, ConditioningAdapter] = {}
+        losses: dict[str, Loss] = {}
+        for name, task in tasks.items():
+            with building(f"tasks.{name}", "adapter"):
+                adapters[name] = _must_be(ConditioningAdapter, task.adapter(context))
+            with building(f"tasks.{name}", "loss"):
+                losses[name] = task.loss()
+        with assembly.composed.blame("backbone"):
             backbone = PTDiT(backbone_config(recipe, codec.channels, [a.dims for a in adapters.values()]))
         module = T2XModule(
-            backbone,
-            codec,
-            text_encoder,
-            adapters,
-            losses,
-            separate_frames=[name for name in recipe.tasks if assembly.registry.task(name).separate_frames],
+            *(backbone, codec, encoders, tasks, adapters, losses),
             diffusion=recipe.diffusion,
             optimizer=recipe.optimizer,
             max_steps=recipe.trainer.max_steps,
             seed=recipe.seed,
+            calls=calls,
         )
-    with blame("optimizer"):
-        module.frozen = freeze(module.trainable(), recipe.optimizer.freeze)
+    with assembly.composed.blame("optimizer"):
+        freeze(module.trainable(), recipe.optimizer.freeze)
     return module
 
 
@@ -150,19 +177,8 @@ def _must_be(wanted: type, made: Any) -> Any:
 
 def build_data(assembly: Assembly, module: T2XModule) -> MixedData:
     """The data module of a recipe: every task's own, mixed."""
-    recipe = assembly.recipe
-    quarantine, size = Quarantine(), batch_size(recipe, module)
-    modules = {}
-    for name in recipe.tasks:
-        plugin, config = assembly.task(name)
-        context = DataContext(
-            seed=recipe.seed,
-            pixel_multiple=module.codec.spatial_factor * recipe.backbone.patch_size,
-            global_batch=size(name, plugin.bucket(config)),
-            quarantine=quarantine,
-        )
-        with assembly.composed.blame(f"tasks.{name}"):
-            modules[name] = _must_be(TaskDataModule, plugin.data_module(config, context))
+    recipe, quarantine, size = assembly.recipe, Quarantine(), batch_size(assembly.recipe, module)
+    modules = {name: _data_of(assembly, module, name, quarantine) for name in assembly.tasks}
     return MixedData(
         modules,
         {name: config.weight for name, config in recipe.tasks.items()},
@@ -174,7 +190,47 @@ def build_data(assembly: Assembly, module: T2XModule) -> MixedData:
         stall_minutes=recipe.trainer.stall_minutes,
         quarantine=quarantine,
         blame=assembly.composed.blame,
+        tokenizer=module.tokenizer,
+        latent_shape=module.latent_shape,
+        calls=module.calls,
     )
+
+
+def _data_of(assembly: Assembly, module: T2XModule, name: str, quarantine: Quarantine) -> TaskDataModule:
+    recipe, task, codec = assembly.recipe, assembly.tasks[name], module.codec.part
+    size, trainer = batch_size(recipe, module), recipe.trainer
+    with assembly.composed.blame(f"tasks.{name}"):
+        with module.calls(f"tasks.{name}", "bucket"):
+            bucket = task.bucket()
+        if bucket is not None:
+            batch = size(name, bucket)
+        else:  # the least that a batch of any shape has
+            batch = recipe.tasks[name].global_batch or (
+                trainer.global_batch if trainer.tokens_per_step is None else trainer.batch_multiple
+            )
+        context = DataContext(
+            seed=recipe.seed,
+            pixel_multiple=codec.spatial_factor * recipe.backbone.patch_size,
+            frame_factor=1 if task.separate_frames else codec.frame_factor,
+            global_batch=batch,
+            quarantine=quarantine,
+        )
+        with module.calls(f"tasks.{name}", "data_module"):
+            return _must_be(TaskDataModule, task.data_module(context))
+
+
+def sample_bucket(assembly: Assembly, module: T2XModule, name: str) -> Bucket:
+    """The shape of a sample of a task when nobody asks for another: what the task says, else its largest bucket."""
+    with module.calls(f"tasks.{name}", "bucket"):
+        bucket = assembly.tasks[name].bucket()
+    if bucket is not None:
+        return bucket
+    data = _data_of(assembly, module, name, Quarantine())
+    with assembly.composed.blame(f"tasks.{name}"), module.calls(f"tasks.{name}", "data"):
+        data.prepare_data()
+        data.setup("fit")
+        buckets = data.train_source().buckets()
+        return buckets[largest(buckets)]
 
 
 def batch_size(recipe: Recipe, module: T2XModule) -> BatchSize:

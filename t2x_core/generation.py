@@ -14,11 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from t2x_core import keyed
-from t2x_core.assembly import Assembly, build_module, load_assembly
-from t2x_core.backbone import Once
+from t2x_core.assembly import Assembly, build_module, load_assembly, sample_bucket
+from t2x_core.backbone import ConditioningCache
 from t2x_core.checkpoint import materialize
 from t2x_core.diffusion import SAMPLERS, grid, guided
 from t2x_core.errors import UserError
+from t2x_core.frozen import check_records
 from t2x_core.module import T2XModule, check_shapes
 from t2x_core.recipe import SamplerConfig, dump_yaml, to_plain
 from t2x_core.rendering import to_uint8
@@ -61,10 +62,11 @@ def _sample_batch(
     device = next(module.backbone.parameters()).device
     shape = module.latent_shape(bucket, conditions.task)
     noise = keyed.normal([keyed.key(seed, "sample") for seed in seeds], shape, device)
-    adapter: Any = module.adapters[conditions.task]
-    conditioning = adapter(conditions.to(device), module.text_encoder)
-    network = partial(module.velocity, once=Once())
-    velocity = guided(network, conditioning, adapter.null(conditioning), config.guidance)
+    batch = module.encode(replace(conditions, text=module.tokenizer(conditions.captions)).to(device))
+    conditioning, null = module.conditionings(batch, shape)
+    network = partial(module.velocity, cache=ConditioningCache())
+    with module.calls(f"tasks.{conditions.task}", "adapter.null", conditions):
+        velocity = guided(network, conditioning, null, config.guidance)
     factor = module.diffusion.timesteps.shift if config.shift is None else config.shift
     latents = SAMPLERS[config.name](velocity, noise, grid(config.steps, factor, device))
     return module.decode(latents, conditions.task).clamp(-1, 1)
@@ -112,10 +114,11 @@ class T2XPipeline:
         folder = Path(run)
         if not (folder / RECIPE_FILE).is_file():
             raise UserError(f"{folder} is no run: it has no {RECIPE_FILE}")
-        file, weights = open_weights(folder, checkpoint)
+        file, weights, records = open_weights(folder, checkpoint)
         assembly = load_assembly(str(folder / RECIPE_FILE), [])
         module = build_module(assembly)
-        check_shapes({name: p.shape for name, p in module.saved()}, weights, where=str(file))
+        check_shapes({name: tensor.shape for name, tensor in module.stored().items()}, weights, where=str(file))
+        check_records(records, module.referenced(), str(file))
         module.load_state_dict(materialize(weights), strict=False)
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
@@ -129,8 +132,10 @@ class T2XPipeline:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECIPE_FILE).write_text(dump_yaml(to_plain(self.assembly.recipe)))
-        weights = {name: p.detach().cpu() for name, p in self.module.saved()}
-        save_tensors(weights, folder / MODEL_FILE, metadata={"format": "pt", "t2x": json.dumps({"ema": True})})
+        weights = {name: tensor.detach().cpu() for name, tensor in self.module.stored().items()}
+        records = {path: part.record() for path, part in self.module.referenced().items()}
+        about = json.dumps({"ema": True, "referenced": records})
+        save_tensors(weights, folder / MODEL_FILE, metadata={"format": "pt", "t2x": about})
 
     def __call__(
         self,
@@ -156,27 +161,25 @@ class T2XPipeline:
         chosen = tuple(range(seeds, seeds + len(prompts))) if isinstance(seeds, int) else tuple(seeds)
         if len(chosen) != len(prompts):
             raise UserError(f"there are {len(prompts)} prompts but {len(chosen)} seeds")
-        assembly = self.assembly.asking(task, sampling or {})
-        plugin, config = assembly.task(task)
+        assembly = self.assembly.with_sampling(task, sampling or {})
+        chosen_task = assembly.task(task)
+        path = f"tasks.{chosen_task.name}"
         try:
-            conditions, bucket = plugin.conditions(prompts, config), plugin.bucket(config)
+            with self.module.calls(path, "conditions"):
+                conditions = chosen_task.conditions(prompts)
+            bucket = sample_bucket(assembly, self.module, chosen_task.name)
+            self.module.latent_shape(bucket, chosen_task.name)
         except UserError as error:
             if error.key is None:  # the prompt's fault, and not the recipe's
                 raise
-            with assembly.composed.blame(f"tasks.{plugin.name}"):
+            with assembly.composed.blame(path):
                 raise
-        self._check_size(bucket)
         settings = replace(assembly.recipe.diffusion.sampler, **sampler)
         pixels = sample(self.module, conditions, chosen, bucket, settings, batch_size)
         return Samples(pixels, conditions, chosen)
 
-    def _check_size(self, bucket: Bucket) -> None:
-        multiple = self.module.codec.spatial_factor * self.module.backbone.config.patch_size
-        for pixels in (bucket.height, bucket.width):
-            if pixels % multiple:
-                raise UserError(f"a side of {pixels} pixels is no multiple of {multiple}, which samples need")
-
     def render(self, samples: Samples) -> RenderedSamples:
         """Samples as the task shows them: a grid with captions, an animation …"""
-        plugin, _ = self.assembly.task(samples.conditions.task)
-        return plugin.render(samples.pixels, samples.conditions)
+        task = self.assembly.task(samples.conditions.task)
+        with self.module.calls(f"tasks.{task.name}", "render", samples.conditions):
+            return task.render(samples.pixels, samples.conditions)

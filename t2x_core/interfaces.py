@@ -1,52 +1,89 @@
 """What the author of a task, a codec or a text encoder implements.
 
-Every class here is abstract through and through: implement all of it, override nothing else. (Only `Source.name` and
-`TaskPlugin.separate_frames` may be left as they are.)
+A method that is abstract has to be written; any other has a default that its docstring names.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import lightning as L
+import torch
 from torch import Tensor, nn
 
+from t2x_core.errors import UserError
+from t2x_core.losses import velocity_error
 from t2x_core.quarantine import Quarantine
 from t2x_core.recipe import ComponentConfig, TaskConfig
-from t2x_core.types import Batch, Bucket, Conditioning, ConditioningDims, Noised, RenderedSamples, Sample, SampleKey
+from t2x_core.rendering import caption_grid
+from t2x_core.types import (
+    Batch,
+    Bucket,
+    Conditioning,
+    ConditioningDims,
+    LatentShape,
+    Noised,
+    RenderedSamples,
+    Sample,
+    SampleKey,
+    TextDims,
+    TextInput,
+    TextTokens,
+)
 
 ConfigT = TypeVar("ConfigT", bound=TaskConfig)
 
 
 class TextEncoder(nn.Module, ABC):
-    """Text → tokens. Trained along if its parameters require gradients, else frozen and never saved."""
+    """Text → tokens.
 
-    dim: int
-    """Dt, width of a token."""
+    It trains along, and is saved, if a parameter of it requires a gradient as it is built. Else it is frozen: in eval
+    mode, never saved, and named in the checkpoints by `origin` and by a hash of its weights.
+    """
+
+    dims: TextDims
+    """Widths of what `forward` returns."""
+    origin: str = ""
+    """Where pretrained weights came from: a file, or a name on a hub. For messages."""
     longest: int | None = None
     """The largest `length` of a text that is read to its end; None: any."""
     longest_setting: str = ""
-    """The recipe's key for `longest`."""
+    """The key of its block of the recipe that sets `longest`."""
 
     def length(self, text: str) -> int:
         """Words or tokens of a text, for the line on captions that are cut; called only if there is a `longest`."""
         return len(text.split())
 
     @abstractmethod
-    def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokens (B, T, Dt) and their mask (B, T) bool, True = valid; at least one valid token a row, "" included."""
+    def tokenize(self, texts: Sequence[str]) -> TextInput:
+        """Texts as numbers, padded on the right, with at least one valid token each, "" included.
+
+        Runs in the loader's processes, on a copy of the encoder that has no parameters, buffers or submodules.
+        """
+
+    @abstractmethod
+    def forward(self, text: TextInput) -> TextTokens:
+        """The tokens of a batch of texts. Padding may be shorter than `tokenize` made it."""
 
 
 class LatentCodec(nn.Module, ABC):
-    """Pixels ↔ latents. Frozen."""
+    """Pixels ↔ latents. Frozen.
+
+    The core calls it in eval mode, without autocast, in the dtype of its own weights, and makes float32 of what it
+    returns. A codec that needs much memory works in chunks of its own.
+    """
 
     channels: int
     """C."""
     spatial_factor: int
     """Pixels of height and width for one latent cell."""
+    frame_factor: int = 1
+    """Frames for one frame of the latents, the first left out, which stands for itself; 1 = time is not compressed."""
+    origin: str = ""
+    """Where pretrained weights came from: a file, or a name on a hub. For messages."""
 
     @abstractmethod
     def encode(self, pixels: Tensor) -> Tensor:
@@ -56,31 +93,80 @@ class LatentCodec(nn.Module, ABC):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, F', H/s, W/s) → pixels (B, 3, F, H, W), about [-1, 1] (not clamped)."""
 
-    @abstractmethod
-    def latent_shape(self, bucket: Bucket) -> tuple[int, int, int, int]:
-        """(C, F', H/s, W/s) of a sample of this shape."""
+    def latent_frames(self, frames: int) -> int:
+        """F' of F frames: 1 + (F - 1) / `frame_factor`; UserError if that is not whole."""
+        if (frames - 1) % self.frame_factor:
+            below = frames - (frames - 1) % self.frame_factor
+            raise UserError(
+                f"{frames} frames do not fit the codec, which makes one of {self.frame_factor} after the first; "
+                f"{below} and {below + self.frame_factor} do"
+            )
+        return 1 + (frames - 1) // self.frame_factor
 
 
 class ConditioningAdapter(nn.Module, ABC):
-    """Turns a batch of one task into what the backbone is told."""
+    """Turns a batch of one task into what the backbone is conditioned on."""
 
     dims: ConditioningDims
     """Sizes of what `forward` returns; the backbone is built to fit."""
 
     @abstractmethod
-    def forward(self, batch: Batch, text_encoder: TextEncoder | None) -> Conditioning:
-        """The conditioning of a batch. The text encoder is lent, never owned; None if the recipe has none."""
+    def forward(self, batch: Batch, text: Mapping[str, TextTokens], latent_shape: LatentShape) -> Conditioning:
+        """The conditioning of a batch.
 
-    @abstractmethod
-    def null(self, conditioning: Conditioning) -> Conditioning:
-        """The unconditional one, of the same parts and shapes (for condition dropout and guidance)."""
+        Args:
+            batch: without pixels; with `encoded_controls`, if the task names some.
+            text: what each text encoder of the recipe makes of the captions, by its name there.
+            latent_shape: of one sample: `frames` has F' entries or one, `concat` is of exactly this shape.
+        """
+
+    def null(self, conditioning: Conditioning) -> Conditioning | None:
+        """The unconditional one, of the same parts and shapes (for condition dropout and guidance).
+
+        None, the default: what `forward` makes of the same batch with the empty prompt.
+        """
+        return None
 
 
 class Loss(Protocol):
-    """A training loss: a function, or an object with `__call__`."""
+    """A training loss: a function, or an `nn.Module`, whose parameters are then trained, saved and averaged.
 
-    def __call__(self, velocity: Tensor, noised: Noised, batch: Batch) -> Tensor:
-        """From the predicted velocity (B, C, F, H, W), one value per sample (B,), unreduced."""
+    It may have two attributes. `capture`: numbers of blocks of the backbone (0 = the first) whose tokens it wants; it
+    is then called with `hidden=`, block → tokens (B, N, D) after it, row by row of the token grid. `weights`: name →
+    factor of the values that it returns by name (1 for others).
+    """
+
+    def __call__(self, velocity: Tensor, noised: Noised, batch: Batch) -> Tensor | Mapping[str, Tensor]:
+        """From the predicted velocity (B, C, F', H', W'), one value per sample (B,), unreduced; or several by name."""
+
+
+class Metric(Protocol):
+    """A running score of samples, as in torchmetrics."""
+
+    def update(self, samples: Tensor, conditions: Batch) -> None:
+        """Takes samples (B, 3, F, H, W) in [-1, 1] and what they were sampled from; a part of all, on the CPU."""
+
+    def compute(self) -> Mapping[str, Any]:
+        """Name → value of all that was taken; empty = cannot tell."""
+
+
+class MeanScore:
+    """The metric of a function that scores samples one by one: the mean of each of its figures."""
+
+    def __init__(self, score: Callable[[Tensor, Batch], Mapping[str, Tensor] | None]) -> None:
+        self.score = score
+        self._sums: dict[str, Tensor] = {}
+
+    def update(self, samples: Tensor, conditions: Batch) -> None:
+        for name, values in (self.score(samples, conditions) or {}).items():
+            if values.shape != (len(samples),):
+                raise ValueError(f"score {name} is {tuple(values.shape)}, not one value for each of {len(samples)}")
+            known = ~values.isnan()
+            added = torch.stack([values.double().where(known, 0).sum(), known.double().sum()]).cpu()
+            self._sums[name] = self._sums.get(name, 0) + added
+
+    def compute(self) -> dict[str, float]:
+        return {name: (total / count).item() for name, (total, count) in self._sums.items() if count}
 
 
 class Source(ABC):
@@ -115,16 +201,28 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class DataContext:
-    """What the core tells a plugin that builds its data."""
+    """What the core tells a task that builds its data."""
 
     seed: int
     """The recipe's seed."""
     pixel_multiple: int
     """Height and width of a sample must be multiples of this (codec factor × patch), in pixels."""
+    frame_factor: int = 1
+    """Frames of a sample, less one, must be a multiple of this (1 where the codec sees each frame by itself)."""
     global_batch: int = 1
     """Samples of one optimizer step of the task. A bucket with fewer would repeat samples within a step."""
     quarantine: Quarantine = field(default_factory=Quarantine)
     """Where a file that cannot be read is named."""
+
+
+@dataclass(frozen=True)
+class ModelContext:
+    """What the core tells a task that builds its adapter."""
+
+    text: Mapping[str, TextDims]
+    """Name of each text encoder in the recipe → the widths of what it gives."""
+    latent_channels: int
+    """C, channels of the latents, and so of each encoded control."""
 
 
 class TaskDataModule(L.LightningDataModule, ABC):
@@ -142,72 +240,105 @@ class TaskDataModule(L.LightningDataModule, ABC):
     def val_source(self) -> Source:
         """The fixed set of held-out samples for the validation loss; called after `setup`."""
 
-    @abstractmethod
     def describe(self) -> Sequence[str]:
         """Lines for the log on what there is to train on: how much, of which shapes, what was left out and why.
 
-        Called after `setup`.
+        Called after `setup`. The default counts samples by bucket.
         """
+        shapes = [f"{b.count} of {b.frames}×{b.height}×{b.width}" for b in self.train_source().buckets() if b.count]
+        more = [f"{len(shapes) - 8} more buckets"] if len(shapes) > 8 else []
+        return [f"samples: {', '.join([*shapes[:8], *more])}; {len(self.val_source())} held out"]
 
-    @abstractmethod
     def val_conditions(self, count: int) -> Batch:
-        """`count` held-out conditions to sample from while training, always the same; `TaskPlugin.score` reads them."""
+        """`count` held-out conditions to sample from while training, always the same; `Task.metrics` sees them.
+
+        The default: the first validation samples of the largest bucket, over again if there are fewer, without their
+        pixels.
+        """
+        source = self.val_source()
+        index = largest(source.buckets())
+        there = source.buckets()[index].count
+        keys = [SampleKey("", index, i % there, -1, i) for i in range(count)]
+        return replace(source.collate([source[key] for key in keys]), pixels=None, keys=())
 
     def captions(self) -> Iterable[str]:
         """All captions, if they come from files, so that those longer than the text encoder reads are counted."""
         return ()
 
 
-class TaskPlugin(ABC, Generic[ConfigT]):
-    """A task: what is registered through the hook `t2x_register_tasks`."""
+class Task(ABC, Generic[ConfigT]):
+    """A task, bound to its settings: `Task(config)`. Registered as `Component(name, config_class, TheTask)`."""
 
-    name: str
-    """The task's name in a recipe, and the name of its entry point."""
-    config_class: type[ConfigT]
-    """Frozen dataclass (a `TaskConfig`) that the task's block of the recipe is checked against."""
+    name: str = ""
+    """The task's name in the recipe; the core sets it."""
     separate_frames: bool = False
-    """Whether the codec sees each frame by itself, as a picture: views of an object, and no clip."""
+    """Whether the codec sees each frame by itself, as an image: views of an object, and no video."""
+    encoded_controls: Sequence[str] = ()
+    """Names of the samples' controls that the adapter wants as latents."""
+
+    def __init__(self, config: ConfigT) -> None:
+        self.config = config
 
     @abstractmethod
-    def data_module(self, config: ConfigT, context: DataContext) -> TaskDataModule:
+    def data_module(self, context: DataContext) -> TaskDataModule:
         """The task's data."""
 
     @abstractmethod
-    def adapter(self, config: ConfigT, text_dim: int) -> ConditioningAdapter:
-        """The task's conditioning; `text_dim` is the width of the text encoder's tokens, 0 if the recipe has none."""
+    def adapter(self, context: ModelContext) -> ConditioningAdapter:
+        """The task's conditioning (`t2x_core.conditioning.TextConditioning` for captions)."""
 
-    @abstractmethod
-    def loss(self, config: ConfigT) -> Loss:
-        """The task's loss."""
+    def loss(self) -> Loss:
+        """The task's loss; by default the squared error of the velocity."""
+        return velocity_error
 
-    @abstractmethod
-    def bucket(self, config: ConfigT) -> Bucket:
-        """The shape of a sample when nobody asks for another (`config.sampling`, see `conditions`)."""
+    def bucket(self) -> Bucket | None:
+        """The shape of a sample when nobody asks for another (`config.sampling`, see `conditions`).
 
-    @abstractmethod
-    def conditions(self, prompts: Sequence[str], config: ConfigT) -> Batch:
-        """Prompts that somebody typed → conditions to sample from.
+        None, the default: the largest bucket of the training data.
+        """
+        return None
+
+    def conditions(self, prompts: Sequence[str]) -> Batch:
+        """Prompts that somebody typed → conditions to sample from; by default these alone.
 
         What else can be asked for is a block `sampling` of the config: `t2x sample RUN "a prompt" --set key=value` and
         `T2XPipeline(…, sampling={key: value})` change its keys.
         """
+        return Batch(self.name, tuple(prompts))
 
-    @abstractmethod
-    def score(self, samples: Tensor, conditions: Batch) -> dict[str, float] | None:
-        """How well samples (B, 3, F, H, W) in [-1, 1] match their conditions, name → value; None = cannot tell."""
+    def score(self, samples: Tensor, conditions: Batch) -> Mapping[str, Tensor] | None:
+        """How well samples (B, 3, F, H, W) in [-1, 1] match their conditions, name → (B,); NaN = does not apply to that
+        sample; None, the default = cannot tell."""
+        return None
 
-    @abstractmethod
+    def metrics(self) -> Metric | None:
+        """A new running score of the samples made while training; by default the means of `score`."""
+        return MeanScore(self.score)
+
     def render(self, samples: Tensor, conditions: Batch) -> RenderedSamples:
-        """Samples (B, 3, F, H, W) in [-1, 1] as a person looks at them, for files and TensorBoard alike."""
+        """Samples (B, 3, F, H, W) in [-1, 1] as a person looks at them, for files and TensorBoard alike.
+
+        The default is a grid with captions, which moves if there are several frames.
+        """
+        return caption_grid(samples, conditions.captions)
 
 
 @dataclass(frozen=True)
 class Component:
-    """A codec or a text encoder that a recipe can name: what `t2x_register_codecs` and `…_text_encoders` return."""
+    """What a recipe can name: a task, a codec or a text encoder. The hook `t2x_register` returns such entries."""
 
     name: str
-    """Its name in a recipe, and, from a plugin, the name of the entry point."""
-    config_class: type[ComponentConfig]
-    """Frozen dataclass (a `CodecConfig` or `TextEncoderConfig`) that its block of the recipe is checked against."""
-    build: Callable[[Any], nn.Module]
-    """The config → a `LatentCodec` or a `TextEncoder`."""
+    """Its name in a recipe, and the name of the package's entry point."""
+    config_class: type[ComponentConfig] | type[TaskConfig]
+    """Frozen dataclass (a `TaskConfig`, `CodecConfig` or `TextEncoderConfig`) that its block of the recipe is checked
+    against; what it derives from says what the component is."""
+    build: Callable[[Any], Any]
+    """The config → a `Task`, `LatentCodec` or `TextEncoder`: usually the class itself."""
+
+
+def largest(buckets: Sequence[Bucket]) -> int:
+    """Index of the bucket with the largest samples, of those that have any."""
+    return max(
+        (i for i, bucket in enumerate(buckets) if bucket.count),
+        key=lambda i: buckets[i].frames * buckets[i].height * buckets[i].width,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,15 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from t2x_core import keyed
-from t2x_core.backbone import Once, PTDiT
+from t2x_core.backbone import ConditioningCache, PTDiT
+from t2x_core.calls import Calls
 from t2x_core.data.mixture import VAL_STEP
+from t2x_core.data.text import Tokenizer
 from t2x_core.diffusion import RectifiedFlow, logit_normal, shift
 from t2x_core.errors import UserError
-from t2x_core.interfaces import ConditioningAdapter, LatentCodec, Loss, TextEncoder
+from t2x_core.frozen import Codec, Frozen, check_records
+from t2x_core.interfaces import ConditioningAdapter, LatentCodec, Loss, Task, TextEncoder
+from t2x_core.losses import TaskLoss
 from t2x_core.optim import GradientClipping, StepGate, build_optimizer, build_schedule, mark_tables
 from t2x_core.recipe import DiffusionConfig, OptimizerConfig
 from t2x_core.tensor_files import StoredTensor
-from t2x_core.types import Batch, Bucket, Conditioning, SampleKey
+from t2x_core.types import Batch, Bucket, Conditioning, LatentShape, SampleKey, TextInput, TextTokens
 
 
 @dataclass(frozen=True)
@@ -37,42 +41,49 @@ class Draws:
 class T2XModule(L.LightningModule):
     """Trains PT-DiT on any number of tasks.
 
+    What is trained or stored is in its tree of modules: backbone, text encoders that train, adapters, losses. The codec
+    and the frozen text encoders stand outside of it (`Frozen`).
+
     Args:
-        backbone, codec, text_encoder: shared by all tasks.
-        adapters, losses: task name → its own.
-        separate_frames: tasks whose frames are pictures by themselves to the codec.
+        backbone, codec: shared by all tasks.
+        text_encoders: name in the recipe → a text encoder; all see every caption.
+        tasks, adapters, losses: task name → its own.
         diffusion, optimizer: blocks of the recipe.
         max_steps: optimizer steps of the whole run (for the learning rate).
         seed: of the recipe.
+        calls: knows which plugin each part is of.
     """
 
-    strict_loading = False  # parts that come frozen are in no checkpoint; `on_load_checkpoint` is strict about the rest
+    strict_loading = False  # `on_load_checkpoint` is strict about what is stored
 
     def __init__(
         self,
         backbone: PTDiT,
         codec: LatentCodec,
-        text_encoder: TextEncoder | None,
+        text_encoders: Mapping[str, TextEncoder],
+        tasks: Mapping[str, Task[Any]],
         adapters: Mapping[str, ConditioningAdapter],
         losses: Mapping[str, Loss],
         *,
-        separate_frames: Collection[str] = (),
         diffusion: DiffusionConfig,
         optimizer: OptimizerConfig,
         max_steps: int,
         seed: int,
+        calls: Calls | None = None,
     ) -> None:
         super().__init__()
-        self.backbone, self.codec, self.text_encoder = backbone, codec.requires_grad_(False), text_encoder
+        self.backbone, self.codec = backbone, Codec(codec)
+        trained = {n: e for n, e in text_encoders.items() if any(p.requires_grad for p in e.parameters())}
+        self.text_encoders = nn.ModuleDict(trained)
+        self.frozen_encoders = {name: Frozen(e) for name, e in text_encoders.items() if name not in trained}
+        self.tokenizer = Tokenizer(text_encoders, calls := calls or Calls())
         self.adapters = nn.ModuleDict(adapters)
-        self.losses = dict(losses)
-        self.separate_frames = frozenset(separate_frames)
+        self.losses = nn.ModuleDict({name: TaskLoss(loss) for name, loss in losses.items()})
+        self.tasks, self.calls = dict(tasks), calls
         self.path = RectifiedFlow(diffusion.prediction)
         self.diffusion, self.optimizer_config = diffusion, optimizer
         mark_tables(self)
         self.max_steps, self.seed = max_steps, seed
-        self.frozen: frozenset[str] = frozenset()
-        """Names of parameters that `optimizer.freeze` keeps from being trained."""
         self.gradient_parts: tuple[str, ...] = ()
         """Names of the parts of the network whose gradients are measured."""
         self.gate: StepGate | None = None
@@ -81,50 +92,65 @@ class T2XModule(L.LightningModule):
         """(parts,) squared norm of each part's gradient in the last optimizer step, before clipping."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        latents = self.encode(batch)  # (B, C, F, H, W)
-        draws = self.draw(batch.keys, latents)
+        batch, loss = self.encode(batch), self.loss_of(batch.task)
+        assert batch.latents is not None  # (B, C, F', H', W')
+        draws = self.draw(batch.keys, batch.latents)
         conditioning = self.condition(batch, draws.dropped)
-        noised = self.path.corrupt(latents, draws.noise, draws.t)
-        output = self.predict(noised.latents, noised.t, conditioning)  # (B, C, F, H, W)
-        velocity = self.path.velocity(output, noised.latents, noised.t)  # (B, C, F, H, W)
-        losses = self.losses[batch.task](velocity, noised, batch)  # (B,)
-        return {"loss": losses.mean(), "losses": losses.detach(), "t": draws.t, "tokens": self.tokens(latents)}
+        noised = self.path.corrupt(batch.latents, draws.noise, draws.t)
+        output, hidden = self.predict(noised.latents, noised.t, conditioning, capture=loss.capture)
+        velocity = self.path.velocity(output, noised.latents, noised.t)  # (B, C, F', H', W')
+        with self.calls(f"tasks.{batch.task}", "loss", batch):
+            losses, terms = loss(velocity, noised, batch, hidden)  # (B,)
+        return {
+            **{"loss": losses.mean(), "losses": losses.detach(), "t": draws.t},
+            **{"terms": {name: term.detach() for name, term in terms.items()}, "tokens": self.tokens(batch.latents)},
+        }
+
+    def loss_of(self, task: str) -> TaskLoss:
+        """The loss of a task."""
+        loss = self.losses[task]
+        assert isinstance(loss, TaskLoss)
+        return loss
 
     def tokens(self, latents: Tensor) -> int:
         """Tokens that the backbone sees of latents (B, C, F, H, W): B·N."""
         return latents[:, 0].numel() // self.backbone.config.patch_size**2
 
-    def encode(self, batch: Batch) -> Tensor:
-        """The batch's pixels as latents (B, C, F, H, W)."""
-        assert batch.pixels is not None
-        with torch.no_grad():
-            return self._coded(self.codec.encode, batch.pixels, batch.task)
+    def encode(self, batch: Batch) -> Batch:
+        """The batch with latents in the place of its pixels, and of those controls that its task names; what is there
+        already stays as it is. The only place where pixels are read."""
+        task = self.tasks[batch.task]
+        separate, controls = task.separate_frames, dict(batch.controls)
+        latents, encoded = batch.latents, dict(batch.encoded_controls)
+        with self.calls("codec", "encode", batch):
+            if latents is None and batch.pixels is not None:
+                latents = self.codec.encode(batch.pixels, separate)
+            for name in set(task.encoded_controls) - encoded.keys():
+                if name not in controls:
+                    raise ValueError(f'there is no control "{name}" with the samples, which the task wants encoded')
+                encoded[name] = self.codec.encode(controls.pop(name), separate)
+        return replace(batch, pixels=None, latents=latents, controls=controls, encoded_controls=encoded)
 
     def decode(self, latents: Tensor, task: str) -> Tensor:
-        """Latents (B, C, F, H, W) of a task as pixels."""
-        return self._coded(self.codec.decode, latents, task)
+        """Latents (B, C, F', H', W') of a task as pixels (B, 3, F, H, W) float32."""
+        with self.calls("codec", "decode"):
+            return self.codec.decode(latents, self.tasks[task].separate_frames)
 
-    def latent_shape(self, bucket: Bucket, task: str) -> tuple[int, int, int, int]:
-        """(C, F, H, W) of the latents of a sample of this shape."""
-        if task not in self.separate_frames:
-            return self.codec.latent_shape(bucket)
-        channels, _, height, width = self.codec.latent_shape(replace(bucket, frames=1))
-        return channels, bucket.frames, height, width
-
-    def _coded(self, code: Callable[[Tensor], Tensor], x: Tensor, task: str) -> Tensor:
-        """`code` of x (B, C, F, H, W); where frames are separate, of each by itself."""
-        if task not in self.separate_frames:
-            return code(x)
-        coded = code(x.transpose(1, 2).flatten(0, 1).unsqueeze(2))  # (B·F, C, 1, H, W)
-        return coded.squeeze(2).unflatten(0, (len(x), -1)).transpose(1, 2)
+    def latent_shape(self, bucket: Bucket, task: str) -> LatentShape:
+        """Of the latents of a sample of this shape; UserError if it does not divide into latents and tokens."""
+        shape, P = self.codec.latent_shape(bucket, self.tasks[task].separate_frames), self.backbone.config.patch_size
+        if shape.height % P or shape.width % P:
+            multiple = P * self.codec.part.spatial_factor
+            raise UserError(f"{bucket.height}×{bucket.width} pixels are not both multiples of {multiple}")
+        return shape
 
     def prepare(self, batch: Batch) -> None:
         """Makes the tables that the network caches for a batch of this shape."""
-        one = batch.select([0])
         with torch.no_grad():
-            latents = self.encode(one)
-            conditioning = self.condition(one, torch.zeros(1, dtype=torch.bool, device=latents.device))
-        self.backbone.prepare(latents, conditioning.frame_axis)
+            one = self.encode(batch.select([0]))
+            assert one.latents is not None
+            conditioning, _ = self.conditionings(one, LatentShape(*one.latents.shape[1:]))
+        self.backbone.prepare(one.latents, conditioning.frame_axis)
 
     def draw(self, keys: Sequence[SampleKey], latents: Tensor) -> Draws:
         """Time, noise and condition dropout of each sample, from its key alone, whatever the device.
@@ -137,8 +163,8 @@ class T2XModule(L.LightningModule):
             if key.step == VAL_STEP:
                 time[i] = keyed.evenly(key.slot, self.seed, "validation")
         return Draws(
-            t=self.times(time).to(latents),
-            noise=keyed.normal(own, latents.shape[1:], latents.device).to(latents),
+            t=self.times(time).to(latents.device, torch.float32),
+            noise=keyed.normal(own, latents.shape[1:], latents.device),
             dropped=(drop < self.diffusion.condition_dropout).to(latents.device),
         )
 
@@ -151,29 +177,82 @@ class T2XModule(L.LightningModule):
         return torch.where(pure, 1.0, shift(t, config.shift))
 
     def condition(self, batch: Batch, dropped: Tensor) -> Conditioning:
-        """The batch's conditioning, the unconditional one where `dropped` (B,) is true."""
-        adapter: Any = self.adapters[batch.task]
-        conditioning = adapter(batch, self.text_encoder)
-        return conditioning.where(dropped, adapter.null(conditioning))
+        """The conditioning of an encoded batch, the unconditional one where `dropped` (B,) is true."""
+        assert batch.latents is not None
+        conditioning, null = self.conditionings(batch, LatentShape(*batch.latents.shape[1:]))
+        with self.calls(f"tasks.{batch.task}", "adapter.null", batch):
+            return conditioning.where(dropped, null)
 
-    def velocity(self, latents: Tensor, t: Tensor, conditioning: Conditioning, once: Once | None = None) -> Tensor:
+    def conditionings(self, batch: Batch, latent_shape: LatentShape) -> tuple[Conditioning, Conditioning]:
+        """The conditioning of an encoded batch, and the unconditional one."""
+        adapter: Any = self.adapters[batch.task]
+        task = f"tasks.{batch.task}"
+        text = self.encode_text(batch.text or self.tokenizer(batch.captions))
+        with self.calls(task, "adapter.forward", batch):
+            conditioning = adapter(batch, text, latent_shape)
+        with self.calls(task, "adapter.null", batch):
+            null = adapter.null(conditioning)
+        if null is None:
+            with self.calls(task, "adapter.forward", batch):
+                null = adapter(batch, self._empty_text(text), latent_shape)
+        return conditioning, null
+
+    def encode_text(self, text: Mapping[str, TextInput]) -> dict[str, TextTokens]:
+        """What each text encoder makes of a batch of texts, in the order of the recipe."""
+        found = {}
+        for name, inputs in text.items():
+            with self.calls(f"text_encoders.{name}", "forward"):
+                if name in self.text_encoders:
+                    found[name] = self.text_encoders[name](inputs)
+                    continue
+                with torch.no_grad():
+                    found[name] = self.frozen_encoders[name].on(inputs.ids.device)(inputs)
+        return found
+
+    def _empty_text(self, like: Mapping[str, TextTokens]) -> dict[str, TextTokens]:
+        """The empty prompt, as often and as long as the texts of a batch."""
+        device = next(iter(like.values())).tokens.device if like else None
+        empty = self.encode_text({n: inputs.to(device) for n, inputs in self.tokenizer.short([""]).items()})
+        return {name: empty[name].expand(*text.tokens.shape[:2]) for name, text in like.items()}
+
+    def velocity(
+        self, latents: Tensor, t: Tensor, conditioning: Conditioning, cache: ConditioningCache | None = None
+    ) -> Tensor:
         """The velocity ε - x₀ (B, C, F, H, W) that a sampler follows from `latents` (alike) at `t` (B,) > 0.
 
-        `once` is for the steps of a sampler, which have the same conditioning.
+        `cache` is for the steps of a sampler, which have the same conditioning.
         """
-        return self.path.exact.velocity(self.predict(latents, t, conditioning, once), latents, t)
+        return self.path.exact.velocity(self.predict(latents, t, conditioning, cache)[0], latents, t)
 
-    def predict(self, latents: Tensor, t: Tensor, conditioning: Conditioning, once: Once | None = None) -> Tensor:
-        """What the network says of `latents` (B, C, F, H, W) at `t` (B,), alike: a velocity, or clean latents."""
-        return self.backbone(latents, t, conditioning, once)[:, : latents.shape[1]].float()
+    def predict(
+        self,
+        latents: Tensor,
+        t: Tensor,
+        conditioning: Conditioning,
+        cache: ConditioningCache | None = None,
+        capture: Collection[int] = (),
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """What the network says of `latents` (B, C, F, H, W) at `t` (B,), alike: a velocity, or clean latents; and the
+        tokens (B, N, D) after the blocks in `capture`."""
+        found = self.backbone(latents, t, conditioning, cache, capture)
+        output, hidden = found if capture else (found, {})
+        return output[:, : latents.shape[1]].float(), hidden
+
+    def encoders(self) -> dict[str, Any]:
+        """All text encoders, those that train and those that do not, by name."""
+        return {**self.text_encoders, **{name: encoder.part for name, encoder in self.frozen_encoders.items()}}
+
+    def referenced(self) -> dict[str, Frozen[Any]]:
+        """The parts outside of the tree, by their path in the recipe."""
+        return {"codec": self.codec, **{f"text_encoders.{name}": e for name, e in self.frozen_encoders.items()}}
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What the optimizer and the average cover."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
-    def saved(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What checkpoints hold: all that is trained, and what the recipe froze by name."""
-        return ((name, p) for name, p in self.named_parameters() if p.requires_grad or name in self.frozen)
+    def stored(self) -> dict[str, Tensor]:
+        """What checkpoints hold: all parameters and persistent buffers in the tree of modules."""
+        return self.state_dict(keep_vars=True)
 
     def configure_optimizers(self) -> Any:
         mark_tables(self)  # again: sharding makes other parameters of them
@@ -189,11 +268,11 @@ class T2XModule(L.LightningModule):
             self.gate(self.gradient_squares)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        names = {name for name, _ in self.saved()}
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
+        checkpoint["referenced"] = {path: part.record() for path, part in self.referenced().items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_shapes({name: p.shape for name, p in self.saved()}, checkpoint["state_dict"])
+        check_shapes({name: tensor.shape for name, tensor in self.stored().items()}, checkpoint["state_dict"])
+        check_records(checkpoint["referenced"], self.referenced(), "the checkpoint")
 
 
 def check_shapes(

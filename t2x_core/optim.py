@@ -18,7 +18,7 @@ from t2x_core.errors import UserError
 from t2x_core.recipe import OptimizerConfig
 from t2x_core.sharding import local
 
-PATTERNS = 'write the beginning of a name and a star, such as "backbone.head.*", "adapters.*", "text_encoder.*"'
+PATTERNS = 'write the beginning of a name and a star, such as "backbone.head.*", "adapters.*", "text_encoders.*"'
 """What to do about a pattern of names that fits nothing."""
 
 
@@ -141,7 +141,7 @@ class GradientClipping:
     """Scales the whole gradient down to a norm of at most `limit` (None: leaves it), and measures it by part.
 
     One pass over the gradients serves both, and nothing waits for the device. Parts are named as in the code, blocks
-    taken together: `backbone.mlp`, `backbone.head`, `adapters.<task>`, `text_encoder` …
+    taken together: `backbone.mlp`, `backbone.head`, `adapters.<task>`, `text_encoders.<name>` …
     """
 
     def __init__(self, named: Iterable[tuple[str, nn.Parameter]], limit: float | None) -> None:
@@ -249,7 +249,7 @@ class StepGate:
 def _part(name: str) -> str:
     """Of a parameter's name: "backbone.blocks.3.mlp.0.weight" → "backbone.mlp"."""
     root, *rest = (word for word in name.split(".") if not word.isdigit() and word != "blocks")
-    return root if root == "text_encoder" else f"{root}.{rest[0]}"
+    return f"{root}.{rest[0]}"
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import pluggy
 
 from t2x_core.entry_points import GROUP, Plugin, describe, find, place, settings
-from t2x_core.errors import did_you_mean
-from t2x_core.interfaces import Component, TaskPlugin
+from t2x_core.interfaces import Component, LatentCodec, Task, TextEncoder
 from t2x_core.recipe import Kind
 
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -25,19 +24,13 @@ class Hooks:
     """The hooks. Each is called once, right after the plugin was imported."""
 
     @hookspec
-    def t2x_register_tasks(self) -> Sequence[TaskPlugin[Any]]:  # type: ignore[empty-body]
-        """Tasks that the plugin brings, each under the name of an entry point."""
-
-    @hookspec
-    def t2x_register_codecs(self) -> Sequence[Component]:  # type: ignore[empty-body]
-        """Latent codecs that the plugin brings, each under the name of an entry point."""
-
-    @hookspec
-    def t2x_register_text_encoders(self) -> Sequence[Component]:  # type: ignore[empty-body]
-        """Text encoders that the plugin brings, each under the name of an entry point."""
+    def t2x_register(self) -> Sequence[Component]:  # type: ignore[empty-body]
+        """Tasks, codecs and text encoders that the plugin brings, each under the name of an entry point."""
 
 
-HOOKS: dict[Kind, str] = {kind: f"t2x_register_{kind}s" for kind in ("task", "codec", "text_encoder")}
+HOOK = "t2x_register"
+COMPONENT = "return entries such as Component(name, settings class, class)"
+BASES: dict[Kind, type] = {"task": Task, "codec": LatentCodec, "text_encoder": TextEncoder}
 
 
 class Registry:
@@ -46,26 +39,26 @@ class Registry:
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(Hooks)
-        self._known: dict[tuple[Kind, str], Any] = {}
+        self._known: dict[tuple[Kind, str], tuple[Plugin, Component]] = {}
 
-    def task(self, name: str) -> TaskPlugin[Any]:
-        """The task of this name; UserError if no installed plugin brings it, or if that is not right."""
-        return self._get("task", name)
+    def component(self, kind: Kind, name: str) -> Component:
+        """The task, codec or text encoder of this name; UserError if there is none, or if it is not right."""
+        return self._get(kind, name)[1]
 
-    def component(self, kind: Literal["codec", "text_encoder"], name: str) -> Component:
-        """The codec or text encoder of this name; UserError if there is none, or if it is not right."""
-        return self._get(kind, name)
+    def owner(self, kind: Kind, name: str) -> Plugin:
+        """The plugin that brings it; the same errors."""
+        return self._get(kind, name)[0]
 
     def schema(self, kind: Kind, name: str) -> type:
         """The dataclass of its block of a recipe. The plugin is only imported if its package does not list it."""
-        return settings(kind, name) or self._get(kind, name).config_class
+        return settings(kind, name) or self.component(kind, name).config_class
 
-    def _get(self, kind: Kind, name: str) -> Any:
+    def _get(self, kind: Kind, name: str) -> tuple[Plugin, Component]:
         if (kind, name) not in self._known:
             plugin = find(kind, name)
             module = plugin.load(plugin.point)
             self._register(plugin, module)
-            self._known[kind, name] = _named(plugin, kind, self._answers(plugin, kind, module))
+            self._known[kind, name] = plugin, _named(plugin, kind, self._answers(plugin, module))
         return self._known[kind, name]
 
     def _register(self, plugin: Plugin, module: Any) -> None:
@@ -75,53 +68,44 @@ class Registry:
             raise plugin.refuse(f"its entry point names the class {module.__name__}", "name the module with the hooks")
         for name, attribute in inspect.getmembers(module, inspect.isroutine):
             marked = self._manager.parse_hookimpl_opts(module, name)
-            if marked and name not in HOOKS.values():
-                raise plugin.refuse(f'there is no hook "{name}"', did_you_mean(name, HOOKS.values()) or _hooks())
-            if not marked and name in HOOKS.values() and attribute.__module__ == getattr(module, "__name__", None):
+            if marked and name != HOOK:
+                raise plugin.refuse(f'there is no hook "{name}"', f"the hook is {HOOK}")
+            if not marked and name == HOOK and attribute.__module__ == getattr(module, "__name__", None):
                 raise plugin.refuse(f"{name} is not marked as a hook", "write @hookimpl above it")
         try:
             self._manager.register(module, plugin.name)
         except pluggy.PluginValidationError as error:
             raise plugin.refuse(str(error).splitlines()[-1]) from error
 
-    def _answers(self, plugin: Plugin, kind: Kind, module: Any) -> list[Any]:
+    def _answers(self, plugin: Plugin, module: Any) -> list[Any]:
         """What its hook returns, which is a list."""
-        hook = HOOKS[kind]
         others = [other for other in self._manager.get_plugins() if other is not module]
-        caller = self._manager.subset_hook_caller(hook, others)
+        caller = self._manager.subset_hook_caller(HOOK, others)
         if not caller.get_hookimpls():
-            raise plugin.refuse(
-                f"has no hook {hook}, so it brings no {kind.replace('_', ' ')}", "write it, in its module"
-            )
+            raise plugin.refuse(f"has no hook {HOOK}, so it brings nothing", "write it, in its module")
         try:
             (answer,) = caller() or [None]
         except (Exception, SystemExit) as error:
-            raise plugin.refuse(f"{hook} failed: {describe(error)}", where=place(error, plugin.point.module)) from error
+            raise plugin.refuse(f"{HOOK} failed: {describe(error)}", where=place(error, plugin.point.module)) from error
         if not isinstance(answer, Sequence) or isinstance(answer, str):
-            raise plugin.refuse(f"{hook} must return a list, not {_shown(answer)}")
+            raise plugin.refuse(f"{HOOK} must return a list, not {_shown(answer)}")
         return list(answer)
 
 
-def _named(plugin: Plugin, kind: Kind, answers: Sequence[Any]) -> Any:
+def _named(plugin: Plugin, kind: Kind, answers: Sequence[Any]) -> Component:
     """That of the answers which has the plugin's name, once all of them are seen to be right."""
-    wanted: type = TaskPlugin if kind == "task" else Component
     for one in answers:
-        if inspect.isclass(one):
-            raise plugin.refuse(
-                f"{HOOKS[kind]} returns the class {one.__name__}", f"return an instance: {one.__name__}()"
-            )
-        if not isinstance(one, wanted):
-            raise plugin.refuse(f"{HOOKS[kind]} returns {_shown(one)}, which is no {wanted.__name__}")
-        if not isinstance(getattr(one, "name", None), str):
-            raise plugin.refuse(f"{type(one).__name__} has no name", f'write name = "{plugin.name}" in the class')
+        if not isinstance(one, Component):
+            shown = one.__name__ if isinstance(one, type) else _shown(one)
+            raise plugin.refuse(f"{HOOK} returns {shown}, which is no Component", COMPONENT)
+        if not isinstance(one.name, str) or not callable(one.build):
+            raise plugin.refuse(f"{HOOK} returns a Component without a name or a class to build", COMPONENT)
     found = [one for one in answers if one.name == plugin.name]
     if len(found) != 1:
         brought = ", ".join(f'"{one.name}"' for one in answers) or "nothing"
         hint = "the name of the entry point must be the name of what it brings, once"
-        raise plugin.refuse(f"{HOOKS[kind]} brings {brought}", hint)
-    schema = getattr(found[0], "config_class", None)
-    if schema is None:
-        raise plugin.refuse(f"{type(found[0]).__name__} has no config_class")
+        raise plugin.refuse(f"{HOOK} brings {brought}", hint)
+    schema = found[0].config_class
     if plugin.check_settings(schema) != kind:
         raise plugin.refuse(f"its config_class {schema.__name__} is not one of a {kind.replace('_', ' ')}")
     listed = plugin.settings()
@@ -129,12 +113,20 @@ def _named(plugin: Plugin, kind: Kind, answers: Sequence[Any]) -> Any:
         first, second = (f"{schema.__module__}.{schema.__name__}" for schema in (listed, schema))
         problem = f"it names two different settings: {first} in t2x.settings, {second} as config_class"
         raise plugin.refuse(problem, "name one class in both places")
+    _check_class(plugin, kind, found[0].build)
     return found[0]
+
+
+def _check_class(plugin: Plugin, kind: Kind, build: Any) -> None:
+    """UserError if the class that is built from the settings is of another kind, or lacks a method."""
+    if not inspect.isclass(build):
+        return
+    wanted = BASES[kind]
+    if not issubclass(build, wanted):
+        raise plugin.refuse(f"{build.__name__} is no {wanted.__name__}", f"derive it from {wanted.__name__}")
+    if lacking := sorted(getattr(build, "__abstractmethods__", ())):
+        raise plugin.refuse(f"{build.__name__} does not implement {', '.join(lacking)}")
 
 
 def _shown(value: Any) -> str:
     return "None" if value is None else type(value).__name__
-
-
-def _hooks() -> str:
-    return f"the hooks are {', '.join(HOOKS.values())}"

@@ -66,10 +66,67 @@ class _TensorRecord:
 
 
 @dataclass(frozen=True)
-class Batch(_TensorRecord):
-    """What a plugin's `collate` returns, and what its adapter, loss, score and render read.
+class TextInput(_TensorRecord):
+    """Texts as a text encoder's numbers, padded on the right to one length."""
 
-    A batch to sample from ("conditions") is the same thing without `pixels` and `keys`.
+    ids: Tensor
+    """(B, T, …) integers."""
+    mask: Tensor
+    """(B, T) bool, True = valid; at least one a row, that of "" included."""
+
+    def select(self, indices: list[int]) -> TextInput:
+        """The texts at `indices`, in that order."""
+        return TextInput(self.ids[indices], self.mask[indices])
+
+
+@dataclass(frozen=True)
+class TextTokens(_TensorRecord):
+    """What a text encoder makes of a batch of texts."""
+
+    tokens: Tensor
+    """(B, T, Dt)."""
+    mask: Tensor
+    """(B, T) bool, True = valid; at least one a row."""
+    pooled: Tensor | None = None
+    """(B, Dp), one vector for the whole text; None if the encoder has none."""
+
+    def expand(self, batch: int, length: int) -> TextTokens:
+        """One text, (1, T, Dt), as (batch, length, Dt): repeated, and cut or padded; its valid tokens must fit."""
+        pad = length - self.tokens.shape[1]
+        tokens, mask = (
+            torch.nn.functional.pad(part, (0, 0) * (part.ndim - 2) + (0, pad)).expand(batch, *[-1] * (part.ndim - 1))
+            for part in (self.tokens, self.mask)
+        )
+        return TextTokens(tokens, mask, None if self.pooled is None else self.pooled.expand(batch, -1))
+
+
+@dataclass(frozen=True)
+class TextDims:
+    """Widths of what a text encoder gives."""
+
+    tokens: int
+    """Dt, width of a token."""
+    pooled: int = 0
+    """Dp, width of the vector for the whole text; 0 = it has none."""
+
+
+class LatentShape(NamedTuple):
+    """Shape of the latents of one sample."""
+
+    channels: int
+    """C."""
+    frames: int
+    """F', frames of the latents: fewer than those of the pixels where the codec compresses time."""
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Batch(_TensorRecord):
+    """What a plugin's `collate` returns, and what its adapter, loss, metrics and render read.
+
+    A batch to sample from ("conditions") is the same thing without `pixels` and `keys`. The codec makes `latents` of
+    `pixels`, and `encoded_controls` of those `controls` that the task names; then `pixels` is None.
     """
 
     task: str
@@ -82,19 +139,46 @@ class Batch(_TensorRecord):
     """(B, 3, F, H, W) in [-1, 1]."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     """What else the task needs (cameras, frame rate …), each (B, …)."""
+    controls: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further pixels by name (first frame, edge map, mask), each (B, 3, F, H, W) in [-1, 1]."""
+    latents: Tensor | None = None
+    """(B, C, F', H', W') float32, of `pixels`."""
+    encoded_controls: Mapping[str, Tensor] = field(default_factory=dict)
+    """Latents (B, C, F', H', W') float32 of controls, by name."""
+    text: Mapping[str, TextInput] = field(default_factory=dict)
+    """The captions as each text encoder's numbers, by the encoder's name in the recipe; the core puts them in."""
+    shape: tuple[int, ...] = ()
+    """(F, H, W) of the samples in pixels, whether `pixels` are there or not; () = conditions that fit any shape."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.pixels, Tensor) and not self.shape:
+            object.__setattr__(self, "shape", tuple(self.pixels.shape[2:]))
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def select(self, indices: list[int]) -> Batch:
         """The samples at `indices`, in that order."""
+
+        def chosen(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: value[indices] for name, value in parts.items()}
+
         return Batch(
             task=self.task,
             captions=tuple(self.captions[i] for i in indices),
             keys=tuple(self.keys[i] for i in indices) if self.keys else (),
             pixels=None if self.pixels is None else self.pixels[indices],
-            extra={name: value[indices] for name, value in self.extra.items()},
+            extra=chosen(self.extra),
+            controls=chosen(self.controls),
+            latents=None if self.latents is None else self.latents[indices],
+            encoded_controls=chosen(self.encoded_controls),
+            text={name: value.select(indices) for name, value in self.text.items()},
+            shape=self.shape,
         )
+
+    def without_tensors(self) -> Batch:
+        """Task, captions, keys and shape alone."""
+        return Batch(self.task, self.captions, self.keys, shape=self.shape)
 
 
 @dataclass(frozen=True)
@@ -120,10 +204,10 @@ class Conditioning(_TensorRecord):
     vector: Tensor | None = None
     """(B, Dv), added to the timestep embedding after a projection."""
     frames: Tensor | None = None
-    """(B, F, Df), added to the tokens of a frame after a projection (camera), or (B, 1, Df), of all (frame rate)."""
+    """(B, F', Df), added to the tokens of a frame of the latents after a projection (camera), or (B, 1, Df), of all
+    (frame rate)."""
     concat: Tensor | None = None
-    """(B, Cc, F, H, W), joined to the latents on the channel axis (first frame, depth, mask); what is smooth (rays) may
-    have another height and width, and is interpolated."""
+    """(B, Cc, F', H', W'), joined to the latents on the channel axis (first frame, rays, mask); of their shape."""
     frame_axis: FrameAxis = FrameAxis()
     """What the frames are to each other: the same for all samples of a batch."""
 
@@ -138,12 +222,20 @@ class Conditioning(_TensorRecord):
         return self._combine(other, lambda mine, theirs: torch.cat([mine, theirs.to(mine.dtype)]))
 
     def _combine(self, other: Conditioning, combine: Callable[[Tensor, Tensor], Tensor]) -> Conditioning:
-        def part(mine: Tensor | None, theirs: Tensor | None) -> Tensor | None:
-            return None if mine is None or theirs is None else combine(mine, theirs)
+        def part(name: str) -> Tensor | None:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine is None and theirs is None:
+                return None
+            if mine is None or theirs is None:
+                raise ValueError(f"one conditioning has {name} and the other has not: both need the same parts")
+            if mine.shape[1:] != theirs.shape[1:]:
+                raise ValueError(
+                    f"{name} is {tuple(mine.shape)} in one conditioning and {tuple(theirs.shape)} in the other"
+                )
+            return combine(mine, theirs)
 
-        parts = {f.name: part(getattr(self, f.name), getattr(other, f.name)) for f in fields(ConditioningDims)}
-        mask = part(self.text_mask, other.text_mask)
-        return Conditioning(**parts, text_mask=mask, frame_axis=self.frame_axis)
+        parts = {f.name: part(f.name) for f in fields(ConditioningDims)}
+        return Conditioning(**parts, text_mask=part("text_mask"), frame_axis=self.frame_axis)
 
 
 @dataclass(frozen=True)
@@ -170,6 +262,8 @@ class Sample:
     caption: str
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     """What else the task needs, without the batch axis."""
+    controls: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further pixels by name, each (3, F, H, W) in [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -213,5 +307,5 @@ class RenderedSamples:
     """(height, width, 3) uint8: a picture of the same samples, for what an animation does not show at one glance."""
 
 
-for _record in (Batch, Conditioning):
+for _record in (TextInput, TextTokens, Batch, Conditioning):
     _pytree.register_dataclass(_record)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -18,8 +20,12 @@ VERIFIED = ("state_dict", "ema")
 """Parts of a checkpoint that are read here, and so held against their checksums."""
 
 
-def open_weights(folder: Path, which: str = "last") -> tuple[Path, Weights]:
-    """The weights in a folder, and the file or the checkpoint that they are in.
+Records = Mapping[str, Mapping[str, str]]
+"""Path in the recipe → origin and hash of a part that is not stored (`t2x_core.frozen`)."""
+
+
+def open_weights(folder: Path, which: str = "last") -> tuple[Path, Weights, Records]:
+    """The file or the checkpoint in a folder, its weights, and what it says of the parts whose weights it lacks.
 
     Args:
         folder: a run, a checkpoint of one, or what `T2XPipeline.save_pretrained` wrote.
@@ -29,23 +35,25 @@ def open_weights(folder: Path, which: str = "last") -> tuple[Path, Weights]:
         UserError: there are none, or they are damaged.
     """
     if (folder / MODEL_FILE).is_file():
-        return folder / MODEL_FILE, _exported(folder / MODEL_FILE)
+        return folder / MODEL_FILE, *_exported(folder / MODEL_FILE)
     if (folder / CHECKPOINT_FILE).is_file():
         file, content = folder, read_checkpoint(folder, VERIFIED)
     else:
         file, content = open_checkpoint(folder, which, VERIFIED)
     if "ema" not in content:
         raise UserError(f"{file} holds no averaged weights")
-    return file, {**content["state_dict"], **content["ema"]["weights"]}  # what is frozen has no average
+    weights = {**content["state_dict"], **content["ema"]["weights"]}  # what is frozen has no average
+    return file, weights, content.get("referenced", {})
 
 
-def _exported(file: Path) -> Weights:
+def _exported(file: Path) -> tuple[Weights, Records]:
     found = {}
     try:
         with safe_open(file, "pt") as opened:
             for name in opened.keys():  # noqa: SIM118 (it is no mapping)
                 shape = torch.Size(opened.get_slice(name).get_shape())
                 found[name] = StoredTensor(shape, (Piece(0, shape[0] if shape else 1, file, name),))
-    except (SafetensorError, OSError) as error:
+            about = json.loads((opened.metadata() or {}).get("t2x", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{file} is damaged: {error}") from error
-    return found
+    return found, about.get("referenced", {})

@@ -7,6 +7,7 @@ from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.encoders.config import IdentityConfig
 from t2x_core.encoders.identity import IdentityCodec
 from t2x_core.errors import UserError
+from t2x_core.frozen import Codec
 from t2x_core.module import check_shapes
 from t2x_core.optim import build_optimizer, learning_rate_factor
 from t2x_core.recipe import OptimizerConfig
@@ -96,7 +97,7 @@ def test_a_perfect_clean_prediction_costs_nothing_at_any_time(tiny):
     batch = batch_of(tiny, module, range(4))
     module.times = lambda u: torch.tensor([1e-4, 0.01, 0.04, 0.5])
     answer = batch.pixels.clone().requires_grad_()
-    module.predict = lambda latents, t, conditioning, once=None: answer
+    module.predict = lambda latents, t, conditioning, cache=None, capture=(): (answer, {})
     loss = module.training_step(batch, 0)["losses"]
     assert loss.max() < 1e-8
     module.training_step(batch, 0)["loss"].backward()
@@ -138,7 +139,8 @@ def test_dropped_conditions_do_not_reach_the_network(tiny):
     t = torch.tensor([0.5, 0.5])
 
     def velocity(batch, dropped):
-        return module.velocity(batch.pixels, t, module.condition(batch, torch.tensor(dropped)))
+        encoded = module.encode(batch)
+        return module.velocity(encoded.latents, t, module.condition(encoded, torch.tensor(dropped)))
 
     with torch.no_grad():
         assert torch.equal(velocity(batch, [True, True]), velocity(other, [True, True]))
@@ -203,26 +205,25 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(tiny):
         assert part in str(caught.value)
 
 
-def test_views_are_pictures_by_themselves_to_the_codec(tiny):
+def test_views_are_images_by_themselves_to_the_codec(tiny):
     """A codec that looks along the frames sees one at a time, on the way in and on the way out."""
 
     class Mixing(IdentityCodec):
+        frame_factor = 4
+
         def encode(self, pixels):
-            return pixels - pixels.mean(2, keepdim=True)  # of one frame alone: nothing is left
+            return (pixels - pixels.mean(2, keepdim=True))[:, :, ::4]  # of one frame alone: nothing is left
 
         def decode(self, latents):
-            return latents.cumsum(2)
-
-        def latent_shape(self, bucket):
-            return (3, (bucket.frames + 3) // 4, bucket.height, bucket.width)
+            return latents.cumsum(2).repeat_interleave(4, 2)[:, :, 3:]
 
     module = build_module(tiny)
-    module.codec = Mixing(IdentityConfig())
-    pixels = torch.randn(2, 3, 5, 8, 8)
+    module.codec = Codec(Mixing(IdentityConfig()))
+    pixels = torch.rand(2, 3, 5, 8, 8)
     batch, bucket = Batch("text-to-image", ("a", "b"), pixels=pixels), Bucket(5, 8, 8)
-    assert module.encode(batch).abs().max() > 0.1
+    assert module.encode(batch).latents.abs().max() > 0.1
     assert module.latent_shape(bucket, "text-to-image") == (3, 2, 8, 8)
-    module.separate_frames = frozenset({"text-to-image"})
-    assert module.encode(batch).abs().max() == 0
+    module.tasks["text-to-image"].separate_frames = True
+    assert module.encode(batch).latents.abs().max() == 0
     assert torch.equal(module.decode(pixels, "text-to-image"), pixels)
     assert module.latent_shape(bucket, "text-to-image") == (3, 5, 8, 8)

@@ -50,8 +50,8 @@ def test_the_norm_of_a_part_is_that_of_its_parameters(tiny):
     squares = dict(zip(clipping.parts, clipping().tolist(), strict=True))
     mlps = sum(p.grad.square().sum().item() for name, p in named if ".blocks." in name and ".mlp." in name)
     assert squares["backbone.mlp"] == pytest.approx(mlps, rel=1e-5)
-    words = sum(p.grad.square().sum().item() for name, p in named if name.startswith("text_encoder."))
-    assert squares["text_encoder"] == pytest.approx(words, rel=1e-5)
+    words = sum(p.grad.square().sum().item() for name, p in named if name.startswith("text_encoders."))
+    assert squares["text_encoders.bytes"] == pytest.approx(words, rel=1e-5)
     assert {"backbone.attention", "backbone.head", "adapters.text-to-image"} < set(squares)
     assert not any("0" in part for part in squares)
 
@@ -292,11 +292,11 @@ def test_the_memory_of_an_optimizer_is_what_it_keeps(tiny, name):
     assert sum(v.nbytes for v in kept) == state_bytes(named, config)
 
 
-FROZEN = [*TINY, "optimizer.freeze=[text_encoder.*, backbone.blocks.0.*]", "optimizer.schedule=constant"]
+FROZEN = [*TINY, "optimizer.freeze=[text_encoders.*, backbone.blocks.0.*]", "optimizer.schedule=constant"]
 
 
 def fits_frozen(name: str) -> bool:
-    return name.startswith(("text_encoder.", "backbone.blocks.0."))
+    return name.startswith(("text_encoders.", "backbone.blocks.0."))
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "lion"])
@@ -334,7 +334,7 @@ def test_what_is_frozen_stays_as_the_seed_made_it_and_is_saved(name, tmp_path):
     [
         ("[bakbone.*]", '"bakbone.*" fits no parameter that trains'),
         ("[codec.*]", '"codec.*" fits no parameter that trains'),
-        ("[backbone.*, text_encoder.*, adapters.*]", "nothing is left to train"),
+        ("[backbone.*, text_encoders.*, adapters.*]", "nothing is left to train"),
     ],
 )
 def test_freezing_nothing_or_everything_is_a_mistake(patterns, says):

@@ -25,7 +25,7 @@ SETTINGS = (
     "trainer.compile=true",
     "trainer.accumulation=2",
     *(f"optimizer.name={name}" for name in ("adamw", "muon", "lion")),
-    "optimizer.freeze=[text_encoder.*]",
+    "optimizer.freeze=[text_encoders.*]",
 )
 
 

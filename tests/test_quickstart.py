@@ -21,11 +21,13 @@ def test_the_quickstart_learns_its_task(tmp_path):
     print(f"{minutes}:{seconds:02d} min")
 
     pipeline = T2XPipeline.from_pretrained(find_run("quickstart", tmp_path / "runs"), device="cpu")
-    plugin, config = pipeline.assembly.task()
+    task = pipeline.assembly.task()
     data = build_data(pipeline.assembly, pipeline.module).modules["text-to-image"]
     conditions = data.val_conditions(298)  # each held-out combination twice, in different words
     settings = pipeline.assembly.recipe.diffusion.sampler
-    pixels = sample(pipeline.module, conditions, range(1000, 1298), plugin.bucket(config), settings, batch_size=32)
-    score = plugin.score(pixels, conditions)
+    pixels = sample(pipeline.module, conditions, range(1000, 1298), task.bucket(), settings, batch_size=32)
+    metric = task.metrics()
+    metric.update(pixels, conditions)
+    score = metric.compute()
     print(score)
     assert score["all"] >= 0.8

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from t2x_core.backbone.conditioning_cache import ConditioningCache, no_cache
 from t2x_core.backbone.embeddings import Rotation
 from t2x_core.backbone.fused import own_and_proxies
 from t2x_core.backbone.fused_flex import flex_own_and_proxies
 from t2x_core.backbone.linear import Init, linear
-from t2x_core.backbone.once import Once, always
 from t2x_core.backbone.windows import Windows
 
 
@@ -113,14 +113,14 @@ class CrossAttention(nn.Module):
         context: Tensor,
         mask: Tensor | None = None,
         rotations: tuple[Rotation | None, Rotation | None] = (None, None),
-        once: Once | None = None,
+        cache: ConditioningCache | None = None,
     ) -> Tensor:
         """x (B, N, D), context (B, S, D), mask (B, S) bool, True = valid -> (B, N, D).
 
-        `rotations` are those of x (N, d/2) and of the context (S, d/2); `once` keeps its keys and values.
+        `rotations` are those of x (N, d/2) and of the context (S, d/2); `cache` keeps its keys and values.
         """
         q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, N, d)
-        k, v = (once or always)(self.keys_values, context)
+        k, v = (cache or no_cache)(self.keys_values, context)
         q, k = turned(self.q_norm(q), rotations[0]), turned(k, rotations[1])
         attn_mask = None if mask is None else mask[:, None, None]  # (B, 1, 1, S)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)

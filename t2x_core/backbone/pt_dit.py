@@ -9,18 +9,20 @@ Time t is in [0, 1], t = 1 is pure noise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t2x_core.backbone.attention import CrossAttention, FusedAttention, WindowAttention
+from t2x_core.backbone.conditioning_cache import ConditioningCache, no_cache
 from t2x_core.backbone.embeddings import TextProjection, TimeEmbedding, position_table
+from t2x_core.backbone.fit_parts import fit_parts
 from t2x_core.backbone.linear import Init, linear
-from t2x_core.backbone.once import Once, always
 from t2x_core.backbone.windows import Layout, Triple, make_layout, resolve_window
 from t2x_core.types import Conditioning, ConditioningDims, FrameAxis
 
@@ -148,7 +150,7 @@ class PTDiTBlock(nn.Module):
         text: Tensor | None,
         text_mask: Tensor | None,
         layout: Layout,
-        once: Once | None = None,
+        cache: ConditioningCache | None = None,
     ) -> Tensor:
         """x (B, N, D), t6 (B, 6, D), text (B, T, D), text_mask (B, T) -> (B, N, D)."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (self.table + t6).chunk(6, 1)  # (B, 1, D) each
@@ -167,7 +169,7 @@ class PTDiTBlock(nn.Module):
             x = x + (self.shifted_linear0(s) if self.released else s)
 
         if self.text_attention is not None and text is not None:
-            x = x + self.text_attention(x, text, text_mask, once=once)
+            x = x + self.text_attention(x, text, text_mask, cache=cache)
         return x + gate_mlp * self.mlp(modulate(x, shift_mlp, scale_mlp))
 
 
@@ -194,40 +196,15 @@ class SingleAttentionBlock(nn.Module):
         text: Tensor | None,
         text_mask: Tensor | None,
         layout: Layout,
-        once: Once | None = None,
+        cache: ConditioningCache | None = None,
     ) -> Tensor:
         """x (B, N, D), t6 (B, 6, D), text (B, T, D), text_mask (B, T) -> (B, N, D)."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (self.table + t6).chunk(6, 1)  # (B, 1, D) each
         windows = layout.shifted if self.shifted else layout.plain
         x = x + gate * self.attention(modulate(x, shift, scale), windows)
         if self.text_attention is not None and text is not None:
-            x = x + self.text_attention(x, text, text_mask, once=once)
+            x = x + self.text_attention(x, text, text_mask, cache=cache)
         return x + gate_mlp * self.mlp(modulate(x, shift_mlp, scale_mlp))
-
-
-def fit_parts(conditioning: Conditioning, dims: ConditioningDims, latents: Tensor) -> Conditioning:
-    """The conditioning of one task for a backbone that is built for several, with parts of the sizes `dims`.
-
-    What is less wide is filled up with zeros, so that it uses the first rows of its projection. An absent part stays
-    away, with its layers; only `concat` becomes zeros, since the patch embedding is one matrix for it and the latents.
-    A `concat` of another height and width (rays: an adapter knows no codec) is brought to those of the latents.
-    """
-    fitted: dict[str, Any] = {}
-    if conditioning.concat is not None and conditioning.concat.shape[2:] != latents.shape[2:]:
-        concat = F.interpolate(conditioning.concat, latents.shape[2:], mode="trilinear")  # cell centres stay in place
-        conditioning = replace(conditioning, concat=concat)
-    for part, axis in (("text", -1), ("vector", -1), ("frames", -1), ("concat", 1)):
-        value, size = getattr(conditioning, part), getattr(dims, part)
-        found = 0 if value is None else value.shape[axis]
-        if found > size:
-            raise ValueError(f"conditioning.{part} has {found} channels, the backbone was built for {size}")
-        if found < size and (value is not None or part == "concat"):
-            like = latents if value is None else value
-            shape = list(like.shape)
-            shape[axis] = size - found
-            zeros = like.new_zeros(shape)
-            fitted[part] = zeros if value is None else torch.cat((value, zeros), axis)
-    return replace(conditioning, **fitted) if fitted else conditioning
 
 
 class Head(nn.Module):
@@ -261,7 +238,14 @@ class PTDiT(nn.Module):
         self.blocks = nn.ModuleList(block(config, index) for index in range(config.depth))
         self.head = Head(config)
 
-    def forward(self, latents: Tensor, t: Tensor, conditioning: Conditioning, once: Once | None = None) -> Tensor:
+    def forward(
+        self,
+        latents: Tensor,
+        t: Tensor,
+        conditioning: Conditioning,
+        cache: ConditioningCache | None = None,
+        capture: Collection[int] = (),
+    ) -> Tensor | tuple[Tensor, dict[int, Tensor]]:
         """Predicts from noised latents.
 
         Args:
@@ -269,40 +253,52 @@ class PTDiT(nn.Module):
             t: (B,) in [0, 1].
             conditioning: parts that `config.dims` names, as wide or less wide; several tasks, of which each has its
                 own parts, share one backbone.
-            once: for calls with the same conditioning, one after the other: keeps what follows from it alone.
+            cache: for calls with the same conditioning, one after the other: keeps what follows from it alone.
+            capture: numbers of blocks (0 = the first) whose tokens are wanted.
 
         Returns:
-            (B, out_channels, F, H, W).
+            (B, out_channels, F, H, W). With `capture`, a pair: this, and block → the tokens after it, (B, N, D), row by
+            row of the token grid.
 
         Raises:
-            ValueError: H or W is not a multiple of the patch size, or the conditioning has other or wider parts.
+            ValueError: H or W is not a multiple of the patch size, there is no such block, or the conditioning has
+                other, wider or misshapen parts.
         """
         grid = self._grid(latents)  # (f, h, w)
         dtype = self.head.table.dtype  # of the residual stream; float32 under autocast
-        keep = once or always
-        latents, told = latents.to(dtype), keep(fit_parts, conditioning.to(dtype), self.config.dims, latents)
+        once = cache or no_cache
+        if cache is not None:
+            cache.bind(conditioning, latents.shape)
+        latents = latents.to(dtype)
+        cond = once(fit_parts, conditioning.to(dtype), self.config.dims, latents)
 
-        if told.concat is not None:
-            latents = torch.cat((latents, told.concat), 1)  # (B, C + Cc, F, H, W)
+        if cond.concat is not None:
+            latents = torch.cat((latents, cond.concat), 1)  # (B, C + Cc, F, H, W)
         x = self.patch_embedding(self._patchify(latents)).to(dtype)  # (B, N, D), row by row
-        x = self._positioned(x, grid, told.frame_axis)
-        if self.frame_projection is not None and told.frames is not None:
-            frames = self.frame_projection(told.frames).expand(-1, grid[0], -1)  # (B, F, D)
+        x = self._positioned(x, grid, cond.frame_axis)
+        if self.frame_projection is not None and cond.frames is not None:
+            frames = self.frame_projection(cond.frames).expand(-1, grid[0], -1)  # (B, F, D)
             x = x + frames.repeat_interleave(grid[1] * grid[2], 1)
 
         emb = self.time_embedding(t, dtype)  # (B, D)
-        if self.vector_projection is not None and told.vector is not None:
-            emb = emb + self.vector_projection(told.vector)
+        if self.vector_projection is not None and cond.vector is not None:
+            emb = emb + self.vector_projection(cond.vector)
         t6 = self.time_modulation(F.silu(emb)).unflatten(1, (6, -1))  # (B, 6, D)
         text = None  # (B, T, D)
-        if self.text_projection is not None and told.text is not None:
-            text = keep(self.text_projection, told.text)
+        if self.text_projection is not None and cond.text is not None:
+            text = once(self.text_projection, cond.text)
 
-        layout = self._layout(grid, x.device, told.frame_axis)
+        layout = self._layout(grid, x.device, cond.frame_axis)
+        hidden: dict[int, Tensor] = {}
         x = layout.enter(x)
-        for block in self.blocks:
-            x = block(x, t6, text, told.text_mask, layout, once)  # (B, N, D)
-        return self._unpatchify(layout.leave(self.head(x, emb)), grid)  # (B, out_channels, F, H, W)
+        for index, block in enumerate(self.blocks):
+            x = block(x, t6, text, cond.text_mask, layout, cache)  # (B, N, D)
+            if index in capture:
+                hidden[index] = layout.leave(x)
+        if missing := set(capture) - hidden.keys():
+            raise ValueError(f"there is no block {min(missing)}: there are 0 to {len(self.blocks) - 1}")
+        out = self._unpatchify(layout.leave(self.head(x, emb)), grid)  # (B, out_channels, F, H, W)
+        return (out, hidden) if capture else out
 
     def prepare(self, latents: Tensor, frame_axis: FrameAxis) -> None:
         """Makes the tables for latents of this shape, which later calls of `forward` find in a cache."""

@@ -62,7 +62,7 @@ def _settings(name: str, plugins: Sequence[Plugin]) -> str:
     if schema is None or kind is None:
         raise plugin.refuse("does not list its settings", "its package needs an entry point of the group t2x.settings")
     header = f"# {kind.replace('_', ' ')} {name}, of {plugin.package} ({_shown(plugin.file)})"
-    above = ["tasks:", f"  {name}:"] if kind == "task" else [f"{kind}:"]
+    above = [f"{kind}s:", f"  {name}:"] if kind in ("task", "text_encoder") else [f"{kind}:"]
     known = {} if kind == "task" else {"name": name}
     return "\n".join([header, *above, textwrap.indent(commented(schema, known), "  " * len(above))])
 

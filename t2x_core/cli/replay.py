@@ -40,8 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     replayed = replay(folder, arguments.step, arguments.attempt, arguments.num)
     written = save(replayed.render(), arguments.out)
     batch, report = replayed.batch, replayed.report
-    assert batch.pixels is not None
-    frames, height, width = batch.pixels.shape[2:]
+    frames, height, width = batch.shape
     shape = f"{height}×{width}" if frames == 1 else f"{frames}×{height}×{width}"
     print(f"step {replayed.step}, attempt {replayed.attempt}: {len(batch)} samples of {batch.task}")
     print(f"bucket {batch.keys[0].bucket}, {shape} pixels")

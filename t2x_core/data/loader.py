@@ -9,14 +9,17 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from t2x_core.calls import Calls
+from t2x_core.data.text import Tokenizer
 from t2x_core.errors import TrainingError, UserError
 from t2x_core.interfaces import Source
-from t2x_core.types import Batch, Sample, SampleKey
+from t2x_core.types import Batch, Bucket, Sample, SampleKey
 
 log = logging.getLogger("t2x")
 
@@ -63,14 +66,43 @@ class Reading:
 
 
 class KeyedDataset(Dataset[Sample]):
-    """The sources of all tasks, read by key, a batch at a time."""
+    """The sources of all tasks, read by key, a batch at a time.
 
-    def __init__(self, sources: Mapping[str, Source], reading: Reading) -> None:
+    Args:
+        sources: task name → its samples.
+        reading: where each process says what it reads.
+        tokenizer: makes the text encoders' numbers of the captions; None: nothing reads text.
+        calls: knows which plugin each task is of.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        reading: Reading,
+        tokenizer: Tokenizer | None = None,
+        calls: Calls | None = None,
+    ) -> None:
         self.sources, self.reading = dict(sources), reading
+        self.tokenizer, self.calls = tokenizer, calls or Calls()
+        self._seen: set[str] = set()  # tasks of which this process has looked at a batch
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        with self.reading.of(key):
+        with self.reading.of(key), self.calls(f"tasks.{key.task}", "reading", key):
             return self.sources[key.task][key]
+
+    def read(self, keys: Sequence[SampleKey], short: bool = True) -> Batch:
+        """The batch of these keys, all of one task and bucket, with its texts tokenized (`short`: cut to the longest).
+
+        UserError, with the name of the plugin, if it is not what the keys ask for.
+        """
+        task, samples = keys[0].task, [self[key] for key in keys]
+        with self.calls(f"tasks.{task}", "collate", keys[0]):
+            batch = self.sources[task].collate(samples)
+            check_batch(batch, self.sources[task].buckets()[keys[0].bucket], keys, values=task not in self._seen)
+        self._seen.add(task)
+        if self.tokenizer is None:
+            return batch
+        return replace(batch, text=(self.tokenizer.short if short else self.tokenizer)(batch.captions))
 
     def __getitems__(self, keys: Sequence[SampleKey]) -> Batch | UserError:
         """The batch of these keys, all of one task.
@@ -79,9 +111,44 @@ class KeyedDataset(Dataset[Sample]):
         a traceback for a message.
         """
         try:
-            return self.sources[keys[0].task].collate([self[key] for key in keys])
+            return self.read(keys)
         except UserError as error:
             return error
+
+
+def check_batch(batch: Batch, bucket: Bucket, keys: Sequence[SampleKey], values: bool) -> None:
+    """ValueError if a batch is not of the keys that were asked for, or not of its bucket's shape.
+
+    Args:
+        values: whether the pixels are looked at, too, which takes a moment: finite, and in [-1, 1].
+    """
+    if not isinstance(batch, Batch):
+        raise TypeError(f"it must return a Batch, not {type(batch).__name__}")
+    if tuple(batch.keys) != tuple(keys):
+        raise ValueError("the batch has not the keys that were asked for: a sample keeps the key that it is read by")
+    if batch.task != keys[0].task:
+        raise ValueError(f'the batch is of the task "{batch.task}", not "{keys[0].task}"')
+    if len(batch.captions) != len(keys):
+        raise ValueError(f"there are {len(batch.captions)} captions for {len(keys)} samples")
+    shape = (bucket.frames, bucket.height, bucket.width)
+    if tuple(batch.shape) != shape:
+        raise ValueError(
+            f"samples of bucket {keys[0].bucket} are {shape} (F, H, W), but these are {tuple(batch.shape)}"
+        )
+    if batch.pixels is None and batch.latents is None:
+        raise ValueError("the batch has neither pixels nor latents")
+    for name, pixels in {"pixels": batch.pixels, **batch.controls}.items():
+        if pixels is None:
+            continue
+        if not pixels.is_floating_point() or pixels.ndim != 5 or pixels.shape[:2] != (len(keys), 3):
+            found = f"{str(pixels.dtype).removeprefix('torch.')} {tuple(pixels.shape)}"
+            raise ValueError(f"{name} are {found}, not floating-point ({len(keys)}, 3, F, H, W)")
+        if values and not bool((pixels.abs() <= 1 + 1e-3).all()):
+            low, high = pixels.min().item(), pixels.max().item()
+            raise ValueError(f"{name} go from {low:g} to {high:g}; they must be finite and in [-1, 1]")
+    for name, value in batch.extra.items():
+        if len(value) != len(keys):
+            raise ValueError(f'extra "{name}" has {len(value)} entries for {len(keys)} samples')
 
 
 class KeyedLoader(DataLoader[Sample]):
@@ -93,14 +160,21 @@ class KeyedLoader(DataLoader[Sample]):
         workers: loader processes; 0 = load in the training process.
         stall_minutes: so long without a batch from the processes is a TrainingError that names what is being read;
             without processes, which nothing can interrupt, it is a warning. None: wait for ever.
+        tokenizer, calls: see `KeyedDataset`.
     """
 
     def __init__(
-        self, sources: Mapping[str, Source], batches: Any, workers: int, stall_minutes: float | None = None
+        self,
+        sources: Mapping[str, Source],
+        batches: Any,
+        workers: int,
+        stall_minutes: float | None = None,
+        tokenizer: Tokenizer | None = None,
+        calls: Calls | None = None,
     ) -> None:
         self.reading, self.stall_minutes = Reading(sources, workers), stall_minutes
         super().__init__(
-            KeyedDataset(sources, self.reading),
+            KeyedDataset(sources, self.reading, tokenizer, calls),
             batch_sampler=batches,
             collate_fn=_as_it_is,  # `__getitems__` has made the batch
             num_workers=workers,

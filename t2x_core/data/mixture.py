@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
 
-from t2x_core.data.loader import KeyedLoader
+from t2x_core.calls import Calls
+from t2x_core.data.loader import KeyedDataset, KeyedLoader, Reading
 from t2x_core.data.order import BatchSize, MicroBatches, SampleOrder
+from t2x_core.data.text import Tokenizer
 from t2x_core.errors import UserError
 from t2x_core.interfaces import Source, TaskDataModule
 from t2x_core.quarantine import Quarantine
-from t2x_core.types import Batch, SampleKey
+from t2x_core.types import Batch, Bucket, SampleKey
 
 VAL_STEP = -1
 """The step in the keys of validation samples: no optimizer step has it, so their noise is theirs alone."""
@@ -67,6 +70,9 @@ class MixedData(L.LightningDataModule):
         stall_minutes: how long a batch may take (`KeyedLoader`).
         quarantine: what the modules tell of files that cannot be read.
         blame: gives a UserError of the block at a path of the recipe its place there (`Composed.blame`).
+        tokenizer: makes the text encoders' numbers of captions; None: nothing reads text.
+        latent_shape: UserError if the codec or the backbone cannot have samples of a bucket of a task.
+        calls: knows which plugin each task is of.
     """
 
     def __init__(
@@ -82,8 +88,12 @@ class MixedData(L.LightningDataModule):
         stall_minutes: float | None = None,
         quarantine: Quarantine | None = None,
         blame: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+        tokenizer: Tokenizer | None = None,
+        latent_shape: Callable[[Bucket, str], object] | None = None,
+        calls: Calls | None = None,
     ) -> None:
         super().__init__()
+        self.tokenizer, self.latent_shape, self.calls = tokenizer, latent_shape, calls or Calls()
         self.quarantine, self.blame = quarantine or Quarantine(), blame
         self.modules, self.weights = dict(modules), dict(weights)
         self.seed, self.batch_size, self.accumulation = seed, batch_size, accumulation
@@ -93,15 +103,33 @@ class MixedData(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         for name, module in self.modules.items():
-            with self.blame(f"tasks.{name}"):
+            with self._calling(name, "prepare_data"):
                 module.prepare_data()
 
     def setup(self, stage: str) -> None:
         for name, module in self.modules.items():
-            with self.blame(f"tasks.{name}"):
+            with self._calling(name, "setup"):
                 module.setup(stage)
-                if not len(module.train_source()):
-                    raise UserError("there are no training samples")
+            for which in ("train_source", "val_source"):
+                with self._calling(name, which):
+                    self._check_source(name, getattr(module, which)(), which)
+
+    @contextmanager
+    def _calling(self, task: str, method: str) -> Iterator[None]:
+        with self.blame(f"tasks.{task}"), self.calls(f"tasks.{task}", method):
+            yield
+
+    def _check_source(self, task: str, source: Source, which: str) -> None:
+        buckets = source.buckets()
+        there = sum(bucket.count for bucket in buckets)
+        if not there and not len(source):
+            what = "training" if which == "train_source" else "validation"
+            raise UserError(f"there are no {what} samples")
+        if there != len(source):
+            raise ValueError(f"its buckets hold {there} samples, its length is {len(source)}")
+        for bucket in buckets:
+            if self.latent_shape is not None and bucket.count:
+                self.latent_shape(bucket, task)
 
     def check(self) -> None:
         """Finds what is wrong with the data before anything is trained or written; UserError says it.
@@ -117,15 +145,23 @@ class MixedData(L.LightningDataModule):
     def describe(self) -> list[str]:
         """Lines for the log on what there is to train on; after `check`."""
         several = len(self.modules) > 1
-        lines = [
-            f"{name}: {line}" if several else line
-            for name, module in self.modules.items()
-            for line in module.describe()
-        ]
+        lines = [f"{name}: {line}" if several else line for name in self.modules for line in self._lines(name)]
         cores = _cores()
         if self.workers > cores:
             lines.append(f"{self.workers} loader processes share {cores} cores: trainer.workers={cores} would do")
         return [f"{'' if i else 'data':11}{line}" for i, line in enumerate(lines)]
+
+    def _lines(self, name: str) -> Sequence[str]:
+        with self._calling(name, "describe"):
+            return self.modules[name].describe()
+
+    def val_conditions(self, name: str, count: int) -> Batch:
+        """`count` held-out conditions of a task; after `check`."""
+        with self._calling(name, "val_conditions"):
+            found = self.modules[name].val_conditions(count)
+            if not isinstance(found, Batch) or len(found) != count:
+                raise ValueError(f"it must return a Batch of {count} conditions, without pixels")
+            return replace(found, task=name)
 
     def fingerprint(self) -> dict[str, Any]:
         """All that the order of samples depends on besides the recipe, as plain values; after `check`."""
@@ -158,7 +194,7 @@ class MixedData(L.LightningDataModule):
             first_step=first_step,
             attempt=self.attempt,
         )
-        return KeyedLoader(sources, batches, self.workers if workers is None else workers, self.stall_minutes)
+        return self._loader(sources, batches, self.workers if workers is None else workers)
 
     def train_sources(self) -> dict[str, Source]:
         """Task → its training samples; after `setup`."""
@@ -169,12 +205,20 @@ class MixedData(L.LightningDataModule):
         tasks = {name: (self.weights[name], source.buckets()) for name, source in sources.items()}
         return SampleOrder(self.seed, tasks, self.batch_size)
 
+    def _loader(self, sources: Mapping[str, Source], batches: Any, workers: int) -> KeyedLoader:
+        return KeyedLoader(sources, batches, workers, self.stall_minutes, self.tokenizer, self.calls)
+
     def batch(self, step: int, attempt: int) -> Batch:
         """The global batch of optimizer step `step` (from 0), in the order of its slots; after `setup`."""
         sources = self.train_sources()
-        keys = self.order(sources).keys(step, attempt)
-        source = sources[keys[0].task]
-        return source.collate([source[key] for key in keys])
+        return self._read(sources, self.order(sources).keys(step, attempt))
+
+    def example(self, task: str, bucket: int) -> Batch:
+        """A batch of one training sample of a bucket, with its text as long as texts can be; after `setup`."""
+        return self._read(self.train_sources(), [SampleKey(task, bucket, 0, 0, 0)], short=False)
+
+    def _read(self, sources: Mapping[str, Source], keys: Sequence[SampleKey], short: bool = True) -> Batch:
+        return KeyedDataset(sources, Reading(sources, 0), self.tokenizer, self.calls).read(keys, short)
 
     def state_dict(self) -> dict[str, Any]:
         return {"attempt": self.attempt}
@@ -192,7 +236,7 @@ class MixedData(L.LightningDataModule):
     def val_loader(self, batches: FixedBatches) -> KeyedLoader:
         """The validation set, the same at each pass."""
         sources = {name: module.val_source() for name, module in self.modules.items()}
-        return KeyedLoader(sources, batches, self.workers, self.stall_minutes)
+        return self._loader(sources, batches, self.workers)
 
 
 def _fingerprint(task: str, source: Source) -> dict[str, Any]:

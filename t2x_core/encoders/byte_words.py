@@ -9,21 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from t2x_core.encoders.config import ByteWordsConfig
 from t2x_core.interfaces import Component, TextEncoder
 from t2x_core.plugins import hookimpl
+from t2x_core.types import TextDims, TextInput, TextTokens
 
 
 class ByteWords(TextEncoder):
-    """The encoder; the number of tokens is fixed (1 + max_words), so that a text never depends on its batch."""
+    """The encoder. A text has at most 1 + max_words tokens; padding changes nothing but rounding."""
 
     def __init__(self, config: ByteWordsConfig) -> None:
         super().__init__()
-        self.dim = config.dim
+        self.dims = TextDims(config.dim)
         self.max_words, self.word_bytes = config.max_words, config.word_bytes
-        self.longest, self.longest_setting = config.max_words, "text_encoder.max_words"
+        self.longest, self.longest_setting = config.max_words, "max_words"
         self.byte = nn.Embedding(257, 32)  # 0 = no byte
         self.word = nn.Sequential(
             nn.Linear(32 * config.word_bytes, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim)
@@ -41,27 +42,29 @@ class ByteWords(TextEncoder):
         """Tokens of the whole text, the start token not counted."""
         return sum(-(-len(word.encode()) // self.word_bytes) for word in text.split())
 
-    def tokenize(self, text: str) -> list[list[int]]:
+    def tokenize(self, texts: Sequence[str]) -> TextInput:
+        ids = torch.zeros(len(texts), 1 + self.max_words, self.word_bytes, dtype=torch.long)  # (B, T, bytes)
+        mask = torch.zeros(len(texts), 1 + self.max_words, dtype=torch.bool)
+        for i, text in enumerate(texts):
+            rows = self.rows(text)
+            ids[i, : len(rows)] = torch.tensor(rows)
+            mask[i, : len(rows)] = True
+        return TextInput(ids, mask)
+
+    def rows(self, text: str) -> list[list[int]]:
         """Words as rows of `word_bytes` numbers, 0 = no byte, else byte + 1; row 0 is the empty start token."""
         n = self.word_bytes
         pieces = [w[i : i + n] for w in (word.encode() for word in text.split()) for i in range(0, len(w), n)]
         rows = [[b + 1 for b in piece] for piece in pieces[: self.max_words]]
         return [row + [0] * (n - len(row)) for row in [[], *rows]]
 
-    def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        ids = torch.zeros(len(texts), 1 + self.max_words, self.word_bytes, dtype=torch.long)  # (B, T, bytes)
-        mask = torch.zeros(len(texts), 1 + self.max_words, dtype=torch.bool)
-        for i, text in enumerate(texts):
-            rows = self.tokenize(text)
-            ids[i, : len(rows)] = torch.tensor(rows)
-            mask[i, : len(rows)] = True
-        ids, mask = ids.to(self.position.device), mask.to(self.position.device)
-        x = self.word(self.byte(ids).flatten(2)) + self.position  # (B, T, Dt)
+    def forward(self, text: TextInput) -> TextTokens:
+        x = self.word(self.byte(text.ids).flatten(2)) + self.position[: text.ids.shape[1]]  # (B, T, Dt)
         if self.layers is not None:
-            x = self.layers(x, src_key_padding_mask=~mask)
-        return self.norm(x), mask
+            x = self.layers(x, src_key_padding_mask=~text.mask)
+        return TextTokens(self.norm(x), text.mask)
 
 
 @hookimpl
-def t2x_register_text_encoders() -> Sequence[Component]:
+def t2x_register() -> Sequence[Component]:
     return [Component("bytes", ByteWordsConfig, ByteWords)]

@@ -9,7 +9,6 @@ from torch import Tensor
 from t2x_core.encoders.config import IdentityConfig
 from t2x_core.interfaces import Component, LatentCodec
 from t2x_core.plugins import hookimpl
-from t2x_core.types import Bucket
 
 
 class IdentityCodec(LatentCodec):
@@ -27,10 +26,7 @@ class IdentityCodec(LatentCodec):
     def decode(self, latents: Tensor) -> Tensor:
         return latents
 
-    def latent_shape(self, bucket: Bucket) -> tuple[int, int, int, int]:
-        return (3, bucket.frames, bucket.height, bucket.width)
-
 
 @hookimpl
-def t2x_register_codecs() -> Sequence[Component]:
+def t2x_register() -> Sequence[Component]:
     return [Component("identity", IdentityConfig, IdentityCodec)]

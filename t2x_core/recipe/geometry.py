@@ -12,6 +12,7 @@ def check_geometry(recipe: Recipe) -> None:
 
     (A window that is larger than some grids is cut down for these, and so is one with more frames than there are.)
     """
+    _check_frames(recipe)
     if (factor := recipe.codec.spatial_factor) is None:
         return
     token = factor * recipe.backbone.patch_size  # pixels
@@ -34,3 +35,16 @@ def check_geometry(recipe: Recipe) -> None:
             key="backbone.window",
             hint="write auto, or a smaller window",
         )
+
+
+def _check_frames(recipe: Recipe) -> None:
+    if (factor := recipe.codec.frame_factor) is None:
+        return
+    for name, task in recipe.tasks.items():
+        for key, frames in ((key, frames) for key, numbers in task.frames().items() for frames in numbers):
+            if (frames - 1) % factor:
+                raise UserError(
+                    f"{frames} frames do not fit the {recipe.codec.name} codec, which makes one of {factor} after the "
+                    f"first; {frames - (frames - 1) % factor} and {frames - (frames - 1) % factor + factor} do",
+                    key=f"tasks.{name}.{key}",
+                )

@@ -20,11 +20,11 @@ def check_core(composed: Composed) -> dict[str, Any]:
     """The checked fields of `Recipe` that need no plugin. Raises UserError for the first mistake in them, or if a task,
     the codec or a text encoder is not even named."""
     root = composed.root
-    values = check_fields(Recipe, root, "", later=("tasks", "codec", "text_encoder"))
+    values = check_fields(Recipe, root, "", later=("tasks", "codec", "text_encoders"))
     _tasks(root)
     if _component(root, "codec") is None:
         missing(Recipe, "codec", "", root.value.get("codec", root).origin)
-    _component(root, "text_encoder")
+    _text_encoders(root)
     return values
 
 
@@ -37,15 +37,18 @@ def check_recipe(composed: Composed, schema_of: SchemaOf) -> Recipe | None:
     values, root = check_core(composed), composed.root
     tasks = _tasks(root)
     schemas = {name: _ask(schema_of, "task", name, block) for name, block in tasks.items()}
-    named: dict[Kind, tuple[Node, type | None]] = {}
-    for kind in ("codec", "text_encoder"):
-        if (component := _component(root, kind)) is not None:
-            block, name = component
-            named[kind] = block, _ask(schema_of, kind, name.value, name)
-    for kind, (block, schema) in named.items():
-        values[kind] = check(schema, block, kind) if schema else None
+    encoders = _text_encoders(root)
+    if (codec := _component(root, "codec")) is not None:
+        block, name = codec
+        codec_schema = _ask(schema_of, "codec", name.value, name)
+    of_encoders = {key: _ask(schema_of, "text_encoder", name.value, name) for key, (_, name) in encoders.items()}
+    if codec_schema is not None:
+        values["codec"] = check(codec_schema, block, "codec")
+    values["text_encoders"] = {
+        key: check(schema, encoders[key][0], f"text_encoders.{key}") for key, schema in of_encoders.items() if schema
+    }
     values["tasks"] = {name: check(s, tasks[name], f"tasks.{name}") for name, s in schemas.items() if s}
-    if not (all(schemas.values()) and all(schema for _, schema in named.values())):
+    if not (all(schemas.values()) and codec_schema and all(of_encoders.values())):
         return None
     recipe = construct(Recipe, values, root, "")
     with composed.blame(""):
@@ -63,6 +66,22 @@ def _tasks(root: Node) -> dict[str, Node]:
         hint = f"for its defaults write {next(iter(entries))}: {{}}" if entries else None
         raise UserError("tasks has no entry that is not null", where=str(node.origin), hint=hint)
     return named
+
+
+def _text_encoders(root: Node) -> dict[str, tuple[Node, Node]]:
+    """Name in the recipe → the block of a text encoder, and the node of its registered name or the key."""
+    node = root.value.get("text_encoders")
+    if node is None or node.value is None:
+        return {}
+    found = {}
+    for key, block in mapping(node, "text_encoders").items():
+        if block.value is None:
+            continue
+        entries = mapping(block, f"text_encoders.{key}")
+        name = entries.get("name") or Node(key, block.origin)
+        check(str, name, f"text_encoders.{key}.name")
+        found[key] = Node({**entries, "name": name}, block.origin), name
+    return found
 
 
 def _component(root: Node, kind: str) -> tuple[Node, Node] | None:

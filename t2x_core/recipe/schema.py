@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -42,6 +42,11 @@ class TaskConfig(ABC):
         With it a size, a patch or a window that does not fit is found before anything is imported or read.
         """
 
+    def frames(self) -> Mapping[str, Sequence[int]]:
+        """Key of this block → numbers of frames, of those that the block itself fixes and that the codec sees as one
+        video. The default names none: images, or views, which are encoded one by one."""
+        return {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentConfig:
@@ -59,6 +64,12 @@ class CodecConfig(ComponentConfig, ABC):
     @abstractmethod
     def spatial_factor(self) -> int | None:
         """Pixels of height and width for one latent cell; None if that is only known once the codec is loaded."""
+
+    @property
+    def frame_factor(self) -> int | None:
+        """Frames for one frame of the latents, the first left out, which stands for itself: numbers of frames less one
+        must be multiples of it. The default is 1: any number fits. None if that is known once the codec is loaded."""
+        return 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +178,7 @@ class OptimizerConfig:
     lr: Positive = 1e-4
     """Peak learning rate, per optimizer step. `muon` steps as far as AdamW at the same one; `lion` wants less."""
     lr_scale: dict[str, Positive] = field(default_factory=dict)
-    """Factors of the learning rate by name of parameters, such as "text_encoder.*": 0.1; the first that fits counts."""
+    """Factors of the learning rate by name of parameters, such as "text_encoders.*": 0.1; the first that fits."""
     betas: tuple[Beta, Beta] = (0.9, 0.99)
     """Decay, per step, of the running mean of the gradient and of its square."""
     momentum: Beta = 0.95
@@ -187,7 +198,7 @@ class OptimizerConfig:
     clip_norm: Positive | None = 1.0
     """Largest norm of the whole gradient; a longer one is scaled down; `null`: no clipping."""
     freeze: list[str] = field(default_factory=list)
-    """Names of parameters that keep the values they begin with, such as "text_encoder.*"; saved, not averaged."""
+    """Names of parameters that keep the values they begin with, such as "text_encoders.*"; saved, not averaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,8 +342,8 @@ class Recipe:
     """The network."""
     codec: CodecConfig
     """Pixels to latents and back."""
-    text_encoder: TextEncoderConfig | None = None
-    """Captions to text tokens; `null`: no task reads text."""
+    text_encoders: dict[str, TextEncoderConfig] = field(default_factory=dict)
+    """Captions to text tokens: name → its block, whose `name` says which one it is, if not that; all tasks see all."""
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     """Noise, timesteps and sampler."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

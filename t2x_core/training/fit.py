@@ -23,6 +23,7 @@ from t2x_core.assembly import Assembly, build_module
 from t2x_core.backbone.training_blocks import set_blocks
 from t2x_core.checkpoint import checkpoints_of, newest, step_of
 from t2x_core.data.mixture import MixedData
+from t2x_core.data.text import LENGTHS
 from t2x_core.errors import TrainingError
 from t2x_core.module import T2XModule
 from t2x_core.recipe import Recipe
@@ -140,7 +141,7 @@ def fit(
             _set_blocks(module, data, recipe)
         log.info("back to step %d, with other noise and times: attempt %d", back_to, data.attempt)
     stopped = signal.Signals(run.checkpoints.signal) if run.checkpoints.signal else None
-    example = next(iter(data.modules.values())).val_conditions(1).captions[0]
+    example = data.val_conditions(next(iter(data.modules)), 1).captions[0]
     return FitResult(folder, run.steps, time.perf_counter() - began, run.sampling.scores, stopped, example)
 
 
@@ -293,6 +294,7 @@ def _set_aside(checkpoints: Sequence[Path], why: str) -> None:
 def _set_blocks(module: T2XModule, data: MixedData, recipe: Recipe) -> None:
     """How the blocks compute while training: compiled, checkpointed, both or as they are."""
     shapes = sum(len(task.train_source().buckets()) for task in data.modules.values())
+    shapes *= len(LENGTHS) if data.tokenizer is not None and data.tokenizer.encoders else 1
     trainer = recipe.trainer
     if trainer.compile or trainer.gradient_checkpointing:
         chosen = trainer.gradient_checkpointing
@@ -305,7 +307,7 @@ def _announce(trainer: L.Trainer, assembly: Assembly, module: T2XModule, data: M
     for line in (
         *preflight.describe(assembly, module),
         *data.describe(),
-        *remarks(assembly.recipe, module.text_encoder, data),
+        *remarks(assembly.recipe, module.encoders(), data),
     ):
         log.info(line)
     log.info("on         %s × %d, %s", device, trainer.world_size, trainer.precision)

@@ -10,19 +10,16 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from t2x_core.data.mixture import MixedData
 from t2x_core.module import T2XModule
-from t2x_core.types import Batch, SampleKey
+from t2x_core.types import Batch
 
 log = logging.getLogger("t2x")
 
@@ -56,8 +53,7 @@ class Peak:
 
 def bucket_name(batch: Batch) -> str:
     """Task and shape, "text-to-image/1x64x48": frames, height and width in pixels."""
-    assert batch.pixels is not None
-    return f"{batch.task}/{'x'.join(map(str, batch.pixels.shape[2:]))}"
+    return f"{batch.task}/{'x'.join(map(str, batch.shape))}"
 
 
 def flops_by_bucket(module: T2XModule, data: MixedData) -> dict[str, float]:
@@ -68,10 +64,9 @@ def flops_by_bucket(module: T2XModule, data: MixedData) -> dict[str, float]:
     found: dict[str, float] = {}
     try:
         for task, modules in data.modules.items():
-            source = modules.train_source()
-            for index, bucket in enumerate(source.buckets()):
+            for index, bucket in enumerate(modules.train_source().buckets()):
                 if bucket.count:
-                    batch = source.collate([source[SampleKey(task, index, 0, 0, 0)]])
+                    batch = data.example(task, index)
                     if (name := bucket_name(batch)) not in found:
                         found[name] = float(step_flops(module, batch)) * data.batch_size(task, bucket)
     except Exception as error:  # a plugin's part may do anything, and no run should end for a figure
@@ -105,33 +100,13 @@ def step_flops(module: T2XModule, batch: Batch) -> int:
 def _count(module: T2XModule, batch: Batch) -> int:
     trained = [p for _, p in module.trainable()]
     with FakeTensorMode(allow_non_fake_inputs=True), sdpa_kernel(SDPBackend.MATH):
-        with FlopCounterMode(display=False) as codec:
-            module.encode(batch)
-        with FlopCounterMode(display=False) as everything, _frozen(module.text_encoder, everything) as frozen:
-            torch.autograd.grad(module.training_step(batch, 0)["loss"], trained, allow_unused=True)
-    return everything.get_total_flops() - codec.get_total_flops() - frozen["flops"]
-
-
-@contextmanager
-def _frozen(part: nn.Module | None, counter: FlopCounterMode) -> Iterator[Mapping[str, int]]:
-    """Counts the operations of a part, if it is there and none of it is trained."""
-    found = {"flops": 0}
-    if part is None or any(p.requires_grad for p in part.parameters()):
-        yield found
-        return
-
-    def enter(*_: object) -> None:
-        found["flops"] -= counter.get_total_flops()
-
-    def leave(*_: object) -> None:
-        found["flops"] += counter.get_total_flops()
-
-    hooks = part.register_forward_pre_hook(enter), part.register_forward_hook(leave)
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
+        encoded = module.encode(batch)
+        with FlopCounterMode(display=False) as everything:
+            torch.autograd.grad(module.training_step(encoded, 0)["loss"], trained, allow_unused=True)
+        with FlopCounterMode(display=False) as frozen:
+            for name, part in module.frozen_encoders.items():
+                part.on(torch.device("cpu"))(batch.text[name])
+    return everything.get_total_flops() - frozen.get_total_flops()
 
 
 def peak(device: torch.device, precision: str) -> Peak:

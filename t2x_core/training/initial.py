@@ -24,7 +24,7 @@ Shapes = Mapping[str, Sequence[int]]
 
 LISTED = 6
 """Groups of parameters that the log names of each kind."""
-MEANING = ("backbone", "codec", "text_encoder", "diffusion.prediction")
+MEANING = ("backbone", "codec", "text_encoders", "diffusion.prediction")
 """Blocks of the recipe on which the meaning of weights depends, shapes apart."""
 
 
@@ -82,7 +82,7 @@ class Start:
     @torch.no_grad()
     def load(self, module: T2XModule) -> None:
         """Puts in what fits. Before the module is moved, wrapped or sharded."""
-        parameters = dict(module.saved())
+        parameters = module.stored()
         for name, theirs in self.match.loaded.items():
             parameters[name].copy_(self.weights[theirs].full())
 
@@ -120,9 +120,9 @@ def open_start(init_from: str, assembly: Assembly, module: T2XModule) -> Start:
     """
     with assembly.composed.blame(""), _of_init_from():
         folder = find_start(init_from, assembly.recipe.watch.runs_dir)
-        file, weights = open_weights(folder)
+        file, weights, _ = open_weights(folder)
         place = file if file.is_dir() else file.parent
-        own = {name: p.shape for name, p in module.saved()}
+        own = {name: tensor.shape for name, tensor in module.stored().items()}
         found = match(own, {name: tensor.shape for name, tensor in weights.items()})
         start = Start(place.absolute(), weights, own, found, _other_settings(place, assembly))
         if not found.loaded:

@@ -50,11 +50,12 @@ def precision_plugin(precision: str, accelerator: str) -> Precision:
 
 
 def trained_parts(module: T2XModule) -> Iterator[nn.Module]:
-    """The backbone, each adapter, and the text encoder if any of it trains: what changes its precision as a whole."""
+    """The backbone, adapters, and the text encoders that train: what changes its precision as a whole."""
     yield module.backbone
     yield from module.adapters.values()
-    if module.text_encoder is not None and any(p.requires_grad for p in module.text_encoder.parameters()):
-        yield module.text_encoder
+    for encoder in module.text_encoders.values():
+        if any(p.requires_grad for p in encoder.parameters()):
+            yield encoder
 
 
 class BFloat16(Precision):

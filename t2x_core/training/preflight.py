@@ -17,15 +17,13 @@ from torch.utils._pytree import tree_leaves
 from t2x_core.assembly import Assembly
 from t2x_core.backbone.training_blocks import DEAR, Checkpointing
 from t2x_core.data.mixture import MixedData
-from t2x_core.data.order import BatchSize
-from t2x_core.interfaces import Source
 from t2x_core.module import T2XModule
 from t2x_core.optim import count_parameters, state_bytes
 from t2x_core.recipe import Recipe
 from t2x_core.terminal import printable
 from t2x_core.training.precision import device_count, precision_plugin, resolve_precision, trained_parts
 from t2x_core.training.remarks import remarks
-from t2x_core.types import Batch, SampleKey
+from t2x_core.types import Batch
 
 GIB = 2**30
 
@@ -62,8 +60,7 @@ def rehearse(assembly: Assembly, module: T2XModule, data: MixedData) -> list[str
     recipe, trainer = assembly.recipe, assembly.recipe.trainer
     precision = resolve_precision(trainer.precision, trainer.accelerator)
     batch = next(iter(data.train_loader(rank=0, ranks=1, first_step=lambda: 0, workers=min(1, data.workers))))
-    assert batch.pixels is not None
-    frames, height, width = batch.pixels.shape[2:]
+    frames, height, width = batch.shape
     shape = f"{height}×{width}" if frames == 1 else f"{frames}×{height}×{width}"
     try:
         precision_plugin(precision, trainer.accelerator).convert_module(module)
@@ -73,7 +70,7 @@ def rehearse(assembly: Assembly, module: T2XModule, data: MixedData) -> list[str
     return [
         *describe(assembly, module),
         *data.describe(),
-        *remarks(recipe, module.text_encoder, data),
+        *remarks(recipe, module.encoders(), data),
         f'first      {len(batch)} samples of {shape}, such as "{printable(batch.captions[0], 200)}"',
         f"precision  {precision}",
         f"memory     {memory}",
@@ -89,7 +86,7 @@ def describe(assembly: Assembly, module: T2XModule) -> list[str]:
     size += "" if trained == everything else f", {trained / 1e6:.2f} M trained"
     shape = f"depth {config.depth}, width {config.width}, {config.heads} heads, patch {config.patch_size}"
     parts = f"{recipe.codec.name} codec"
-    parts += f", {recipe.text_encoder.name} text encoder" if recipe.text_encoder else ""
+    parts += "".join(f", {encoder.name} text encoder" for encoder in recipe.text_encoders.values())
     return [
         f"tasks      {', '.join(recipe.tasks)}",
         f"model      PT-DiT, {config.attention} attention, {shape}; {size}",
@@ -109,11 +106,12 @@ def estimate_memory(module: T2XModule, data: MixedData, recipe: Recipe, precisio
     ranks = devices * trainer.num_nodes
     shards = {"fsdp2": ranks, "hsdp": trainer.shards or devices}.get(trainer.strategy, 1)
     parts = ranks * trainer.accumulation
-    everything = sum(p.nbytes for p in (*module.parameters(), *module.buffers()))
+    parts_of_it = (module, *(frozen.part for frozen in module.referenced().values()))
+    everything = sum(p.nbytes for part in parts_of_it for p in (*part.parameters(), *part.buffers()))
     sharded = sum(p.nbytes for part in trained_parts(module) for p in part.parameters())
     trained = [p for _, p in module.trainable()]
     average = 4 * sum(p.numel() for p in trained)  # float32 whatever the weights are
-    batches = [_largest(name, task.train_source(), data.batch_size, parts) for name, task in data.modules.items()]
+    batches = [_largest(name, data, parts) for name in data.modules]
     return Memory(
         weights=everything - sharded + sharded // shards,
         gradients=sum(p.nbytes for p in trained) // shards,
@@ -198,16 +196,15 @@ def _bytes(kept: Mapping[int, Tensor]) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def _largest(task: str, source: Source, batch_size: BatchSize, parts: int) -> Batch:
+def _largest(task: str, data: MixedData, parts: int) -> Batch:
     """A micro-batch (a batch in `parts`) of the bucket with the most pixels in one: one sample, many times."""
-    buckets = source.buckets()
-    sizes = [max(1, batch_size(task, bucket) // parts) for bucket in buckets]
+    buckets = data.modules[task].train_source().buckets()
+    sizes = [max(1, data.batch_size(task, bucket) // parts) for bucket in buckets]
     index = max(
         (i for i, bucket in enumerate(buckets) if bucket.count),
         key=lambda i: sizes[i] * buckets[i].frames * buckets[i].height * buckets[i].width,
     )
-    sample = source[SampleKey(task, index, 0, 0, 0)]
-    return source.collate([sample] * sizes[index])
+    return data.example(task, index).select([0] * sizes[index])
 
 
 def _batch(recipe: Recipe) -> str:

@@ -10,7 +10,7 @@ from t2x_core.recipe import Recipe
 from t2x_core.wording import counted
 
 
-def remarks(recipe: Recipe, text_encoder: TextEncoder | None, data: MixedData) -> list[str]:
+def remarks(recipe: Recipe, encoders: Mapping[str, TextEncoder], data: MixedData) -> list[str]:
     """Lines on epochs, on a warm-up that is too long, on shapes that no step takes, and on captions that are cut.
 
     `data` is checked (`MixedData.check`).
@@ -21,9 +21,9 @@ def remarks(recipe: Recipe, text_encoder: TextEncoder | None, data: MixedData) -
         *warm_up(recipe.optimizer.warmup_steps, recipe.trainer.max_steps),
         *unseen_shapes(recipe.trainer.max_steps, data, sources),
     ]
-    if text_encoder is not None:
+    for name, encoder in encoders.items():
         captions = (caption for module in data.modules.values() for caption in module.captions())
-        notes += cut_captions(text_encoder, captions)
+        notes += cut_captions(encoder, captions, f"text_encoders.{name}")
     return [f"epochs     {line}" for line in lines] + [f"note       {note}" for note in notes]
 
 
@@ -66,8 +66,8 @@ def unseen_shapes(max_steps: int, data: MixedData, sources: Mapping[str, Source]
             )
 
 
-def cut_captions(encoder: TextEncoder, captions: Iterable[str]) -> Iterable[str]:
-    """A line if the encoder does not read some captions to their end."""
+def cut_captions(encoder: TextEncoder, captions: Iterable[str], block: str) -> Iterable[str]:
+    """A line if the encoder (at `block` of the recipe) does not read some captions to their end."""
     limit = encoder.longest
     if limit is None:
         return
@@ -76,6 +76,6 @@ def cut_captions(encoder: TextEncoder, captions: Iterable[str]) -> Iterable[str]
     if longer:
         cut = f"{counted(len(longer), 'caption', 'are')} cut (of {len(lengths):,})"
         yield (
-            f"{cut}: {encoder.longest_setting} is {limit}, and the longest has {max(longer)} words; "
+            f"{cut}: {block}.{encoder.longest_setting} is {limit}, and the longest has {max(longer)} words; "
             f"set it to {max(longer)}, or shorten the captions"
         )

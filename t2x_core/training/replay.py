@@ -15,7 +15,6 @@ from t2x_core.assembly import Assembly, build_data, build_module, load_assembly
 from t2x_core.errors import UserError
 from t2x_core.module import Draws
 from t2x_core.runs import RECIPE_FILE
-from t2x_core.training.precision import resolve_precision
 from t2x_core.training.run_folder import NAN_REPORT
 from t2x_core.types import Batch, RenderedSamples
 
@@ -31,6 +30,8 @@ class Replay:
     batch: Batch
     draws: Draws
     """`noise` is that of the first samples only, as many as are in `noised`."""
+    clean: Tensor
+    """(n, 3, F, H, W): the first n samples, encoded and decoded; about [-1, 1]."""
     noised: Tensor
     """(n, 3, F, H, W): the first n samples as the network saw them, decoded; about [-1, 1]."""
     report: dict[str, Any] | None
@@ -51,11 +52,9 @@ class Replay:
         )
 
     def render(self) -> RenderedSamples:
-        """The samples of `noised` as the task shows them: clean on the left, noised on the right."""
-        shown = self.batch.select(list(range(len(self.noised))))
-        assert shown.pixels is not None
-        plugin, _ = self.assembly.task(shown.task)
-        clean, noised = (plugin.render(pixels, shown) for pixels in (shown.pixels, self.noised.clamp(-1, 1)))
+        """The samples of `noised` as the task shows them: clean on the left, noised on the right, both as decoded."""
+        shown, task = self.batch.select(list(range(len(self.noised)))), self.assembly.task(self.batch.task)
+        clean, noised = (task.render(pixels.clamp(-1, 1), shown) for pixels in (self.clean, self.noised))
         return RenderedSamples(torch.cat([clean.frames, noised.frames], dim=2), clean.fps)
 
 
@@ -80,15 +79,13 @@ def replay(run: Path, step: int, attempt: int | None = None, pictures: int = 16)
     attempt = attempt if attempt is not None else report["attempt"] if report else 0
     batch = data.batch(step - 1, attempt)
     shown = batch.select(list(range(min(pictures, len(batch)))))
-    trainer = assembly.recipe.trainer
-    half = resolve_precision(trainer.precision, trainer.accelerator) == "bf16-mixed"
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        latents = module.encode(shown)
-        draws = module.draw(batch.keys, latents)
-        draws = Draws(draws.t, draws.noise[: len(shown)], draws.dropped)
-        noised = module.path.corrupt(latents, draws.noise, draws.t[: len(shown)])
-        pixels = module.decode(noised.latents, shown.task).float()
-    return Replay(assembly, step, attempt, batch, draws, pixels, report)
+    latents = module.encode(shown).latents
+    assert latents is not None
+    draws = module.draw(batch.keys, latents)
+    draws = Draws(draws.t, draws.noise[: len(shown)], draws.dropped)
+    noised = module.path.corrupt(latents, draws.noise, draws.t[: len(shown)])
+    clean, pixels = (module.decode(x, shown.task) for x in (latents, noised.latents))
+    return Replay(assembly, step, attempt, batch, draws, clean, pixels, report)
 
 
 def find_report(file: Path, step: int, attempt: int | None) -> dict[str, Any] | None:

@@ -55,10 +55,10 @@ class Steps(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         kept = {name: outputs[name] for name in ("losses", "t", "tokens")}
-        self._parts.append((Batch(batch.task, batch.captions, batch.keys), kept))
+        self._parts.append((batch.without_tensors(), kept))
         if trainer.global_step == self._done:
             return
-        step = Step(trainer.global_step, self._parts, tuple(batch.pixels.shape[2:]))
+        step = Step(trainer.global_step, self._parts, tuple(batch.shape))
         self._parts, self._done = [], trainer.global_step
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, StepCallback):

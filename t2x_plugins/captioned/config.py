@@ -63,7 +63,9 @@ class ConditioningConfig:
     """How the caption reaches the backbone."""
 
     pooled: bool = True
-    """Besides the text tokens, add their mean to the timestep embedding (through a projection)."""
+    """Besides the text tokens, add one vector for the whole text to the timestep embedding (through a projection)."""
+    null: Literal["learned", "empty"] = "learned"
+    """What stands for "no caption": a `learned` token, or the `empty` prompt, as pretrained models want it."""
 
 
 @dataclass(frozen=True, kw_only=True)

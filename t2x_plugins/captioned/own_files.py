@@ -25,8 +25,6 @@ from t2x_core.quarantine import FILE_NAME
 from t2x_core.wording import counted, shorten
 from t2x_plugins.captioned.config import ColumnsConfig
 
-UNSCORED = "unscored"
-"""Name in `Batch.extra` that marks conditions whose samples the checker of the shapes world cannot judge."""
 SourceT = TypeVar("SourceT", bound=Source)
 
 

@@ -21,6 +21,7 @@ from .captions import Description, ObjectWords, full_description, parse
 from .likeness import refine, spread
 from .render import AREAS, CENTROIDS, SUBSAMPLES, coverage
 from .scene import BACKGROUNDS, COLOURS, PLACES, RELATIONS, RGB, SHAPES, SIZES, Scene
+from .verdicts import Verdict, shares
 
 Floats = NDArray[np.float64]
 Picture = NDArray[np.uint8] | NDArray[np.floating]
@@ -258,19 +259,21 @@ def _stands(relation: str, first: SeenObject, second: SeenObject) -> bool:
 
 
 def score(pictures: Sequence[Picture] | Picture, captions: Sequence[str]) -> dict[str, float]:
-    """Share of the pictures that are right, for each attribute that their captions name.
+    """Share of the pictures that are right, for each attribute that their captions name (`verdicts`)."""
+    return shares(verdicts(pictures, captions))
+
+
+def verdicts(pictures: Sequence[Picture] | Picture, captions: Sequence[str]) -> list[Verdict]:
+    """What is right about each picture.
 
     "shape", "colour", "size", "place", "background", "count" and "all" are those of captions with one object;
     "relation" and "two_objects" (all attributes) those of captions with two. Captions of another world are passed over.
     """
-    results: dict[str, list[bool]] = {}
+    found: list[Verdict] = []
     for picture, caption in zip(pictures, captions, strict=True):
         wanted = parse(caption)
-        if wanted is None:
-            continue
-        right = check(picture, wanted)
-        if wanted.relation:
+        right = {} if wanted is None else check(picture, wanted)
+        if wanted is not None and wanted.relation:
             right = {"relation": right["relation"], "two_objects": right["all"]}
-        for name, value in right.items():
-            results.setdefault(name, []).append(value)
-    return {name: sum(values) / len(values) for name, values in results.items()}
+        found.append(right)
+    return found

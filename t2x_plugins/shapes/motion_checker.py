@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .checker import Picture, read
 from .motion import DIRECTIONS, SPEEDS, Motion
 from .motion_captions import ClipWords, parse
+from .verdicts import Verdict, shares
 
 STILL = 0.035
 """Least way, as a fraction of the picture, that counts as a motion."""
@@ -113,16 +114,18 @@ def check_clip(frames: Sequence[Picture], fps: float, wanted: ClipWords) -> dict
 
 
 def score(clips: Sequence[Any] | Picture, captions: Sequence[str], fps: Sequence[float]) -> dict[str, float]:
-    """Share of the clips (B, F, H, W, 3) that are right, for each attribute that their captions name.
+    """Share of the clips that are right, for each attribute that their captions name (`verdicts`)."""
+    return shares(verdicts(clips, captions, fps))
 
-    "bounces", "appears" …: share of right motions among captions of that kind. Other worlds are passed over.
+
+def verdicts(clips: Sequence[Any] | Picture, captions: Sequence[str], fps: Sequence[float]) -> list[Verdict]:
+    """What is right about each of the clips (B, F, H, W, 3).
+
+    "bounces", "appears" …: whether the motion is right, of captions of that kind. Other worlds are passed over.
     """
-    results: dict[str, list[bool]] = {}
+    found: list[Verdict] = []
     for clip, caption, rate in zip(clips, captions, fps, strict=True):
         wanted = parse(caption)
-        if wanted is None:
-            continue
-        right = check_clip(clip, rate, wanted)
-        for name, value in {**right, wanted.motion.kind: right["motion"]}.items():
-            results.setdefault(name, []).append(value)
-    return {name: sum(values) / len(values) for name, values in results.items()}
+        right = {} if wanted is None else check_clip(clip, rate, wanted)
+        found.append(right if wanted is None else {**right, wanted.motion.kind: right["motion"]})
+    return found

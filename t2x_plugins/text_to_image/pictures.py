@@ -19,7 +19,7 @@ from t2x_core.interfaces import DataContext, Source
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
 from t2x_core.wording import counted
 from t2x_plugins.captioned.config import rgb
-from t2x_plugins.captioned.own_files import UNSCORED, OwnFilesData, aspect_buckets, captioned_files
+from t2x_plugins.captioned.own_files import OwnFilesData, aspect_buckets, captioned_files
 from t2x_plugins.text_to_image.config import PicturesConfig
 
 LISTED = 8
@@ -89,7 +89,7 @@ class PicturesData(OwnFilesData[PictureSource]):
         """First captions of the pictures held out, over again if there are fewer."""
         self.sources()
         captions = tuple(self._held_out[i % len(self._held_out)].captions[0] for i in range(count))
-        return Batch(self.task, captions, extra={UNSCORED: torch.ones(count)})
+        return Batch(self.task, captions)
 
     def find(self) -> tuple[PictureSource, PictureSource]:
         config = self.config

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from t2x_core.interfaces import ConditioningAdapter, TextEncoder
-from t2x_core.types import Batch, Conditioning, FrameAxis
-from t2x_plugins.captioned.conditioning import TextConditioning
+from t2x_core.conditioning import TextConditioning
+from t2x_core.interfaces import ConditioningAdapter, ModelContext
+from t2x_core.types import Batch, Conditioning, FrameAxis, LatentShape, TextTokens
 from t2x_plugins.text_to_multiview.cameras import Cameras
 from t2x_plugins.text_to_multiview.config import ViewConditioningConfig, ViewsConfig
 
@@ -19,8 +20,6 @@ FEATURES = 2 * HARMONICS + 11
 """Numbers that name a camera, see `camera_features`."""
 EMBEDDING = 128
 """Df, width of a view's embedding."""
-RAYS = 64
-"""Rays are cast through a grid of RAYS × RAYS cells; the backbone brings them to the size of the latents."""
 
 
 def camera_features(cameras: Cameras) -> Tensor:
@@ -43,9 +42,9 @@ def camera_features(cameras: Cameras) -> Tensor:
 class ViewConditioning(ConditioningAdapter):
     """The caption's tokens, and the camera of each view. "No caption" keeps the cameras: guidance is of the text."""
 
-    def __init__(self, config: ViewConditioningConfig, views: ViewsConfig, text_dim: int, task: str) -> None:
+    def __init__(self, context: ModelContext, config: ViewConditioningConfig, views: ViewsConfig) -> None:
         super().__init__()
-        self.text = TextConditioning(config, text_dim, task)
+        self.text = TextConditioning(context, null=config.null, pooled=config.pooled)
         self.views, self.camera = views, config.camera
         self.embed: nn.Module | None = None
         if config.camera == "embedding":
@@ -54,17 +53,19 @@ class ViewConditioning(ConditioningAdapter):
         else:
             self.dims = replace(self.text.dims, concat=6)
 
-    def forward(self, batch: Batch, text_encoder: TextEncoder | None) -> Conditioning:
-        told = self.text(batch, text_encoder)
+    def forward(self, batch: Batch, text: Mapping[str, TextTokens], latent_shape: LatentShape) -> Conditioning:
+        told = self.text(batch, text, latent_shape)
         cameras = Cameras.from_extra(batch.extra)  # (B, F, 4, 4)
         window = cameras.poses.shape[1] if self.views.window == "all" else self.views.window
         return replace(
             told,
             frames=None if self.embed is None else self.embed(camera_features(cameras)),  # (B, F, Df)
-            concat=cameras.pluecker(RAYS) if self.embed is None else None,  # (B, 6, F, RAYS, RAYS)
+            concat=cameras.pluecker(*latent_shape[2:]) if self.embed is None else None,  # (B, 6, F, H', W')
             frame_axis=FrameAxis(window=window, circular=self.views.circular, numbered=False),
         )
 
-    def null(self, conditioning: Conditioning) -> Conditioning:
+    def null(self, conditioning: Conditioning) -> Conditioning | None:
         told = self.text.null(conditioning)
+        if told is None:
+            return None
         return replace(conditioning, text=told.text, text_mask=told.text_mask, vector=told.vector)

@@ -21,7 +21,7 @@ from t2x_core.interfaces import DataContext, Source
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
 from t2x_core.wording import counted, first_of, shorten
 from t2x_plugins.captioned.config import rgb
-from t2x_plugins.captioned.own_files import UNSCORED, OwnFilesData
+from t2x_plugins.captioned.own_files import OwnFilesData
 from t2x_plugins.text_to_multiview.cameras import Cameras
 from t2x_plugins.text_to_multiview.object_files import Found, ObjectFiles, list_objects
 from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
@@ -142,9 +142,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         chosen = [objects[i % len(objects)] for i in range(count)]
         cameras = [self._cameras(thing, views).extra() for thing in chosen]
         extra = {name: torch.stack([camera[name] for camera in cameras]) for name in cameras[0]}
-        return Batch(
-            self.task, tuple(thing.captions[0] for thing in chosen), extra={**extra, UNSCORED: torch.ones(count)}
-        )
+        return Batch(self.task, tuple(thing.captions[0] for thing in chosen), extra=extra)
 
     def _cameras(self, thing: Thing, count: int) -> Cameras:
         there = len(thing.views)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from t2x_core.interfaces import ConditioningAdapter, DataContext, Loss, TaskDataModule, TaskPlugin
+from t2x_core.interfaces import Component, ConditioningAdapter, DataContext, Loss, ModelContext, Task, TaskDataModule
+from t2x_core.losses import LOSSES
 from t2x_core.plugins import hookimpl
 from t2x_core.rendering import caption_grid, to_uint8
 from t2x_core.types import Batch, Bucket, RenderedSamples
-from t2x_plugins.captioned.loss import LOSSES
-from t2x_plugins.captioned.own_files import UNSCORED
-from t2x_plugins.shapes.solids import score
+from t2x_plugins.shapes.solids import verdicts
+from t2x_plugins.shapes.verdicts import by_name
 from t2x_plugins.text_to_multiview.cameras import Cameras
 from t2x_plugins.text_to_multiview.conditioning import ViewConditioning
 from t2x_plugins.text_to_multiview.config import TextToMultiviewConfig
@@ -25,47 +25,43 @@ STRIP_PIXELS = 64
 """Least size of a view in the still picture."""
 
 
-class TextToMultiview(TaskPlugin[TextToMultiviewConfig]):
+class TextToMultiview(Task[TextToMultiviewConfig]):
     """Views of one object or scene, from a caption and cameras; the views stand on the F axis."""
 
-    name = "text-to-multiview"
-    config_class = TextToMultiviewConfig
     separate_frames = True
 
-    def data_module(self, config: TextToMultiviewConfig, context: DataContext) -> TaskDataModule:
-        data = config.data
+    def data_module(self, context: DataContext) -> TaskDataModule:
+        data = self.config.data
         if data.objects is not None:
             return ObjectsData(self.name, data.objects, context)
         assert data.turntables is not None  # DataConfig sees to it
         return TurntablesData(self.name, data.turntables, context)
 
-    def adapter(self, config: TextToMultiviewConfig, text_dim: int) -> ConditioningAdapter:
-        return ViewConditioning(config.conditioning, config.views, text_dim, self.name)
+    def adapter(self, context: ModelContext) -> ConditioningAdapter:
+        return ViewConditioning(context, self.config.conditioning, self.config.views)
 
-    def loss(self, config: TextToMultiviewConfig) -> Loss:
-        return LOSSES[config.loss.weighting]
+    def loss(self) -> Loss:
+        return LOSSES[self.config.loss.weighting]
 
-    def bucket(self, config: TextToMultiviewConfig) -> Bucket:
-        asked = config.data.asked(config.sampling)
+    def bucket(self) -> Bucket:
+        asked = self.config.data.asked(self.config.sampling)
         return Bucket(asked.views, asked.size, asked.size)
 
-    def conditions(self, prompts: Sequence[str], config: TextToMultiviewConfig) -> Batch:
-        """All prompts are seen from the turntable that `config.sampling` asks for."""
-        asked = config.data.asked(config.sampling)
+    def conditions(self, prompts: Sequence[str]) -> Batch:
+        """All prompts are seen from the turntable that `self.config.sampling` asks for."""
+        asked = self.config.data.asked(self.config.sampling)
         cameras = Cameras.turntable(asked.views, asked.azimuth, asked.elevation, asked.distance, asked.fov)
         extra = {name: part.expand(len(prompts), *part.shape) for name, part in cameras.extra().items()}
         return Batch(self.name, tuple(prompts), extra=extra)
 
-    def score(self, samples: Tensor, conditions: Batch) -> dict[str, float] | None:
-        """Share of samples that the checker of solids finds as the caption and the cameras say, by attribute.
-
-        It knows nothing of other objects: None for what was sampled from the captions of one's own.
-        """
-        if UNSCORED in conditions.extra:
+    def score(self, samples: Tensor, conditions: Batch) -> Mapping[str, Tensor] | None:
+        """Whether each sample is as its caption and its cameras say, as the checker of solids sees it; it knows nothing
+        of other objects."""
+        if self.config.data.turntables is None:
             return None
         cameras = Cameras.from_extra(conditions.extra)
         poses, fov = cameras.poses.cpu().numpy(), cameras.fov[:, 0].cpu().numpy()  # one for all views of a turntable
-        return score(to_uint8(samples).numpy(), conditions.captions, poses, fov) or None
+        return by_name(verdicts(to_uint8(samples).numpy(), conditions.captions, poses, fov))
 
     def render(self, samples: Tensor, conditions: Batch) -> RenderedSamples:
         """An animation in which the samples turn, and a picture with a row of views for each."""
@@ -81,5 +77,5 @@ class TextToMultiview(TaskPlugin[TextToMultiviewConfig]):
 
 
 @hookimpl
-def t2x_register_tasks() -> Sequence[TextToMultiview]:
-    return [TextToMultiview()]
+def t2x_register() -> Sequence[Component]:
+    return [Component("text-to-multiview", TextToMultiviewConfig, TextToMultiview)]

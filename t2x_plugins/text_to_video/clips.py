@@ -17,7 +17,7 @@ from t2x_core.interfaces import DataContext
 from t2x_core.types import Batch
 from t2x_core.video import ANIMATION_SUFFIXES, Choice, ShortClipError
 from t2x_core.wording import counted
-from t2x_plugins.captioned.own_files import UNSCORED, OwnFilesData, aspect_buckets, captioned_files
+from t2x_plugins.captioned.own_files import OwnFilesData, aspect_buckets, captioned_files
 from t2x_plugins.text_to_video.clip_source import (
     FILM_SUFFIXES,
     ClipSource,
@@ -47,7 +47,7 @@ class ClipsData(OwnFilesData[ClipSource]):
         """First captions of the films held out, over again if there are fewer, at the frame rate that is trained on."""
         self.sources()
         captions = tuple(self._held_out[i % len(self._held_out)].file.captions[0] for i in range(count))
-        return Batch(self.task, captions, extra={"fps": torch.full((count,), self.fps), UNSCORED: torch.ones(count)})
+        return Batch(self.task, captions, extra={"fps": torch.full((count,), self.fps)})
 
     @property
     def fps(self) -> float:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from t2x_core.interfaces import ConditioningAdapter, TextEncoder
-from t2x_core.types import Batch, Conditioning
-from t2x_plugins.captioned.conditioning import TextConditioning
+from t2x_core.conditioning import TextConditioning
+from t2x_core.interfaces import ConditioningAdapter, ModelContext
+from t2x_core.types import Batch, Conditioning, LatentShape, TextTokens
 from t2x_plugins.captioned.config import ConditioningConfig
 
 RATE_DIM = 32
@@ -19,18 +20,19 @@ RATE_DIM = 32
 class VideoConditioning(ConditioningAdapter):
     """The caption, and the frame rate as an embedding that is added to the tokens of all frames."""
 
-    def __init__(self, config: ConditioningConfig, text_dim: int, task: str) -> None:
+    def __init__(self, context: ModelContext, config: ConditioningConfig) -> None:
         super().__init__()
-        self.caption = TextConditioning(config, text_dim, task)
+        self.caption = TextConditioning(context, null=config.null, pooled=config.pooled)
         self.dims = replace(self.caption.dims, frames=RATE_DIM)
 
-    def forward(self, batch: Batch, text_encoder: TextEncoder | None) -> Conditioning:
+    def forward(self, batch: Batch, text: Mapping[str, TextTokens], latent_shape: LatentShape) -> Conditioning:
         rate = embed_rate(batch.extra["fps"], RATE_DIM).unsqueeze(1)  # (B, 1, Df)
-        return replace(self.caption(batch, text_encoder), frames=rate)
+        return replace(self.caption(batch, text, latent_shape), frames=rate)
 
-    def null(self, conditioning: Conditioning) -> Conditioning:
+    def null(self, conditioning: Conditioning) -> Conditioning | None:
         """Without the caption. How fast the frames follow each other is not what guidance is for: it stays."""
-        return replace(self.caption.null(conditioning), frames=conditioning.frames)
+        null = self.caption.null(conditioning)
+        return None if null is None else replace(null, frames=conditioning.frames)
 
 
 def embed_rate(fps: Tensor, dim: int) -> Tensor:

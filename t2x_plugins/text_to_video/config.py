@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -119,3 +119,9 @@ class TextToVideoConfig(TaskConfig):
             return {"data.shapes.size": (self.data.size, self.data.size), **asked}
         step = {} if clips.bucket_step is None else {"data.clips.bucket_step": (clips.bucket_step,) * 2}
         return {"data.clips.size": (clips.size, clips.size), **step, **asked}
+
+    def frames(self) -> Mapping[str, Sequence[int]]:
+        asked = {} if self.sampling.frames is None else {"sampling.frames": [self.sampling.frames]}
+        if self.data.clips is not None:
+            return {"data.clips.frames": self.data.clips.numbers, **asked}
+        return {"data.shapes.frames": [self.data.frames], **asked}

@@ -2,58 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from t2x_core.interfaces import ConditioningAdapter, DataContext, Loss, TaskDataModule, TaskPlugin
+from t2x_core.interfaces import Component, ConditioningAdapter, DataContext, Loss, ModelContext, Task, TaskDataModule
+from t2x_core.losses import LOSSES
 from t2x_core.plugins import hookimpl
 from t2x_core.rendering import caption_grid, to_uint8
 from t2x_core.types import Batch, Bucket, RenderedSamples
-from t2x_plugins.captioned.loss import LOSSES
-from t2x_plugins.captioned.own_files import UNSCORED
-from t2x_plugins.shapes.motion_checker import score
+from t2x_plugins.shapes.motion_checker import verdicts
+from t2x_plugins.shapes.verdicts import by_name
 from t2x_plugins.text_to_video.clips import ClipsData
 from t2x_plugins.text_to_video.conditioning import VideoConditioning
 from t2x_plugins.text_to_video.config import TextToVideoConfig
 from t2x_plugins.text_to_video.data import MovingShapesData
 
 
-class TextToVideo(TaskPlugin[TextToVideoConfig]):
+class TextToVideo(Task[TextToVideoConfig]):
     """Clips from captions."""
 
-    name = "text-to-video"
-    config_class = TextToVideoConfig
+    def data_module(self, context: DataContext) -> TaskDataModule:
+        if self.config.data.clips is not None:
+            return ClipsData(self.name, self.config.data.clips, context)
+        assert self.config.data.shapes is not None  # DataConfig sees to it
+        return MovingShapesData(self.name, self.config.data.shapes, context)
 
-    def data_module(self, config: TextToVideoConfig, context: DataContext) -> TaskDataModule:
-        if config.data.clips is not None:
-            return ClipsData(self.name, config.data.clips, context)
-        assert config.data.shapes is not None  # DataConfig sees to it
-        return MovingShapesData(self.name, config.data.shapes, context)
+    def adapter(self, context: ModelContext) -> ConditioningAdapter:
+        return VideoConditioning(context, self.config.conditioning)
 
-    def adapter(self, config: TextToVideoConfig, text_dim: int) -> ConditioningAdapter:
-        return VideoConditioning(config.conditioning, text_dim, self.name)
+    def loss(self) -> Loss:
+        return LOSSES[self.config.loss.weighting]
 
-    def loss(self, config: TextToVideoConfig) -> Loss:
-        return LOSSES[config.loss.weighting]
-
-    def bucket(self, config: TextToVideoConfig) -> Bucket:
-        asked, data = config.sampling, config.data
+    def bucket(self) -> Bucket:
+        asked, data = self.config.sampling, self.config.data
         return Bucket(asked.frames or data.frames, asked.height or data.size, asked.width or data.size)
 
-    def conditions(self, prompts: Sequence[str], config: TextToVideoConfig) -> Batch:
-        fps = config.sampling.fps or config.data.fps
+    def conditions(self, prompts: Sequence[str]) -> Batch:
+        fps = self.config.sampling.fps or self.config.data.fps
         return Batch(self.name, tuple(prompts), extra={"fps": torch.full((len(prompts),), fps)})
 
-    def score(self, samples: Tensor, conditions: Batch) -> dict[str, float] | None:
-        """Share of clips that are as the caption says, by attribute, as the checker of the shapes world reads them.
-
-        It knows nothing of other clips: None for what was sampled from the captions of one's own.
-        """
-        if UNSCORED in conditions.extra:
+    def score(self, samples: Tensor, conditions: Batch) -> Mapping[str, Tensor] | None:
+        """Whether the attributes of each clip are as its caption says, as the checker of the shapes world sees them; it
+        knows nothing of other clips."""
+        if self.config.data.shapes is None:
             return None
-        return score(to_uint8(samples).numpy(), conditions.captions, conditions.extra["fps"].tolist()) or None
+        rates = conditions.extra["fps"].tolist()
+        return by_name(verdicts(to_uint8(samples).numpy(), conditions.captions, rates))
 
     def render(self, samples: Tensor, conditions: Batch) -> RenderedSamples:
         """A grid that moves, at the median frame rate."""
@@ -61,5 +57,5 @@ class TextToVideo(TaskPlugin[TextToVideoConfig]):
 
 
 @hookimpl
-def t2x_register_tasks() -> Sequence[TextToVideo]:
-    return [TextToVideo()]
+def t2x_register() -> Sequence[Component]:
+    return [Component("text-to-video", TextToVideoConfig, TextToVideo)]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from t2x_core.backbone import PRESETS, Once, PTDiT, PTDiTConfig
+from t2x_core.backbone import PRESETS, ConditioningCache, PTDiT, PTDiTConfig
 from t2x_core.backbone.attention import WindowAttention
 from t2x_core.backbone.embeddings import position_table
 from t2x_core.types import Conditioning, ConditioningDims, FrameAxis
@@ -112,10 +112,10 @@ def test_what_the_conditioning_alone_decides_is_computed_once(attention: str, po
     for name, layer in model.named_modules():
         if name.endswith(("text_projection", "text_attention.kv", "visual_attention.kv")):
             layer.register_forward_hook(lambda *_, name=name: calls.append(name))
-    once = Once()
+    cache = ConditioningCache()
     with torch.no_grad():
         for step in range(3):
-            assert torch.equal(model(x + step, t, c, once), model(x + step, t, c))
+            assert torch.equal(model(x + step, t, c, cache), model(x + step, t, c))
     texts = [name for name in calls if "text" in name]
     assert len(texts) == (1 + 3) * (1 + len(model.blocks))
     assert len(calls) - len(texts) == (6 * len(model.blocks) if attention == "proxy" else 0)  # proxies change each time

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from t2x_core.backbone import PRESETS, Once, PTDiT, PTDiTConfig, fold_released, load_released
+from t2x_core.backbone import PRESETS, ConditioningCache, PTDiT, PTDiTConfig, fold_released, load_released
 from t2x_core.types import Conditioning
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -47,12 +47,12 @@ def test_outputs_are_those_of_the_authors_model(name: str) -> None:
 def test_folded_for_sampling_it_is_the_same_network(name: str) -> None:
     tensors, config = read(name)
     model = load_released(weights_of(tensors), config)
-    folded, once = fold_released(model), Once()
+    folded, cache = fold_released(model), ConditioningCache()
     told = Conditioning(tensors["input.text"], tensors["input.text_mask"].bool())
     with torch.no_grad():
         for t in (tensors["input.timestep"] / 1000, torch.full((len(told.text),), 0.3)):
             expected = model(tensors["input.latent"], t, told)
-            torch.testing.assert_close(folded(tensors["input.latent"], t, told, once), expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(folded(tensors["input.latent"], t, told, cache), expected, atol=1e-5, rtol=0)
     D = folded.config.width
     spared = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in folded.parameters())
     assert spared == folded.config.depth * (D * D + D)

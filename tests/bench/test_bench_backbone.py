@@ -88,7 +88,7 @@ def test_a_file_of_something_else_is_one_line(tmp_path, capsys):
 def test_what_runs_out_of_memory_does_not_stop_the_others(monkeypatch):
     def call(self, inputs):
         if inputs.latents.is_meta:
-            return self.model(inputs.latents, inputs.t, inputs.conditioning, self.once)
+            return self.model(inputs.latents, inputs.t, inputs.conditioning, self.cache)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(FoldedNetwork, "__call__", call)

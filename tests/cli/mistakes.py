@@ -26,7 +26,7 @@ tasks:
       shapes: {size: 16, val_count: 6}
 backbone: {width: 32, depth: 1, heads: 2, patch_size: 4}
 codec: {name: identity}
-text_encoder: {name: bytes, dim: 16, depth: 1, heads: 2}
+text_encoders: {bytes: {dim: 16, depth: 1, heads: 2}}
 diffusion: {sampler: {steps: 2}}
 trainer:
   max_steps: 2
@@ -139,7 +139,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("a width that the heads do not divide", "fit mine.yaml backbone.heads=3", "mine.yaml:6: backbone.width: 32 is not divisible by 3 heads; 48 and 96 are"),
         Mistake("a width that is no multiple of 16", "fit mine.yaml backbone.width=40", "command line: backbone.width: 40 is not divisible by 16; 32 and 48 are"),
         Mistake("the same in a preset", "fit mine.yaml backbone.preset=S backbone.heads=5 backbone.width=null", "mine.yaml:6: backbone: width must be a multiple of 16 and of heads (5), not 384", slow=True),
-        Mistake("the same in a text encoder", "fit mine.yaml text_encoder.heads=3", "mine.yaml:8: text_encoder.dim: 16 is no multiple of the 3 heads"),
+        Mistake("the same in a text encoder", "fit mine.yaml text_encoders.bytes.heads=3", "mine.yaml:8: text_encoder.dim: 16 is no multiple of the 3 heads"),
         Mistake("a task that reads text, and no text encoder", "fit mine.yaml text_encoder=null", "mine.yaml:3: tasks.text-to-image: text-to-image needs a text_encoder; for a small one: text_encoder: {name: bytes}", slow=True),
         Mistake("a GPU where there is none", "fit mine.yaml trainer.accelerator=gpu", "command line: trainer.accelerator: torch sees no GPU; set it to cpu, or auto", slow=True),
         Mistake("16-mixed with fsdp2", "fit mine.yaml trainer.strategy=fsdp2 trainer.precision=16-mixed", "command line: trainer.precision: 16-mixed does not go with fsdp2; bf16-mixed does"),

@@ -25,7 +25,7 @@ from t2x_core.runs import find_run
 from t2x_core.types import SampleKey
 from t2x_plugins.captioned.config import ColumnsConfig
 from t2x_plugins.text_to_image import pictures
-from t2x_plugins.text_to_image.config import PicturesConfig
+from t2x_plugins.text_to_image.config import DataConfig, PicturesConfig, TextToImageConfig
 from t2x_plugins.text_to_image.pictures import PicturesData
 from t2x_plugins.text_to_image.plugin import TextToImage
 from tests.conftest import PICTURES as BLOCK
@@ -239,10 +239,11 @@ def test_a_manifest_trains_like_a_folder(few, tmp_path):
 def test_own_pictures_are_not_scored_by_the_shapes_checker(few):
     (few / "00.txt").write_text("a red circle")
     conditions = data_of(few, held_out=0.5).val_conditions(20)
-    plugin = TextToImage()
-    assert plugin.score(torch.zeros(20, 3, 1, 32, 32), conditions) is None
-    chosen = conditions.select([0, 1]).to("cpu")
-    assert plugin.score(torch.zeros(2, 3, 1, 32, 32), chosen) is None
+    task = TextToImage(TextToImageConfig(data=DataConfig(pictures=PicturesConfig(folder=few))))
+    assert task.score(torch.zeros(20, 3, 1, 32, 32), conditions) is None
+    metric = task.metrics()
+    metric.update(torch.zeros(20, 3, 1, 32, 32), conditions)
+    assert metric.compute() == {}
 
 
 @pytest.mark.parametrize(

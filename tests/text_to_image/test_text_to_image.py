@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from t2x_core.interfaces import DataContext
-from t2x_core.types import Batch, Noised, SampleKey
-from t2x_plugins.captioned.conditioning import TextConditioning
-from t2x_plugins.captioned.config import ConditioningConfig
-from t2x_plugins.captioned.loss import LOSSES
+from t2x_core.conditioning import TextConditioning
+from t2x_core.interfaces import DataContext, MeanScore, ModelContext
+from t2x_core.losses import LOSSES
+from t2x_core.types import Batch, LatentShape, Noised, SampleKey, TextDims, TextTokens
 from t2x_plugins.shapes.captions import parse
 from t2x_plugins.shapes.checker import check
 from t2x_plugins.shapes.scene import combinations
@@ -67,19 +66,23 @@ def test_the_conditions_to_watch_are_always_the_same(data):
 
 
 def test_score_of_true_pictures_is_one_and_of_wrong_ones_low(data):
-    plugin, source = TextToImage(), data.val_source()
+    task, source = TextToImage(TextToImageConfig(data=DataConfig(shapes=ShapesConfig()))), data.val_source()
     batch = source.collate([source[SampleKey("t", 0, i, 0, i)] for i in range(60)])
-    right = plugin.score(batch.pixels, batch)
-    assert right["all"] == 1
-    wrong = plugin.score(batch.pixels.roll(7, 0), batch)
-    assert wrong["all"] < 0.1
-    assert plugin.score(batch.pixels[:1], Batch("t", ("a dog in the rain",))) is None
+    right, wrong = MeanScore(task.score), MeanScore(task.score)
+    for part in (range(20), range(20, 60)):
+        right.update(batch.pixels[list(part)], batch.select(list(part)))
+    wrong.update(batch.pixels.roll(7, 0), batch)
+    assert right.compute()["all"] == 1
+    assert wrong.compute()["all"] < 0.1
+    none = MeanScore(task.score)
+    none.update(batch.pixels[:1], Batch("t", ("a dog in the rain",)))
+    assert none.compute() == {}
 
 
 def test_render_shows_each_sample(data):
     source = data.val_source()
     batch = source.collate([source[SampleKey("t", 0, i, 0, i)] for i in range(5)])
-    rendered = TextToImage().render(batch.pixels, batch)
+    rendered = TextToImage(TextToImageConfig(data=DataConfig(shapes=ShapesConfig()))).render(batch.pixels, batch)
     assert rendered.frames.shape[0] == 1
     assert rendered.frames.dtype == torch.uint8
     assert rendered.frames.shape[2] > 3 * 128  # 3 columns
@@ -101,13 +104,9 @@ def test_the_losses_are_what_they_say():
 
 @pytest.mark.parametrize("pooled", [False, True])
 def test_the_null_condition_has_the_same_shapes_and_one_token(pooled):
-    adapter = TextConditioning(ConditioningConfig(pooled=pooled), 8, "text-to-image")
-
-    def encoder(captions):
-        mask = torch.tensor([[True, True, False], [True, False, False]])
-        return torch.randn(2, 3, 8), mask
-
-    conditioning = adapter(Batch("t", ("a b", "a")), encoder)
+    adapter = TextConditioning(ModelContext({"x": TextDims(8)}, 3), pooled=pooled)
+    text = TextTokens(torch.randn(2, 3, 8), torch.tensor([[True, True, False], [True, False, False]]))
+    conditioning = adapter(Batch("t", ("a b", "a")), {"x": text}, LatentShape(3, 1, 8, 8))
     null = adapter.null(conditioning)
     assert null.text.shape == conditioning.text.shape
     assert null.text_mask.sum(1).tolist() == [1, 1]
@@ -118,5 +117,4 @@ def test_the_null_condition_has_the_same_shapes_and_one_token(pooled):
 
 
 def test_the_default_settings_are_valid():
-    plugin = TextToImage()
-    assert plugin.bucket(TextToImageConfig(data=DataConfig(shapes=ShapesConfig()))).height == 32
+    assert TextToImage(TextToImageConfig(data=DataConfig(shapes=ShapesConfig()))).bucket().height == 32

@@ -19,7 +19,7 @@ from t2x_core.interfaces import DataContext
 from t2x_core.types import SampleKey
 from t2x_plugins.text_to_multiview.cameras import Cameras
 from t2x_plugins.text_to_multiview.object_files import list_objects
-from t2x_plugins.text_to_multiview.objects import UNSCORED, ObjectsData, ObjectSource, Thing
+from t2x_plugins.text_to_multiview.objects import ObjectsData, ObjectSource, Thing
 from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
 
 
@@ -115,7 +115,6 @@ def test_several_numbers_of_views_are_buckets(folder: Path) -> None:
     assert data.train_source()[key(bucket=1)].pixels.shape[1] == 8
     conditions = data.val_conditions(3)
     assert conditions.extra["cameras"].shape == (3, 8, 4, 4)
-    assert UNSCORED in conditions.extra
 
 
 def test_nerf_files_are_read_as_they_are(tmp_path: Path) -> None:

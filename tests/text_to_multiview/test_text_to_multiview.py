@@ -15,14 +15,23 @@ from t2x_core.backbone import PRESETS, PTDiT, PTDiTConfig
 from t2x_core.cli.main import main
 from t2x_core.errors import UserError
 from t2x_core.generation import T2XPipeline
-from t2x_core.interfaces import DataContext
+from t2x_core.interfaces import DataContext, ModelContext
 from t2x_core.rendering import to_uint8
 from t2x_core.runs import find_run
 from t2x_core.training.precision import precision_plugin
-from t2x_core.types import Batch, Conditioning, ConditioningDims, FrameAxis, SampleKey
+from t2x_core.types import (
+    Batch,
+    Conditioning,
+    ConditioningDims,
+    FrameAxis,
+    LatentShape,
+    SampleKey,
+    TextDims,
+    TextTokens,
+)
 from t2x_plugins.shapes.solids import check, parse
 from t2x_plugins.text_to_multiview.cameras import Cameras
-from t2x_plugins.text_to_multiview.conditioning import RAYS, ViewConditioning, camera_features
+from t2x_plugins.text_to_multiview.conditioning import ViewConditioning, camera_features
 from t2x_plugins.text_to_multiview.config import (
     DataConfig,
     SamplingConfig,
@@ -55,8 +64,20 @@ def data(config):
     return TurntablesData(NAME, config, DataContext(seed=0, pixel_multiple=4))
 
 
-def encoder(captions):
-    return torch.ones(len(captions), 3, 8), torch.tensor([[True, True, False]]).expand(len(captions), -1)
+CONTEXT = ModelContext({"x": TextDims(8)}, 3)
+
+
+def condition(adapter, batch, size=8):
+    """The conditioning of a batch, for latents of `size` × `size`."""
+    count, views = len(batch), batch.extra["cameras"].shape[1]
+    mask = torch.tensor([[True, True, False]]).expand(count, -1)
+    return adapter(batch, {"x": TextTokens(torch.ones(count, 3, 8), mask)}, LatentShape(3, views, size, size))
+
+
+def task_of(config):
+    task = TextToMultiview(config)
+    task.name = NAME
+    return task
 
 
 def batch_of(cameras, count=2):
@@ -83,9 +104,10 @@ def test_captions_and_cameras_say_what_the_views_show(data, split):
     for i, views in enumerate(to_uint8(batch.pixels).numpy()):
         cameras = batch.extra["cameras"][i].numpy()
         assert check(views, parse(batch.captions[i]), cameras, 40.0)["all"], batch.captions[i]
-    assert TextToMultiview().score(batch.pixels, batch)["all"] == 1
+    task = task_of(TextToMultiviewConfig(data=DataConfig(turntables=TurntablesConfig())))
+    assert task.score(batch.pixels, batch)["all"].mean() == 1
     turned = replace(batch, extra={**batch.extra, "cameras": batch.extra["cameras"].roll(2, 1)})
-    assert TextToMultiview().score(batch.pixels, turned)["all"] < 0.4
+    assert task.score(batch.pixels, turned)["all"].mean() < 0.4
 
 
 def test_turntables_are_drawn_from_their_ranges():
@@ -137,8 +159,8 @@ def test_a_camera_is_named_by_its_features():
 @pytest.mark.parametrize("camera", ["embedding", "pluecker"])
 def test_the_conditioning_tells_cameras_and_the_null_one_keeps_them(camera):
     views = ViewsConfig(window=2, circular=False)
-    adapter = ViewConditioning(ViewConditioningConfig(camera=camera), views, 8, NAME)
-    conditioning = adapter(batch_of(Cameras.turntable(6, 0.0, 20.0, 3.0)), encoder)
+    adapter = ViewConditioning(CONTEXT, ViewConditioningConfig(camera=camera), views)
+    conditioning = condition(adapter, batch_of(Cameras.turntable(6, 0.0, 20.0, 3.0)))
     null = adapter.null(conditioning)
     assert conditioning.frame_axis == null.frame_axis == FrameAxis(window=2, circular=False, numbered=False)
     part = "frames" if camera == "embedding" else "concat"
@@ -146,7 +168,7 @@ def test_the_conditioning_tells_cameras_and_the_null_one_keeps_them(camera):
     assert getattr(conditioning, other) is None
     assert torch.equal(getattr(null, part), getattr(conditioning, part))
     assert not torch.equal(null.text, conditioning.text)
-    shape = (2, 6, adapter.dims.frames) if camera == "embedding" else (2, 6, 6, RAYS, RAYS)
+    shape = (2, 6, adapter.dims.frames) if camera == "embedding" else (2, 6, 6, 8, 8)
     assert getattr(conditioning, part).shape == shape
     assert conditioning.where(torch.tensor([True, False]), null).frame_axis == conditioning.frame_axis
 
@@ -167,7 +189,7 @@ def test_a_step_in_bfloat16_sees_cameras_in_float32(camera, precision):
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
         module.training_step(batch, 0)["loss"].backward()
     exact = Cameras(batch.extra["cameras"].double(), batch.extra["intrinsics"].double())
-    wanted = exact.pluecker(RAYS) if camera == "pluecker" else camera_features(exact)
+    wanted = exact.pluecker(24) if camera == "pluecker" else camera_features(exact)
     assert seen[0].dtype == torch.float32
     torch.testing.assert_close(seen[0].double(), wanted, atol=1e-5, rtol=0)
     assert all(p.grad.isfinite().all() for _, p in module.trainable() if p.grad is not None)
@@ -175,24 +197,22 @@ def test_a_step_in_bfloat16_sees_cameras_in_float32(camera, precision):
 
 
 def test_all_views_make_a_window_where_nothing_else_is_said():
-    adapter = ViewConditioning(ViewConditioningConfig(), ViewsConfig(), 8, NAME)
+    adapter = ViewConditioning(CONTEXT, ViewConditioningConfig(), ViewsConfig())
     for views in (4, 9):
-        told = adapter(batch_of(Cameras.turntable(views, 0.0, 20.0, 3.0)), encoder)
+        told = condition(adapter, batch_of(Cameras.turntable(views, 0.0, 20.0, 3.0)))
         assert told.frame_axis == FrameAxis(window=views, circular=True, numbered=False)
 
 
-def test_rays_reach_the_latents_at_their_own_size():
-    """What the backbone makes of the grid of rays is the rays of the latents' cells."""
+def test_rays_have_the_shape_of_the_latents():
+    """No codec, no size is known to the adapter but that of the latents; the backbone refuses any other."""
     cameras = Cameras.turntable(3, 0.0, 20.0, 3.0)
-    rays, wanted = cameras.pluecker(RAYS)[None].float(), cameras.pluecker(8)[None].float()
-    found = torch.nn.functional.interpolate(rays, (3, 8, 8), mode="trilinear")
-    torch.testing.assert_close(found, wanted, atol=2e-3, rtol=0)
+    adapter = ViewConditioning(CONTEXT, ViewConditioningConfig(), ViewsConfig())
+    found = condition(adapter, batch_of(cameras, 1), size=12).concat
+    torch.testing.assert_close(found[0], cameras.pluecker(12).float())
     backbone = PTDiT(PTDiTConfig(3, 32, 2, 2, patch_size=4, dims=ConditioningDims(concat=6)))
-    latents = torch.randn(1, 3, 3, 8, 8)
-    with torch.no_grad():
-        backbone.head.linear.weight.normal_()
-        one, other = (backbone(latents, torch.ones(1), Conditioning(concat=x)) for x in (rays, wanted))
-    torch.testing.assert_close(one, other, atol=0.05, rtol=0.05)
+    assert backbone(torch.randn(1, 3, 3, 12, 12), torch.ones(1), Conditioning(concat=found)).shape == (1, 3, 3, 12, 12)
+    with pytest.raises(ValueError, match=r"concat is \(3, 12, 12\) .* the latents are \(3, 8, 8\)"):
+        backbone(torch.randn(1, 3, 3, 8, 8), torch.ones(1), Conditioning(concat=found))
 
 
 def test_neighbours_around_the_circle_are_alike_to_the_network():
@@ -206,9 +226,9 @@ def test_neighbours_around_the_circle_are_alike_to_the_network():
     latents, t = torch.randn(1, 3, 4, 24, 24), torch.tensor([0.7])
     one, two = (batch_of(Cameras(cameras.poses.roll(k, 0), cameras.intrinsics), 1) for k in (0, 2))
     with torch.no_grad():
-        adapter = module.adapters[NAME]
-        out = module.velocity(latents, t, adapter(one, module.text_encoder))
-        turned = module.velocity(latents.roll(2, 2), t, adapter(two, module.text_encoder))
+        shape = LatentShape(*latents.shape[1:])
+        out = module.velocity(latents, t, module.conditionings(one, shape)[0])
+        turned = module.velocity(latents.roll(2, 2), t, module.conditionings(two, shape)[0])
     torch.testing.assert_close(turned, out.roll(2, 2), atol=1e-4, rtol=1e-4)
 
 
@@ -237,33 +257,33 @@ def test_a_step_on_24_views_of_64_by_64():
 
 
 def test_what_is_asked_for_is_what_is_sampled():
-    plugin = TextToMultiview()
     data = DataConfig(turntables=TurntablesConfig(size=24, elevation=(10, 30)))
     plain = TextToMultiviewConfig(data=data)
-    assert (plugin.bucket(plain).frames, plugin.bucket(plain).height) == (6, 24)
+    assert (task_of(plain).bucket().frames, task_of(plain).bucket().height) == (6, 24)
     asked = replace(plain, sampling=SamplingConfig(views=12, azimuth=90, elevation=50, distance=5, fov=30, size=48))
-    bucket = plugin.bucket(asked)
+    bucket = task_of(asked).bucket()
     assert (bucket.frames, bucket.height, bucket.width) == (12, 48, 48)
     for config, wanted in ((plain, (0, 20, 3.3, 40)), (asked, (0, 50, 5, 30))):
-        conditions = plugin.conditions(["a red cone", "a blue box"], config)
+        conditions = task_of(config).conditions(["a red cone", "a blue box"])
         cameras = Cameras.from_extra(conditions.extra)
-        assert cameras.poses.shape[:2] == (2, plugin.bucket(config).frames)
+        assert cameras.poses.shape[:2] == (2, task_of(config).bucket().frames)
         found = [*(part[1, 0].item() for part in cameras.angles()), cameras.fov[1, 0].item()]
         assert np.allclose(found, wanted, atol=1e-3)
     own = DataConfig(objects=ObjectsConfig(folder="x", size=64, views=(4, 8)))
-    assert plugin.bucket(TextToMultiviewConfig(data=own)).frames == 8
-    conditions = plugin.conditions(["a shoe"], TextToMultiviewConfig(data=own))
+    assert task_of(TextToMultiviewConfig(data=own)).bucket().frames == 8
+    conditions = task_of(TextToMultiviewConfig(data=own)).conditions(["a shoe"])
     torch.testing.assert_close(Cameras.from_extra(conditions.extra).fov, torch.full((1, 8), 40.0))
 
 
 def test_render_turns_and_shows_all_views_at_once(data):
     source = data.val_source()
     batch = source.collate([source[key(i)] for i in range(3)])
-    rendered = TextToMultiview().render(batch.pixels, batch)
+    task = task_of(TextToMultiviewConfig(data=DataConfig(turntables=TurntablesConfig())))
+    rendered = task.render(batch.pixels, batch)
     assert rendered.frames.shape[0] == 6
     assert rendered.still.shape[1] > 6 * 64
     assert rendered.still.shape[0] > 3 * 64
-    assert len(TextToMultiview().render(batch.pixels[:, :, :1], batch).frames) == 1
+    assert len(task.render(batch.pixels[:, :, :1], batch).frames) == 1
 
 
 @pytest.mark.parametrize("camera", ["embedding", "pluecker"])

@@ -23,10 +23,12 @@ def test_the_views_of_the_quickstart_agree_with_caption_and_cameras(tmp_path):
     print(f"{minutes}:{seconds:02d} min")
 
     pipeline = T2XPipeline.from_pretrained(find_run("text_to_multiview/quickstart", tmp_path / "runs"), device="cpu")
-    plugin, config = pipeline.assembly.task()
+    task = pipeline.assembly.task()
     conditions = build_data(pipeline.assembly, pipeline.module).modules[NAME].val_conditions(128)
     settings = pipeline.assembly.recipe.diffusion.sampler
-    pixels = sample(pipeline.module, conditions, range(1000, 1128), plugin.bucket(config), settings, batch_size=16)
-    score = plugin.score(pixels, conditions)
+    pixels = sample(pipeline.module, conditions, range(1000, 1128), task.bucket(), settings, batch_size=16)
+    metric = task.metrics()
+    metric.update(pixels, conditions)
+    score = metric.compute()
     print(score)
     assert score["all"] >= 0.8

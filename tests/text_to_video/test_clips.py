@@ -16,7 +16,7 @@ from PIL import Image
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext
 from t2x_core.types import SampleKey
-from t2x_plugins.text_to_video.clips import UNSCORED, ClipsData
+from t2x_plugins.text_to_video.clips import ClipsData
 from t2x_plugins.text_to_video.clips_config import ClipsConfig
 from tests.video.film_set import number_of, write_damaged, write_film
 
@@ -76,7 +76,6 @@ def test_clips_come_in_buckets_at_their_frame_rate(good: Path) -> None:
     assert len(starts) > 2  # they begin anywhere
     assert torch.equal(source[key(1, 0, 3)].pixels, source[key(1, 0, 3)].pixels)
     conditions = data.val_conditions(3)
-    assert UNSCORED in conditions.extra
     assert conditions.extra["fps"].tolist() == [6, 6, 6]
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.errors import TrainingError
+from t2x_core.losses import TaskLoss
 from t2x_core.recipe import to_plain
 from t2x_core.sharding import local
 from t2x_core.training import fit, run_folder
@@ -48,9 +49,9 @@ def train(
     ((name, loss),) = module.losses.items()
 
     def spoilt(velocity: Tensor, noised: Noised, batch: Batch) -> Tensor:
-        return loss(velocity, noised, batch) * torch.tensor([factor(key) for key in batch.keys])
+        return loss(velocity, noised, batch, {})[0] * torch.tensor([factor(key) for key in batch.keys])
 
-    module.losses[name] = spoilt  # type: ignore[assignment]
+    module.losses[name] = TaskLoss(spoilt)
     fit(assembly, module, build_data(assembly, module), folder, resume=resume, extra=extra)
     return {name: local(p.detach()).clone() for name, p in module.trainable()}
 

@@ -56,7 +56,7 @@ def test_all_that_has_a_name_and_a_shape_in_common_is_loaded(other):
     module, start = started(other)
     start.load(module)
     average = averages(other)
-    for name, p in module.saved():
+    for name, p in module.stored().items():
         assert torch.equal(p, average.pop(name))
     assert not average
     (line,) = start.describe()
@@ -65,7 +65,7 @@ def test_all_that_has_a_name_and_a_shape_in_common_is_loaded(other):
 
 def test_what_does_not_fit_is_named_with_its_shapes_and_left_as_it_was(other):
     module, start = started(other, "backbone.patch_size=2", "backbone.depth=3", "diffusion.prediction=velocity")
-    before = {name: p.detach().clone() for name, p in module.saved()}
+    before = {name: p.detach().clone() for name, p in module.stored().items()}
     start.load(module)
     said = "\n".join(start.describe())
     assert "other size backbone.patch_embedding.weight (32, 12) here, (32, 48) there" in said
@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_named_with_its_shapes_and_left_as_it_was(other):
     assert "but        backbone.depth is 3 here, 2 there" in said
     assert "but        diffusion.prediction is velocity here, clean there" in said
     average = averages(other)
-    for name, p in module.saved():
+    for name, p in module.stored().items():
         assert torch.equal(p, average[name] if name in start.match.loaded else before[name])
     assert {n for n in before if ".blocks.2." in n} <= set(start.match.fresh)
     _, less = started(other, "backbone.depth=1")
@@ -136,24 +136,24 @@ def test_the_command_pins_the_checkpoint_and_goes_on_without_it(other, tmp_path,
 
 
 def test_what_is_loaded_and_frozen_is_in_the_run(other, tmp_path):
-    freeze = "optimizer.freeze=[text_encoder.*]"
+    freeze = "optimizer.freeze=[text_encoders.*]"
     run = trained(tmp_path / "run", f"init_from={other}", "seed=5", freeze)
     expected = averages(other)
     saved = read_checkpoint(checkpoints_of(run)[-1])
-    assert not any(name.startswith("text_encoder.") for name in saved["ema"]["weights"])
+    assert not any(name.startswith("text_encoders.") for name in saved["ema"]["weights"])
     pipeline = T2XPipeline.from_pretrained(run, device="cpu")
     pipeline.save_pretrained(tmp_path / "model")
     module, start = started(tmp_path / "model")
     start.load(module)
     for name, p in pipeline.module.named_parameters():
-        if name.startswith("text_encoder."):
+        if name.startswith("text_encoders."):
             assert torch.equal(p, expected[name])
             assert torch.equal(module.get_parameter(name), expected[name])
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_ranks_begin_alike(strategy, other, tmp_path):
-    settings = (f"init_from={other}", "optimizer.freeze=[text_encoder.*, backbone.blocks.0.*]")
+    settings = (f"init_from={other}", "optimizer.freeze=[text_encoders.*, backbone.blocks.0.*]")
     one = traced(tmp_path / "one", *settings)
     assert_same(traced(tmp_path / "two", *devices(2, strategy), *settings), one)
     frozen = [
@@ -161,14 +161,14 @@ def test_two_ranks_begin_alike(strategy, other, tmp_path):
     ]
     expected = averages(other)
     for name, weight in expected.items():
-        if name.startswith(("text_encoder.", "backbone.blocks.0.")):
+        if name.startswith(("text_encoders.", "backbone.blocks.0.")):
             assert all(torch.equal(state[name], weight) for state in frozen)
 
 
 def test_a_roll_back_under_fsdp2_goes_to_the_runs_own_weights(other, tmp_path):
     """The model is built anew for it, and what is frozen has the values that `init_from` gave once."""
     settings = [
-        *(f"init_from={other}", "seed=5", "optimizer.freeze=[text_encoder.*, backbone.blocks.0.*]"),
+        *(f"init_from={other}", "seed=5", "optimizer.freeze=[text_encoders.*, backbone.blocks.0.*]"),
         *("guard.max_skips=3", "watch.checkpoint_every=5", "trainer.max_steps=12"),
     ]
     spoilt.train(tmp_path / "one", spoilt.nan_in(range(6, 12)), *settings)
@@ -185,7 +185,7 @@ def test_a_roll_back_under_fsdp2_goes_to_the_runs_own_weights(other, tmp_path):
     assert weights.keys() == expected.keys()
     for name, weight in weights.items():
         torch.testing.assert_close(weight, expected[name], atol=1e-4, rtol=0)
-        if name.startswith(("text_encoder.", "backbone.blocks.0.")):
+        if name.startswith(("text_encoders.", "backbone.blocks.0.")):
             assert torch.equal(weight, averages(other)[name])
 
 

@@ -13,6 +13,7 @@ from torch.optim import AdamW
 from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.generation import T2XPipeline
 from t2x_core.interfaces import ConditioningAdapter
+from t2x_core.losses import TaskLoss
 from t2x_core.module import T2XModule
 from t2x_core.recipe import to_plain
 from t2x_core.training.fit import FitResult, fit
@@ -64,19 +65,21 @@ def test_bf16_true_trains_weights_in_bf16_and_samples_from_them(tmp_path):
 
 def test_what_bf16_true_leaves_in_float32(tiny):
     module = build_module(tiny)
-    module.text_encoder.requires_grad_(False)
+    module.text_encoders.requires_grad_(False)
     codec_input, seen = [], []
-    module.codec.encode = lambda pixels: codec_input.append(pixels.dtype) or pixels
-    module.losses["text-to-image"] = lambda velocity, noised, batch: (
-        seen.extend([velocity.dtype, noised.latents.dtype, noised.t.dtype, noised.noise.dtype, batch.pixels.dtype])
-        or (velocity - noised.velocity).square().flatten(1).mean(1)
+    module.codec.part.encode = lambda pixels: codec_input.append(pixels.dtype) or pixels
+    module.losses["text-to-image"] = TaskLoss(
+        lambda velocity, noised, batch: (
+            seen.extend([velocity.dtype, noised.latents.dtype, noised.t.dtype, noised.noise.dtype, batch.latents.dtype])
+            or (velocity - noised.velocity).square().flatten(1).mean(1)
+        )
     )
     BFloat16().convert_module(module)
     data = build_data(tiny, module)
     data.check()
     out = module.training_step(next(iter(data.train_loader(0, 1, lambda: 0))), 0)
     assert {*codec_input, *seen, out["loss"].dtype, out["t"].dtype} == {torch.float32}
-    assert {p.dtype for p in module.text_encoder.parameters()} == {torch.float32}
+    assert {p.dtype for p in module.text_encoders.parameters()} == {torch.float32}
     assert {p.dtype for p in module.backbone.parameters()} == {torch.bfloat16}
 
 
@@ -86,7 +89,7 @@ def test_an_adapter_reads_numbers_in_its_own_precision(tiny):
             super().__init__()
             self.dims, self.linear = ConditioningDims(vector=32), nn.Linear(3, 32)
 
-        def forward(self, batch, text_encoder):
+        def forward(self, batch, text, latent_shape):
             return Conditioning(vector=self.linear(batch.extra["camera"]))
 
         def null(self, conditioning):
@@ -95,7 +98,7 @@ def test_an_adapter_reads_numbers_in_its_own_precision(tiny):
     module = build_module(tiny)
     module.adapters["text-to-image"] = Cameras()
     BFloat16().convert_module(module)
-    batch = Batch("text-to-image", ("", ""), extra={"camera": torch.ones(2, 3)})
+    batch = Batch("text-to-image", ("", ""), extra={"camera": torch.ones(2, 3)}, latents=torch.zeros(2, 3, 1, 16, 16))
     assert module.condition(batch, torch.zeros(2, dtype=torch.bool)).vector.dtype == torch.bfloat16
     assert batch.extra["camera"].dtype == torch.float32
 

@@ -105,7 +105,7 @@ def test_shards_and_bf16_weights_take_their_part():
     def estimate(*settings):
         assembly = load_assembly("quickstart", [*TINY, "trainer.global_batch=8", *settings])
         module = build_module(assembly)
-        module.codec.register_buffer("frozen", torch.zeros(1000))
+        module.codec.part.register_buffer("frozen", torch.zeros(1000))
         precision = assembly.recipe.trainer.precision
         precision_plugin(precision, "cpu").convert_module(module)
         data = build_data(assembly, module)

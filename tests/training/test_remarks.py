@@ -79,11 +79,11 @@ def test_captions_that_are_cut_are_counted_as_the_encoder_reads_them():
     for text in captions:
         pieces = [word[i : i + 3] for word in text.split() for i in range(0, len(word), 3)]
         assert encoder.length(text) == len(pieces)
-    (line,) = cut_captions(encoder, captions)
+    (line,) = cut_captions(encoder, captions, "text_encoders.bytes")
     assert line.startswith(
-        "2 captions are cut (of 5): text_encoder.max_words is 4, and the longest has 5 words; set it to 5"
+        "2 captions are cut (of 5): text_encoders.bytes.max_words is 4, and the longest has 5 words; set it to 5"
     )
-    assert not list(cut_captions(encoder, captions[:1]))
+    assert not list(cut_captions(encoder, captions[:1], "text_encoders.bytes"))
 
 
 def test_samples_have_a_shape_that_is_trained():

@@ -74,7 +74,13 @@ def events(run: tuple[Path, Assembly]) -> EventAccumulator:
 
 def test_the_squares_of_the_parts_add_up_to_the_gradient_norm(events):
     parts = [tag for tag in events.Tags()["scalars"] if tag.startswith("optimizer/gradient_norm/")]
-    for part in ("backbone.mlp", "backbone.attention", "backbone.text_attention", "text_encoder", f"adapters.{TASK}"):
+    for part in (
+        "backbone.mlp",
+        "backbone.attention",
+        "backbone.text_attention",
+        "text_encoders.bytes",
+        f"adapters.{TASK}",
+    ):
         assert f"optimizer/gradient_norm/{part}" in parts
     whole = values(events, "optimizer/gradient_norm")
     for step in (2, 4):

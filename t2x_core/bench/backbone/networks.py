@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from t2x_core.backbone import Once, PTDiT, PTDiTConfig, fold_released
+from t2x_core.backbone import ConditioningCache, PTDiT, PTDiTConfig, fold_released
 from t2x_core.backbone.training_blocks import set_blocks
 from t2x_core.bench.backbone.options import Grid, Options
 from t2x_core.errors import UserError
@@ -126,10 +126,10 @@ class FoldedNetwork(OwnNetwork):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.once = Once()
+        self.cache = ConditioningCache()
 
     def __call__(self, inputs: Inputs) -> Tensor:
-        return self.model(inputs.latents, inputs.t, inputs.conditioning, self.once)
+        return self.model(inputs.latents, inputs.t, inputs.conditioning, self.cache)
 
 
 class PixArtNetwork(Network):

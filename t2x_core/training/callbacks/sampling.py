@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from t2x_core.assembly import Assembly
+from t2x_core.assembly import Assembly, sample_bucket
 from t2x_core.data.mixture import MixedData
+from t2x_core.errors import UserError
 from t2x_core.generation import sample
+from t2x_core.interfaces import Metric
 from t2x_core.module import T2XModule
 from t2x_core.rendering import save_all
 from t2x_core.training import tensorboard
@@ -75,48 +78,79 @@ class Sampling(StepCallback):
                 self._run_task(trainer, module, name, score_samples)
 
     def _run_task(self, trainer: Trainer, module: T2XModule, name: str, score_samples: int) -> None:
-        plugin, config = self.assembly.task(name)
         count = max(self.watch.samples, score_samples)
         if not count:
             return
-        conditions = self.data.modules[name].val_conditions(count)
-        bucket = trained_shape(plugin.bucket(config), self.data.modules[name].train_source().buckets())
-        pixels = self._sample(trainer, module, conditions, bucket)
+        conditions = self.data.val_conditions(name, count)
+        bucket = Bucket(*conditions.shape) if conditions.shape else self._bucket(module, name)
+        metric = self.assembly.task(name).metrics() if score_samples else None
+        shown: list[Tensor] = []
+        for chosen, pixels in self._sample(trainer, module, conditions, bucket):
+            if not trainer.is_global_zero:
+                continue
+            if kept := [i for i, j in enumerate(chosen) if j < self.watch.samples]:
+                shown.append(pixels[kept])
+            scored = [i for i, j in enumerate(chosen) if j < score_samples]
+            if metric is not None and scored:
+                with self._logged(name, "metrics"):
+                    metric.update(pixels[scored], conditions.select([chosen[i] for i in scored]))
         if not trainer.is_global_zero:
             return
         step = trainer.global_step
-        if self.watch.samples:
-            shown = list(range(self.watch.samples))
-            self._show(trainer, name, pixels[shown], conditions.select(shown), step)
-        scores = plugin.score(pixels[:score_samples], conditions.select(list(range(score_samples))))
-        if scores is not None and score_samples:
-            self.scores[name] = scores
-            self._log(trainer, {f"score/{name}/{what}": value for what, value in scores.items()}, step)
-            listed = "  ".join(f"{what} {value:.2f}" for what, value in scores.items())
-            log.info("step %d  score of %d %s samples: %s", step, score_samples, name, listed)
+        if shown:
+            with self._logged(name, "render"):
+                self._show(trainer, name, torch.cat(shown), conditions.select(list(range(self.watch.samples))), step)
+        if metric is not None:
+            with self._logged(name, "metrics"):
+                self._score(trainer, name, metric, score_samples, step)
 
-    def _sample(self, trainer: Trainer, module: T2XModule, conditions: Batch, bucket: Bucket) -> Tensor:
-        """Pixels (B, 3, F, H, W) on the CPU; sample i from seed i.
+    def _bucket(self, module: T2XModule, name: str) -> Bucket:
+        wanted = sample_bucket(self.assembly, module, name)
+        return trained_shape(wanted, self.data.modules[name].train_source().buckets())
 
-        The i-th batch is the same for any number of ranks, so its pictures are, to the last bit. In each round every
+    @contextmanager
+    def _logged(self, name: str, method: str) -> Iterator[None]:
+        """Inside, a plugin's mistake is logged, and training goes on."""
+        try:
+            with self.data.calls(f"tasks.{name}", method):
+                yield
+        except UserError as error:
+            log.warning("%s", error)
+
+    def _score(self, trainer: Trainer, name: str, metric: Metric, count: int, step: int) -> None:
+        scores = {what: float(value) for what, value in metric.compute().items()}
+        if not scores:
+            return
+        self.scores[name] = scores
+        self._log(trainer, {f"score/{name}/{what}": value for what, value in scores.items()}, step)
+        listed = "  ".join(f"{what} {value:.2f}" for what, value in scores.items())
+        log.info("step %d  score of %d %s samples: %s", step, count, name, listed)
+
+    def _sample(
+        self, trainer: Trainer, module: T2XModule, conditions: Batch, bucket: Bucket
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Indices of conditions, and pixels (n, 3, F, H, W) on the CPU of their samples; sample i from seed i.
+
+        The i-th batch is the same for any number of ranks, so its images are, to the last bit. In each round every
         rank computes one, the last batch again where there are not enough, so that all make the same forward passes.
         """
-        count = len(conditions)
+        count, ranks = len(conditions), trainer.world_size
         size = min(SCORE_BATCH, count)
         batches = [[min(i, count - 1) for i in range(start, start + size)] for start in range(0, count, size)]
         settings = self.assembly.recipe.diffusion.sampler
-        pixels = []
-        for first in range(0, len(batches), trainer.world_size):
+        for first in range(0, len(batches), ranks):
             mine = batches[min(first + trainer.global_rank, len(batches) - 1)]
             part = sample(module, conditions.select(mine), mine, bucket, settings, size)  # (size, 3, F, H, W)
-            if trainer.world_size > 1:
+            if ranks > 1:
                 part = trainer.strategy.all_gather(part).flatten(0, 1)  # (ranks · size, …)
-            pixels.append(part.cpu())
-        return torch.cat(pixels)[:count]
+            new = range(first * size, min((first + ranks) * size, count))
+            yield list(new), part[: len(new)].cpu()
 
     def _show(self, trainer: Trainer, name: str, pixels: Tensor, conditions: Batch, step: int) -> None:
         self.folder.mkdir(exist_ok=True)
-        rendered = self.assembly.task(name)[0].render(pixels, conditions)
+        rendered = self.assembly.task(name).render(pixels, conditions)
+        if not isinstance(rendered, RenderedSamples):
+            raise TypeError(f"it must return RenderedSamples, not {type(rendered).__name__}")
         save_all(rendered, self.folder / f"{name}_{step:07d}")
         for writer in tensorboard.writers(trainer):
             tensorboard.write_picture(writer, f"samples/{name}", rendered, step)

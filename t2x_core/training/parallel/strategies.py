@@ -63,7 +63,7 @@ class ShardedStrategy(ReplicatedStrategy):
         module = self.lightning_module
         assert isinstance(module, T2XModule)
         shard(module, self._mesh())
-        module.to(self.root_device)  # what is not sharded: the codec, frozen encoders
+        module.to(self.root_device)  # what is not sharded: buffers, what does not train
         self.model = module
 
     def model_to_device(self) -> None:
@@ -88,8 +88,8 @@ class ShardedStrategy(ReplicatedStrategy):
         module = self.lightning_module
         assert isinstance(module, T2XModule)
         with torch.no_grad():
-            for name, parameter in module.saved():
-                local(parameter).copy_(local(checkpoint["state_dict"][name].like(parameter)))
+            for name, tensor in module.stored().items():
+                local(tensor).copy_(local(checkpoint["state_dict"][name].like(tensor)))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         (optimizer,), (state,) = self.optimizers, checkpoint["optimizer_states"]
@@ -116,8 +116,13 @@ def shard(module: T2XModule, mesh: DeviceMesh) -> None:
     """
     for block in module.backbone.blocks:
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
-    for root in (module.backbone, module.text_encoder, *module.adapters.values()):
-        if root is not None and any(p.requires_grad for p in root.parameters()):
+    for root in (
+        module.backbone,
+        *module.text_encoders.values(),
+        *module.adapters.values(),
+        *module.losses.values(),
+    ):
+        if any(p.requires_grad for p in root.parameters()):
             fully_shard(root, mesh=mesh, reshard_after_forward=not isinstance(root, ConditioningAdapter))
     for adapter in module.adapters.values():
         if isinstance(adapter, FSDPModule):

@@ -1,7 +1,7 @@
 """Solids: small scenes in three dimensions, seen from known cameras, with captions and a checker. A library."""
 
 from .captions import Description, SolidWords, canonical, describe, full_description, parse, phrase, phrases
-from .checker import check, score
+from .checker import check, score, verdicts
 from .render import render
 from .scene import Solid, SolidScene, combinations, is_held_out, sample_scene
 
@@ -22,4 +22,5 @@ __all__ = [
     "render",
     "sample_scene",
     "score",
+    "verdicts",
 ]

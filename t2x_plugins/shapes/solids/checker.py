@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..scene import COLOURS
+from ..verdicts import Verdict, shares
 from .captions import Description, full_description, parse
 from .render import Floats, shrink, trace
 from .scene import OFFSET, PLACES, RADIUS, RELATIONS, SOLIDS, Solid, SolidScene
@@ -256,20 +257,27 @@ def score(
     poses: Sequence[NDArray[np.floating]] | NDArray[np.floating],
     fovs: Sequence[float] | NDArray[np.floating],
 ) -> dict[str, float]:
-    """Share of the samples that are right, for each attribute that their captions name.
+    """Share of the samples that are right, for each attribute that their captions name (`verdicts`)."""
+    return shares(verdicts(samples, captions, poses, fovs))
+
+
+def verdicts(
+    samples: Sequence[Views] | Views,
+    captions: Sequence[str],
+    poses: Sequence[NDArray[np.floating]] | NDArray[np.floating],
+    fovs: Sequence[float] | NDArray[np.floating],
+) -> list[Verdict]:
+    """What is right about each sample.
 
     "colour", "solid" and "place" (of single solids), "relation" (of pairs), "views" (all views are of one scene, seen
     from their cameras) and "all" of these; "two_solids" is "all" of the pairs. Captions of another world are passed
     over.
     """
-    results: dict[str, list[bool]] = {}
+    found: list[Verdict] = []
     for views, caption, pose, fov in zip(samples, captions, poses, fovs, strict=True):
         wanted = parse(caption)
-        if wanted is None:
-            continue
-        right = check(views, wanted, pose, float(fov))
-        if wanted.relation:
+        right = {} if wanted is None else check(views, wanted, pose, float(fov))
+        if wanted is not None and wanted.relation:
             right["two_solids"] = right["all"]
-        for name, value in right.items():
-            results.setdefault(name, []).append(value)
-    return {name: sum(values) / len(values) for name, values in results.items()}
+        found.append(right)
+    return found
