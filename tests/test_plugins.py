@@ -26,7 +26,7 @@ from t2x_core.interfaces import Component
 from t2x_core.plugins import hookimpl
 
 @hookimpl
-def t2x_register_codecs():
+def t2x_register():
     return [Component("mine", MyConfig, IdentityCodec)]
 """
 CODEC_CONFIG = """
@@ -40,7 +40,7 @@ class MyConfig(CodecConfig):
 """
 TASK = """
 from dataclasses import dataclass
-from t2x_core.interfaces import TaskPlugin
+from t2x_core.interfaces import Component, Task
 from t2x_core.plugins import hookimpl
 from t2x_core.recipe import TaskConfig
 
@@ -49,14 +49,13 @@ class MyConfig(TaskConfig):
     def sizes(self):
         return {{}}
 
-class MyTask(TaskPlugin):
-    name = "mine"
-    config_class = MyConfig
-    data_module = adapter = loss = bucket = conditions = score = render = None
+class MyTask(Task):
+    def data_module(self, context): ...
+    def adapter(self, context): ...
 
 @hookimpl
-def t2x_register_tasks():
-    return [MyTask()]
+def t2x_register():
+    return [Component("mine", MyConfig, MyTask)]
 """
 
 
@@ -106,7 +105,7 @@ def codec(registry: Registry) -> object:
 
 
 def task(registry: Registry) -> object:
-    return registry.task("mine")
+    return registry.component("task", "mine")
 
 
 def test_settings_are_known_without_the_plugin(install):
@@ -126,35 +125,34 @@ def test_a_plugin_that_lists_no_settings_is_imported_for_them(install):
 def test_only_what_is_named_is_imported(install):
     install("raise RuntimeError('imported')")
     assert Registry().component("codec", "identity").name == "identity"
-    assert Registry().task("text-to-image").name == "text-to-image"
+    assert Registry().component("task", "text-to-image").name == "text-to-image"
 
 
 # What the package is, what is asked of the registry, the message.
 PACKAGE = 'plugin "mine" of their 1.0: '
-HOOK = "from t2x_core.plugins import hookimpl\n\n@hookimpl\ndef t2x_register_tasks():\n"
+HOOK = "from t2x_core.plugins import hookimpl\n\n@hookimpl\ndef t2x_register():\n"
 # fmt: off
 WRONG = [
     ("import no_such_package", "their_plugin.py:1: ", "cannot be imported: ModuleNotFoundError: No module named 'no_such_package'; repair it, or uninstall the package"),
     ("def f(:", "their_plugin.py:1: ", "cannot be imported: SyntaxError: invalid syntax (their_plugin.py, line 1); repair it, or uninstall the package"),
     ("\nraise SystemExit(3)", "their_plugin.py:2: ", "cannot be imported: SystemExit: 3; repair it, or uninstall the package"),
     ("1 / 0", "their_plugin.py:1: ", "cannot be imported: ZeroDivisionError: division by zero; repair it, or uninstall the package"),
-    ("", "", "has no hook t2x_register_tasks, so it brings no task; write it, in its module"),
-    (HOOK.replace("tasks", "task") + "    return []", "", 'there is no hook "t2x_register_task"; did you mean "t2x_register_tasks"?'),
-    (HOOK.replace("@hookimpl\n", "") + "    return []", "", "t2x_register_tasks is not marked as a hook; write @hookimpl above it"),
+    ("", "", "has no hook t2x_register, so it brings nothing; write it, in its module"),
+    (HOOK.replace("t2x_register", "t2x_register_tasks") + "    return []", "", 'there is no hook "t2x_register_tasks"; the hook is t2x_register'),
+    (HOOK.replace("@hookimpl\n", "") + "    return []", "", "t2x_register is not marked as a hook; write @hookimpl above it"),
     (HOOK.replace("()", "(config)") + "    return []", "", "Argument(s) {'config'} are declared in the hookimpl but can not be found in the hookspec"),
-    (HOOK + "    pass", "", "t2x_register_tasks must return a list, not None"),
-    (HOOK + "    return 3", "", "t2x_register_tasks must return a list, not int"),
-    (HOOK + "    return []", "", "t2x_register_tasks brings nothing; the name of the entry point must be the name of what it brings, once"),
-    (HOOK + "    return ['mine']", "", "t2x_register_tasks returns str, which is no TaskPlugin"),
-    (HOOK + "    raise KeyError('lost')", "their_plugin.py:5: ", "t2x_register_tasks failed: KeyError: 'lost'"),
-    (TASK.replace("[MyTask()]", "[MyTask]"), "", "t2x_register_tasks returns the class MyTask; return an instance: MyTask()"),
-    (TASK.replace("[MyTask()]", "MyTask()"), "", "t2x_register_tasks must return a list, not MyTask"),
-    (TASK.replace('name = "mine"', "pass"), "", 'MyTask has no name; write name = "mine" in the class'),
-    (TASK.replace('name = "mine"', 'name = "thine"'), "", 't2x_register_tasks brings "thine"; the name of the entry point must be the name of what it brings, once'),
-    (TASK.replace("loss = ", ""), "their_plugin.py:19: ", "t2x_register_tasks failed: TypeError: Can't instantiate abstract class MyTask with abstract method loss"),
-    (TASK.replace("config_class = MyConfig", "pass"), "", "MyTask has no config_class"),
-    (TASK.replace("config_class = MyConfig", "config_class = dict"), "", "its settings dict must be a class that derives from one of TaskConfig, CodecConfig, TextEncoderConfig"),
-    (TASK.replace("frozen=True, ", "frozen=False, ").replace("(TaskConfig)", "(TaskConfig)"), "their_plugin.py:7: ", "cannot be imported: TypeError: cannot inherit non-frozen dataclass from a frozen one; repair it, or uninstall the package"),
+    (HOOK + "    pass", "", "t2x_register must return a list, not None"),
+    (HOOK + "    return 3", "", "t2x_register must return a list, not int"),
+    (HOOK + "    return []", "", "t2x_register brings nothing; the name of the entry point must be the name of what it brings, once"),
+    (HOOK + "    return ['mine']", "", "t2x_register returns str, which is no Component; return entries such as Component(name, settings class, class)"),
+    (HOOK + "    raise KeyError('lost')", "their_plugin.py:5: ", "t2x_register failed: KeyError: 'lost'"),
+    (TASK.replace('[Component("mine", MyConfig, MyTask)]', "[MyTask]"), "", "t2x_register returns MyTask, which is no Component; return entries such as Component(name, settings class, class)"),
+    (TASK.replace('[Component("mine", MyConfig, MyTask)]', 'Component("mine", MyConfig, MyTask)'), "", "t2x_register must return a list, not Component"),
+    (TASK.replace('"mine"', '"thine"'), "", 't2x_register brings "thine"; the name of the entry point must be the name of what it brings, once'),
+    (TASK.replace("def adapter", "def adaptor"), "", "MyTask does not implement adapter"),
+    (TASK.replace("MyTask(Task)", "MyTask(dict)"), "", "MyTask is no Task; derive it from Task"),
+    (TASK.replace("MyConfig, MyTask", "dict, MyTask"), "", "its settings dict must be a class that derives from one of TaskConfig, CodecConfig, TextEncoderConfig"),
+    (TASK.replace("frozen=True, ", "frozen=False, "), "their_plugin.py:7: ", "cannot be imported: TypeError: cannot inherit non-frozen dataclass from a frozen one; repair it, or uninstall the package"),
     (TASK.replace("@dataclass(frozen=True, kw_only=True)\n", ""), "", "its settings MyConfig must be a frozen dataclass; write @dataclass(frozen=True, kw_only=True) above it"),
     (TASK.replace("def sizes", "def size"), "", "its settings MyConfig do not implement sizes"),
 ]
@@ -164,8 +162,7 @@ WRONG = [
 @pytest.mark.parametrize(("source", "where", "message"), WRONG)
 def test_what_is_wrong_with_a_task_is_one_line_that_names_its_package(install, source, where, message):
     install(source)
-    line = refusal(task).replace("without an implementation for abstract method 'loss'", "with abstract method loss")
-    assert line.removeprefix(f"{Path.cwd()}/") == f"{where}{PACKAGE}{message}"
+    assert refusal(task).removeprefix(f"{Path.cwd()}/") == f"{where}{PACKAGE}{message}"
 
 
 # How the package is installed, the message.
@@ -218,7 +215,7 @@ def test_the_version_that_is_required(install):
     install(TASK, requires="t2x[test]>=0.1.0; python_version > '3'")
     install(TASK, package="extra", name="extra", requires="t2x>=7; extra == 'new'")
     install(TASK, package="odd", name="odd", requires="t2x of the year of the cat")
-    assert Registry().task("mine").name == "mine"
+    assert Registry().component("task", "mine").name == "mine"
     assert all(plugin.check_version() is None for plugin in installed())
 
 
@@ -243,17 +240,23 @@ def test_a_plugin_may_not_take_the_name_of_one_that_comes_along(install):
 
 def test_unknown_names_get_suggestions(install):
     install(TASK)
-    assert refusal(lambda r: r.task("mime")) == 'no installed plugin brings the task "mime"; did you mean "mine"?'
+    assert (
+        refusal(lambda r: r.component("task", "mime"))
+        == 'no installed plugin brings the task "mime"; did you mean "mine"?'
+    )
     assert refusal(lambda r: r.component("text_encoder", "xyz")).endswith('text encoder "xyz"; there are: bytes, mine')
-    assert refusal(lambda r: r.task("bytes")).startswith('"bytes" is a text encoder, not a task; there are: mine')
+    assert refusal(lambda r: r.component("task", "bytes")).startswith(
+        '"bytes" is a text encoder, not a task; there are: mine'
+    )
 
 
 def test_one_module_may_bring_several_things(install, tmp_path):
-    install(TASK.replace("[MyTask()]", "[MyTask(), Other()]") + "\nclass Other(MyTask):\n    name = 'other'\n")
+    both = '[Component("mine", MyConfig, MyTask), Component("other", MyConfig, MyTask)]'
+    install(TASK.replace('[Component("mine", MyConfig, MyTask)]', both))
     with (tmp_path / "their-1.0.dist-info" / "entry_points.txt").open("a") as file:
         file.write("other = their_plugin\n")
     registry = Registry()
-    assert [registry.task(name).name for name in ("mine", "other", "mine")] == ["mine", "other", "mine"]
+    assert [registry.component("task", name).name for name in ("mine", "other", "mine")] == ["mine", "other", "mine"]
 
 
 def test_the_list_says_what_is_wrong_and_goes_on(install, capsys):

@@ -49,8 +49,9 @@ def json_schema(settings: Mapping[Kind, Mapping[str, type | None]]) -> Schema:
     properties["base"] = {**names, "description": "Recipes to start from: paths, or names; a later one wins."}
     tasks = {name: _or_open(_block(block) if block else {}) for name, block in settings["task"].items()}
     _refine(properties["tasks"], {"type": "object", "properties": tasks, "additionalProperties": False})
-    for kind in ("codec", "text_encoder"):
-        _refine(properties[kind], _component(settings[kind]))
+    _refine(properties["codec"], _component(settings["codec"]))
+    encoder = _or_open(_component(settings["text_encoder"]))
+    _refine(properties["text_encoders"], {"type": "object", "additionalProperties": encoder})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "t2x recipe",

@@ -66,7 +66,7 @@ EDITS = [
     ("codec: {name: identity}", "codec: {}", "recipe.yaml:5: codec.name is missing (Which one, by its registered name.)"),
     ("codec: {name: identity}", "codec: identity", 'recipe.yaml:5: codec must be a mapping, not "identity"'),
     ("codec: {name: identity}", "", "recipe.yaml: codec is missing (Pixels to latents and back.)"),
-    ("codec: {name: identity}", "codec: {name: identity}\ntext_encoder: {name: bytes}", "recipe.yaml:6: text_encoder.width is missing (Width of a token.)"),
+    ("codec: {name: identity}", "codec: {name: identity}\ntext_encoders: {bytes: {}}", "recipe.yaml:6: text_encoders.bytes.width is missing (Width of a token.)"),
     ("backbone: {preset: S}", "backbone: {preset: M}", 'recipe.yaml:4: backbone.preset must be "S", "B", "L", "XL", "H" or null, not "M"'),
     ("backbone: {preset: S}", "backbone: {preset: S, window: atuo}", 'recipe.yaml:4: backbone.window must be a list of 3 integers or "auto", not "atuo"; did you mean "auto"?'),
     ("backbone: {preset: S}", "backbone: {preset: S, window: [8, 8]}", 'recipe.yaml:4: backbone.window must be a list of 3 integers or "auto", not [8, 8]'),

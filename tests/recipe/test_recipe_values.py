@@ -29,7 +29,7 @@ def test_defaults_and_types(load: Load, valid: str) -> None:
     assert recipe.backbone == schema.BackboneConfig(preset="S", window=(1, 2, 2))
     assert recipe.trainer == schema.TrainerConfig(max_steps=10, global_batch=8, devices="auto")
     assert recipe.ema == schema.EMAConfig()
-    assert recipe.text_encoder is None
+    assert recipe.text_encoders == {}
     assert recipe.watch.runs_dir == Path("runs")
 
 
@@ -53,7 +53,7 @@ def test_union_takes_the_member_that_fits(load: Load, valid: str) -> None:
 
 
 def test_component_schema_adds_its_own_fields(load: Load, valid: str) -> None:
-    encoder = load(valid, "text_encoder={name: bytes, width: 64}").text_encoder
+    encoder = load(valid, "text_encoders={t5: {name: bytes, width: 64}}").text_encoders["t5"]
     assert to_plain(encoder) == {"name": "bytes", "width": 64}
 
 
@@ -91,7 +91,7 @@ def test_round_trip(load: Load, valid: str) -> None:
         valid,
         "backbone={preset: null, width: 64, depth: 2, heads: 4, window: [1, 2, 2]}",
         "optimizer={lr: 1e-5, eps: 1e-16, clip_norm: null}",
-        "text_encoder={name: bytes, width: 8}",
+        "text_encoders={bytes: {width: 8}}",
         "tasks.pictures.data={folder: photos, sides: [8, 16], crop: true, extra: {k: [1, {l: null}]}}",
         "tasks.pictures.data.columns=" + dump_yaml(hard),
     )
