@@ -169,7 +169,7 @@ def test_weight_decay_leaves_biases_norms_and_tables_alone(tiny):
     assert all(name.endswith("weight") for name in decayed)
     for name in ("backbone.blocks.0.table", "backbone.head.linear.bias", "backbone.blocks.0.attention.q_norm.weight"):
         assert name in plain
-    tables = {"text_encoder.byte.weight", "text_encoder.position", "adapters.text-to-image.no_caption"}
+    tables = {"text_encoders.bytes.byte.weight", "text_encoders.bytes.position", "adapters.text-to-image.no_caption"}
     assert tables <= plain
     matrices = (torch.nn.Linear, torch.nn.MultiheadAttention)
     owned = {

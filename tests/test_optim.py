@@ -93,7 +93,9 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(tiny):
     names = {id(p): name for name, p in module.trainable()}
     for group in optimizer.param_groups:
         for p in group["params"]:
-            matrix = names[id(p)].endswith("weight") and p.ndim > 1 and names[id(p)] != "text_encoder.byte.weight"
+            matrix = (
+                names[id(p)].endswith("weight") and p.ndim > 1 and names[id(p)] != "text_encoders.bytes.byte.weight"
+            )
             assert group["use_fallback"] == (not (matrix and ".blocks." in names[id(p)]))
             assert group["weight_decay"] == (0.1 if matrix else 0)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
@@ -210,9 +212,9 @@ def test_an_embedding_is_not_decayed_by_a_run(tmp_path):
     overrides = [*TINY, "optimizer.weight_decay=10", "optimizer.lr=0.01", "optimizer.schedule=constant"]
     assembly = load_assembly("quickstart", overrides)
     module = build_module(assembly)
-    before = module.text_encoder.byte.weight.detach().clone()
+    before = module.text_encoders["bytes"].byte.weight.detach().clone()
     fit(assembly, module, build_data(assembly, module), tmp_path)
-    after = module.text_encoder.byte.weight.detach()
+    after = module.text_encoders["bytes"].byte.weight.detach()
     unread = [1 + byte for byte in (0, 7, 200, 255)]
     assert torch.equal(after[unread], before[unread])
     assert not torch.equal(after, before)
@@ -345,4 +347,4 @@ def test_freezing_nothing_or_everything_is_a_mistake(patterns, says):
 
 def test_a_parameter_may_fit_two_patterns_of_freeze():
     module = build_module(load_assembly("quickstart", [*TINY, "optimizer.freeze=[backbone.*, backbone.head.*]"]))
-    assert {name.split(".")[0] for name, _ in module.trainable()} == {"text_encoder", "adapters"}
+    assert {name.split(".")[0] for name, _ in module.trainable()} == {"text_encoders", "adapters"}

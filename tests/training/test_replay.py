@@ -125,7 +125,7 @@ def test_dropped_conditions_are_those_of_training(trained):
     run, _ = trained
     assembly = load_assembly(str(run / run_folder.RECIPE_FILE), [])
     module, replayed = build_module(assembly), replay(run, 1)
-    draws = module.draw(replayed.batch.keys, module.encode(replayed.batch))
+    draws = module.draw(replayed.batch.keys, module.encode(replayed.batch).latents)
     assert torch.equal(draws.dropped, replayed.draws.dropped)
     column = [row.split()[3] for row in replayed.table().splitlines()[1:]]
     assert column == ["yes" if dropped else "no" for dropped in draws.dropped.tolist()]
