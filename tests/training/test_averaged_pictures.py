@@ -10,7 +10,7 @@ from t2x_core.training.fit import fit
 from tests.conftest import TINY
 
 SETTINGS = ("optimizer.lr=0.01", "ema.decay=0.9", "watch.sample_every=3", "trainer.max_steps=4")
-NAMES = ("backbone.head.linear.weight", "text_encoder.position")
+NAMES = ("backbone.head.linear.weight", "text_encoders.bytes.position")
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def test_numbers_of_a_batch_reach_an_adapter_of_bf16_true_as_they_are(tiny):
             self.dims = ConditioningDims(vector=8)
             self.norm, self.attention = nn.LayerNorm(8), nn.MultiheadAttention(8, 2, batch_first=True)
 
-        def forward(self, batch, text_encoder):
+        def forward(self, batch, text, latent_shape):
             seen.append(batch.extra["fps"])
             x = self.norm(batch.extra["fps"][:, None, None].expand(-1, 3, 8))
             return Conditioning(vector=self.attention(x, key=x, value=x)[0][:, 0])
