@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections import Counter
@@ -15,6 +16,8 @@ try:
     import fcntl
 except ImportError:  # not on Windows, where two processes may thus name a file twice
     fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger("t2x")
 
 FILE_NAME = "quarantine.jsonl"
 """Its name in a run's folder."""
@@ -80,23 +83,26 @@ class Quarantine:
         """Appends what the file does not name, and learns what other processes have named since this run started."""
         if self.file is None or not self._unwritten:
             return
-        with locked(self.file) as stream:
-            if stream.seek(0, os.SEEK_END) < self._read:  # somebody has emptied it
-                self._read, self._there = 0, set()
-            stream.seek(self._read)
-            for line in (found := stream.read()).split(b"\n"):
-                if (note := _parse(line)) is not None:
-                    key = note["task"], note["file"]
-                    self._there.add(key)
-                    if note["when"] >= self._since:
-                        self._add(note)
-            new = [note for note in self._unwritten if (note["task"], note["file"]) not in self._there]
-            text = "".join(json.dumps(note, ensure_ascii=False) + "\n" for note in new)
-            if found and not found.endswith(b"\n"):  # left by a process that was killed
-                text = "\n" + text
-            stream.write(text.encode("utf-8", "backslashreplace"))
-            self._there.update((note["task"], note["file"]) for note in new)
-            self._read, self._unwritten = stream.tell(), []
+        try:
+            with locked(self.file) as stream:
+                if stream.seek(0, os.SEEK_END) < self._read:  # somebody has emptied it
+                    self._read, self._there = 0, set()
+                stream.seek(self._read)
+                for line in (found := stream.read()).split(b"\n"):
+                    if (note := _parse(line)) is not None:
+                        key = note["task"], note["file"]
+                        self._there.add(key)
+                        if note["when"] >= self._since:
+                            self._add(note)
+                new = [note for note in self._unwritten if (note["task"], note["file"]) not in self._there]
+                text = "".join(json.dumps(note, ensure_ascii=False) + "\n" for note in new)
+                if found and not found.endswith(b"\n"):  # left by a process that was killed
+                    text = "\n" + text
+                stream.write(text.encode("utf-8", "backslashreplace"))
+                self._there.update((note["task"], note["file"]) for note in new)
+                self._read, self._unwritten = stream.tell(), []
+        except OSError as error:  # a full disk is no reason to lose a sample, too
+            log.warning("%s cannot be written: %s", self.file, error.strerror)
 
 
 def count(file: Path) -> int:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from t2x_core.errors import UserError, did_you_mean
 from t2x_core.paths import user_path
+from t2x_core.plain_files import read_json
 
 RECIPE_FILE = "recipe.yaml"
 """A run's folder is one that holds this: the resolved recipe."""
+ENVIRONMENT_FILE = "environment.json"
+"""What a run was begun on, and when."""
 MODEL_FILE, CHECKPOINT_FILE = "model.safetensors", "index.json"
 """What an exported folder holds beside a recipe; what a checkpoint's folder holds."""
 
@@ -23,9 +26,9 @@ def find_run(name: str, root: Path = Path("runs")) -> Path:
     for folder in (given, root / given, root / name.replace("/", "_")):
         if os.path.isfile(folder / RECIPE_FILE):
             return folder
-        runs = sorted(path.parent for path in folder.glob(f"*/{RECIPE_FILE}")) if os.path.isdir(folder) else []
+        runs = [path.parent for path in folder.glob(f"*/{RECIPE_FILE}")] if os.path.isdir(folder) else []
         if runs:
-            return runs[-1]
+            return max(runs, key=_began)
     hint = f"give the folder of a run, or a recipe that has one in {root}/"
     around = [str(folder) for folder in given.parents if os.path.isfile(folder / RECIPE_FILE)]
     hint = f"write {around[0]}" if around else hint
@@ -38,6 +41,16 @@ def find_run(name: str, root: Path = Path("runs")) -> Path:
     recipes = [folder.name for folder in root.glob("*") if folder.is_dir()]
     hint = did_you_mean(name, recipes) or hint
     raise UserError(f'there is no run "{name}"', where="command line", hint=hint)
+
+
+def _began(run: Path) -> tuple[float, str]:
+    """When a run was begun: as it has noted, else when its recipe was written; its name where that is the same."""
+    try:
+        noted = read_json(run / ENVIRONMENT_FILE)["began"]
+        began = float(noted) if isinstance(noted, int | float) else None
+    except (OSError, ValueError, KeyError):
+        began = None
+    return (run / RECIPE_FILE).stat().st_mtime if began is None else began, run.name
 
 
 def find_start(init_from: str, root: Path = Path("runs")) -> Path:

@@ -19,6 +19,7 @@ from t2x_core.calls import Calls
 from t2x_core.data.text import Tokenizer
 from t2x_core.errors import TrainingError, UserError
 from t2x_core.interfaces import Source
+from t2x_core.signals import STOPPING
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
 
 log = logging.getLogger("t2x")
@@ -257,9 +258,9 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Ctrl-C and a cluster's SIGTERM reach every process: workers must outlive the last step and its checkpoint."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Ctrl-C and a cluster's signals reach every process: workers must outlive the last step and its checkpoint."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _end_by_kill(workers: Sequence[Any]) -> None:

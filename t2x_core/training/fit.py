@@ -6,7 +6,7 @@ import logging
 import signal
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,12 @@ from torch.distributed.fsdp import FSDPModule
 from t2x_core import quarantine
 from t2x_core.assembly import Assembly, build_module
 from t2x_core.backbone.training_blocks import set_blocks
-from t2x_core.checkpoint import checkpoints_of, newest, step_of
+from t2x_core.checkpoint import FOLDER, checkpoints_of, newest, step_of
 from t2x_core.data.mixture import MixedData
 from t2x_core.data.text import LENGTHS
 from t2x_core.errors import TrainingError
 from t2x_core.module import T2XModule
-from t2x_core.recipe import Recipe
+from t2x_core.recipe import Recipe, to_plain
 from t2x_core.training import preflight, run_folder
 from t2x_core.training.callbacks import (
     Board,
@@ -42,7 +42,9 @@ from t2x_core.training.callbacks import (
 from t2x_core.training.checkpoint_io import SafeCheckpointIO
 from t2x_core.training.data_record import check_data
 from t2x_core.training.ema import EMA
+from t2x_core.training.fit_loop import WholeLoop
 from t2x_core.training.initial import open_start
+from t2x_core.training.learning_rate import LearningRate
 from t2x_core.training.parallel import Environment, Launch, Ranks, build_strategy, launched
 from t2x_core.training.precision import precision_plugin
 from t2x_core.training.remarks import remarks
@@ -62,6 +64,8 @@ class FitResult:
     folder: Path
     steps: int
     """Optimizer steps done, those before a resume included."""
+    trained: int
+    """Of these, those done now."""
     seconds: float
     """Spent on training, sampling included."""
     scores: dict[str, dict[str, float]]
@@ -79,6 +83,7 @@ def fit(
     folder: Path,
     *,
     resume: bool = False,
+    allow: Collection[str] = (),
     console: Console | None = None,
     extra: Sequence[Callback] = (),
     started: float | None = None,
@@ -88,6 +93,7 @@ def fit(
 
     Args:
         module, data: what `build_module` and `build_data` made of the assembly.
+        allow: with `resume`, what may differ from before: "data"; keys of the recipe are checked by `check_resume`.
         resume: go on from the folder's last checkpoint, if it has one.
         console: where the progress bar is drawn.
         extra: further Lightning callbacks.
@@ -106,6 +112,7 @@ def fit(
                 data,
                 folder,
                 resume=resume,
+                allow=allow,
                 console=console,
                 extra=extra,
                 started=started,
@@ -113,9 +120,11 @@ def fit(
             )
     data.check()
     ranks.connect(assembly, data, resume=resume)
-    ranks.decide(lambda: check_data(folder, data.fingerprint(), resume))
+    ranks.decide(lambda: check_data(folder, data.fingerprint(), resume, allow="data" in allow))
     data.quarantine.write_to(folder / quarantine.FILE_NAME)
     recipe = assembly.recipe
+    if resume and ranks.launch.rank == 0 and (folder / run_folder.RECIPE_FILE).is_file():
+        run_folder.update_recipe(folder, to_plain(recipe))
     if recipe.trainer.threads is not None:
         torch.set_num_threads(recipe.trainer.threads)
     torch.set_float32_matmul_precision(recipe.matmul_precision)
@@ -127,11 +136,15 @@ def fit(
     elif recipe.init_from is not None:
         log.info("init_from  is not read again: the run goes on from its own %s", start.name)
 
+    example = data.val_conditions(next(iter(data.modules)), 1).captions[0]
+    first = step_of(start) if start else 0
+    if first >= recipe.trainer.max_steps and ranks.decide(lambda: run_folder.finished(folder)) == first:
+        return FitResult(folder, first, 0, 0.0, {}, None, example)
     began = time.perf_counter()
     back_to: int | None = None
     while True:
         run = _train_once(assembly, module, data, folder, start, console or Console(), extra, started, ranks.launch)
-        if run.guard.roll_back_to is None or run.checkpoints.signal:
+        if run.guard.roll_back_to is None or run.signal:
             break
         guard, before = run.guard, back_to
         start, back_to = ranks.decide(lambda: _before_the_series(folder, guard, before))  # noqa: B023 (called at once)
@@ -140,9 +153,11 @@ def fit(
             module = build_module(assembly)
             _set_blocks(module, data, recipe)
         log.info("back to step %d, with other noise and times: attempt %d", back_to, data.attempt)
-    stopped = signal.Signals(run.checkpoints.signal) if run.checkpoints.signal else None
-    example = data.val_conditions(next(iter(data.modules)), 1).captions[0]
-    return FitResult(folder, run.steps, time.perf_counter() - began, run.sampling.scores, stopped, example)
+    stopped = signal.Signals(run.signal) if run.signal else None
+    if not stopped and ranks.launch.rank == 0:
+        run_folder.note_finished(folder, run.steps)
+    seconds = time.perf_counter() - began
+    return FitResult(folder, run.steps, run.steps - first, seconds, run.sampling.scores, stopped, example)
 
 
 @dataclass(frozen=True)
@@ -151,7 +166,8 @@ class _Run:
 
     steps: int
     sampling: Sampling
-    checkpoints: Checkpoints
+    signal: int
+    """On which all ranks have stopped, or 0."""
     guard: Guard
 
 
@@ -171,11 +187,13 @@ def _train_once(
     ema, watching = EMA(recipe.ema), Watching()
     guard = Guard(recipe.guard, folder / run_folder.NAN_REPORT)
     metrics = Metrics(recipe.watch.log_every, watching)
-    validation = Validation(data, ema, watching, every=recipe.watch.validate_every)
-    sampling = Sampling(assembly, data, ema, watching, folder / run_folder.SAMPLES)
     interruption = Interruption()
+    validation = Validation(data, ema, watching, interruption, every=recipe.watch.validate_every)
+    sampling = Sampling(assembly, data, ema, watching, interruption, folder / run_folder.SAMPLES)
     checkpoints = Checkpoints(folder, recipe, validation, guard, interruption)
     watchers: list[Callback] = [
+        LearningRate(),
+        interruption,
         ema,
         guard,
         metrics,
@@ -184,7 +202,6 @@ def _train_once(
         sampling,
         Board(recipe, folder.name, metrics, validation, sampling),
         Progress(metrics, recipe.trainer.max_steps, console, started),
-        interruption,
         checkpoints,
         *extra,
         Steps(),
@@ -195,7 +212,7 @@ def _train_once(
         trainer = build_trainer(recipe, folder, watchers, metrics.clock, first_step=first_step, launch=launch)
         _announce(trainer, assembly, module, data, folder)
         trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
-    return _Run(trainer.global_step, sampling, checkpoints, guard)
+    return _Run(trainer.global_step, sampling, interruption.signal, guard)
 
 
 def _before_the_series(folder: Path, guard: Guard, back_to: int | None) -> tuple[Path, int]:
@@ -236,7 +253,7 @@ def build_trainer(
     checkpoint_io = [SafeCheckpointIO()] if strategy == "auto" else []  # the others bring their own
     # Points that a killed run wrote after its last checkpoint are hidden when they are written again.
     logger = TensorBoardLogger(folder, name=None, version=run_folder.TENSORBOARD, purge_step=first_step + 1)
-    return L.Trainer(
+    trainer = L.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
@@ -250,6 +267,7 @@ def build_trainer(
         log_every_n_steps=1,
         callbacks=callbacks,
         plugins=[precision_plugin(config.precision, config.accelerator), *checkpoint_io, Environment(launch)],
+        default_root_dir=folder / FOLDER,  # where Lightning looks for checkpoints of a SLURM job
         logger=logger,
         profiler=profiler,
         enable_checkpointing=False,
@@ -257,6 +275,8 @@ def build_trainer(
         enable_model_summary=False,
         gradient_clip_val=None,
     )
+    trainer.fit_loop.__class__ = WholeLoop
+    return trainer
 
 
 def _initialize(module: T2XModule, assembly: Assembly, folder: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from t2x_core.errors import UserError
 from t2x_core.terminal import printable_lines
 
 
@@ -34,7 +37,25 @@ class TerminalHandler(logging.Handler):
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.console.print(self.format(record), soft_wrap=True)
+        with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: a signal came while something was printed
+            self.console.print(self.format(record), soft_wrap=True)
+
+
+class LogFile(logging.FileHandler):
+    """The log of a run. A disk that is full is said once, on the terminal; later lines are tried all the same."""
+
+    def __init__(self, file: Path, console: Console) -> None:
+        super().__init__(file, encoding="utf-8", errors="t2x.plainly")
+        self.console, self._said = console, False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        if not self._said:
+            self._said = True
+            self.console.print(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}")
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 def start_log(file: Path | None, quiet: bool = False) -> Console:
@@ -55,7 +76,10 @@ def start_log(file: Path | None, quiet: bool = False) -> Console:
     log.addHandler(TerminalHandler(console))
     if file is None:
         return console
-    to_file = logging.FileHandler(file, encoding="utf-8", errors="t2x.plainly")
+    try:
+        to_file = LogFile(file, console)
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}") from error
     to_file.setFormatter(PlainFormatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(to_file)
     return console

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,18 +19,21 @@ from typing import Any
 import torch
 
 from t2x_core.errors import UserError
+from t2x_core.plain_files import read_json, write_whole
 from t2x_core.recipe import Recipe, compose, dump_yaml
 from t2x_core.recipe.catalog import shipped_folder
-from t2x_core.runs import RECIPE_FILE
+from t2x_core.runs import ENVIRONMENT_FILE, RECIPE_FILE
 
 try:
     import fcntl
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
+log = logging.getLogger("t2x")
+
 LOCK = ".lock"
-SAMPLES, TENSORBOARD, PROFILE, LOG, ENVIRONMENT = "samples", "tensorboard", "profile", "log.txt", "environment.json"
-NAN_REPORT = "nan_report.jsonl"
+SAMPLES, TENSORBOARD, PROFILE, LOG = "samples", "tensorboard", "profile", "log.txt"
+NAN_REPORT, FINISHED = "nan_report.jsonl", "finished.json"
 PACKAGES = ("t2x", "torch", "torchvision", "lightning", "timm", "omegaconf", "numpy", "pillow")
 MAY_CHANGE = (
     "init_from",
@@ -47,6 +52,13 @@ MAY_CHANGE = (
     "watch",
 )
 """Keys of a recipe that may differ when a run goes on; any other would make it another run."""
+
+
+FIXED = (
+    *("backbone", "codec", "text_encoder", "diffusion.prediction"),
+    *("optimizer.name", "optimizer.freeze", "optimizer.lr_scale"),
+)
+"""Keys on which the content of a checkpoint or its meaning depends: nobody can allow them to differ."""
 
 
 def recipe_name(recipe: Path) -> str:
@@ -103,8 +115,9 @@ def check_root(root: Path) -> None:
 def write_run(folder: Path, recipe: Mapping[str, Any]) -> None:
     """What a run holds from the start: the resolved recipe, and what it runs on."""
     (folder / SAMPLES).mkdir(exist_ok=True)
-    (folder / RECIPE_FILE).write_text(dump_yaml(recipe))
-    (folder / ENVIRONMENT).write_text(json.dumps(environment(), indent=1) + "\n")
+    noted = {"began": time.time(), **environment()}
+    write_whole(folder / ENVIRONMENT_FILE, json.dumps(noted, indent=1) + "\n")
+    write_whole(folder / RECIPE_FILE, dump_yaml(recipe))
 
 
 def init_from(folder: Path, recipe: Recipe) -> str | None:
@@ -114,26 +127,89 @@ def init_from(folder: Path, recipe: Recipe) -> str | None:
     return recipe.init_from if node is None else node.value
 
 
-def check_resume(folder: Path, own: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
-    """UserError that names the keys in which `recipe` differs from the run's own and must not."""
+def places(tree: Any, path: str = "") -> set[str]:
+    """Keys of a recipe that say where something lies, not what it is: "tasks.text-to-image.data.pictures.folder"."""
+    if isinstance(tree, Path):
+        return {path}
+    if is_dataclass(tree):
+        tree = {field.name: getattr(tree, field.name) for field in fields(tree)}
+    if not isinstance(tree, Mapping):
+        return set()
+    return {k for key, sub in tree.items() for k in places(sub, f"{path}.{key}" if path else str(key))}
+
+
+def allowed(key: str, allow: Iterable[str]) -> bool:
+    """Whether `key` is, is in, or ends in what the user allows to differ: "lr", "optimizer", "data", "tasks.x.data"."""
+    parts = key.split(".")
+    return any(
+        parts[i : i + len(what)] == what for what in (a.split(".") for a in allow) for i in range(len(parts))
+    ) and not any(f"{key}.".startswith(f"{fixed}.") for fixed in FIXED)
+
+
+def check_resume(
+    folder: Path,
+    own: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    places: Collection[str] = (),
+    allow: Collection[str] = (),
+) -> None:
+    """UserError that names the keys in which `recipe` differs from the run's own and must not.
+
+    Args:
+        places: keys that may differ since the data has its own check (`places`).
+        allow: what the user allows to differ; the log says what does.
+    """
     old, new = flat(own), flat(recipe)
     different = sorted(
         key
         for key in {*old, *new}
-        if old.get(key) != new.get(key) and not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
+        if old.get(key) != new.get(key)
+        and key not in places
+        and not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
     )
+    for key in [key for key in different if allowed(key, allow)]:
+        log.info("%-10s %s: %s → %s", "changed", key, old.get(key), new.get(key))
+        different.remove(key)
     if different:
         changes = ", ".join(f"{key} ({old.get(key)} → {new.get(key)})" for key in different[:5])
+        free = [key for key in different if allowed(key, [key])]
+        what = ", ".join(free[:3]) or "not possible here: the weights would not fit"
         raise UserError(
             f"{folder} cannot go on with another recipe: {changes}",
-            hint=f"start a new run, or change only {', '.join(MAY_CHANGE)}",
+            hint=f"start a new run, change only {', '.join(MAY_CHANGE)}, or --allow what differs ({what})",
         )
+
+
+def finished(folder: Path) -> int | None:
+    """The optimizer steps after which a run was done, its last samples included; None: it is not known to be."""
+    try:
+        steps = read_json(folder / FINISHED)["steps"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return steps if isinstance(steps, int) else None
+
+
+def note_finished(folder: Path, steps: int) -> None:
+    """Notes that a run is done."""
+    write_whole(folder / FINISHED, json.dumps({"steps": steps}) + "\n")
+
+
+def update_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Keeps the recipe with which a run goes on; where its first weights came from stays."""
+    file = folder / RECIPE_FILE
+    text = dump_yaml({**recipe, "init_from": compose(file).root.plain().get("init_from")})
+    if file.read_text(encoding="utf-8") != text:
+        write_whole(file, text)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps a second process out of the folder; UserError if there is one. The lock goes with its process."""
-    file = (folder / LOCK).open("a+")
+    try:
+        file = (folder / LOCK).open("a+")
+    except OSError as error:
+        hint = "make it writable, or go on with a copy of it"
+        raise UserError(f"cannot write into {folder}: {error.strerror}", hint=hint) from error
     try:
         if fcntl is not None:
             try:
@@ -147,12 +223,14 @@ def locked(folder: Path) -> Iterator[None]:
                 ) from error
             except OSError:
                 pass  # some network drives have no locks
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
+        with suppress(OSError):  # of a full disk, which is no reason not to train
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
         yield
     finally:
-        file.close()
+        with suppress(OSError):
+            file.close()
 
 
 def flat(tree: Any, path: str = "") -> dict[str, Any]:

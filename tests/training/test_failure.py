@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -127,9 +128,9 @@ def test_a_resumed_run_wants_its_data_back(tmp_path, monkeypatch, capsys):
     assert main([*command, "--resume", "run"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("t2x: the data is not that with which the run began: for training text-to-image had ")
-    assert line.endswith("; put it back, or delete run/data.json to go on with samples in another order")
-    Path("run/data.json").unlink()
-    assert main([*command, "--resume", "run"]) == 0
+    assert line.endswith("; put it back, or --allow data to go on with samples in another order")
+    assert main([*command, "--resume", "run", "--allow", "data"]) == 0
+    assert "changed    data: for training text-to-image had " in Path("run/log.txt").read_text()
     assert main([*command, "trainer.max_steps=5", "--resume", "run"]) == 0
 
 
@@ -154,8 +155,10 @@ def test_a_damaged_record_of_the_data_is_told_from_other_data(tmp_path):
     other["films"]["train"]["buckets"] = [[1, 2, 4, 9]]
     with pytest.raises(UserError, match="had 9 samples in 1 bucket, now as many, in other buckets; put it back"):
         check_data(tmp_path, other, resume=True)
-    (tmp_path / "data.json").write_text("{")
-    with pytest.raises(UserError, match="is damaged; delete it to go on"):
-        check_data(tmp_path, found, resume=True)
-    check_data(tmp_path, found, resume=False)
-    check_data(tmp_path, found, resume=True)
+    for damaged in ("{", "[]", "7", '{"films": 3}', '{"films": {"train": [], "val": {}}}', "[" * 100_000, "\0" * 9):
+        (tmp_path / "data.json").write_text(damaged)
+        check_data(tmp_path, found, resume=True)  # as if it were missing
+        assert json.loads((tmp_path / "data.json").read_text()) == found
+    other["films"]["train"]["buckets"] = [[1, 2, 2, 10]]
+    check_data(tmp_path, other, resume=True, allow=True)
+    check_data(tmp_path, other, resume=True)

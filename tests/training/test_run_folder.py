@@ -1,3 +1,5 @@
+import json
+import os
 import re
 
 import pytest
@@ -26,6 +28,45 @@ def test_a_run_is_found_by_folder_by_recipe_and_newest_first(tmp_path):
     assert find_run(str(newest)) == newest
     with pytest.raises(UserError, match='there is no run "other"'):
         find_run("other", tmp_path)
+
+
+def test_the_newest_run_is_the_newest_by_time(tmp_path):
+    """Not by name: a run may be called anything; a copy has other times than the run, but notes when it was begun."""
+    for name, written, began in (("zebra", 300, 10.0), ("baseline", 200, 30.0), ("2026-01-01", 100, 20.0)):
+        run = tmp_path / "mine" / name
+        run.mkdir(parents=True)
+        (run / "recipe.yaml").touch()
+        os.utime(run / "recipe.yaml", (written, written))
+        (run / "environment.json").write_text(json.dumps({"began": began}))
+    assert find_run("mine", tmp_path).name == "baseline"
+    for damaged in ("{", "[]", '{"began": "now"}'):
+        for run in (tmp_path / "mine").iterdir():
+            (run / "environment.json").write_text(damaged)
+        assert find_run("mine", tmp_path).name == "zebra"
+
+
+def test_what_is_allowed_may_differ_but_not_what_weights_depend_on():
+    own = {
+        "optimizer": {"lr": 1.0, "name": "adamw", "lr_scale": {}},
+        "tasks": {"t": {"data": {"folder": "/a", "n": 1}}},
+    }
+    new = {
+        "optimizer": {"lr": 2.0, "name": "adamw", "lr_scale": {}},
+        "tasks": {"t": {"data": {"folder": "/b", "n": 2}}},
+    }
+    place = {"tasks.t.data.folder"}
+    with pytest.raises(
+        UserError, match=r"optimizer\.lr \(1\.0 → 2\.0\), tasks\.t\.data\.n \(1 → 2\); .*--allow what differs"
+    ):
+        run_folder.check_resume("run", own, new, place)
+    with pytest.raises(UserError, match=r"recipe: tasks\.t\.data\.n \(1 → 2\);"):
+        run_folder.check_resume("run", own, new, place, ["lr"])
+    for allow in (["lr", "data"], ["optimizer", "tasks.t"], ["optimizer.lr", "n"]):
+        run_folder.check_resume("run", own, new, place, allow)
+    with pytest.raises(UserError, match="not possible here: the weights would not fit"):
+        run_folder.check_resume(
+            "run", own, {**own, "optimizer": {**own["optimizer"], "name": "lion"}}, (), ["optimizer"]
+        )
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

@@ -28,6 +28,7 @@ from t2x_core.training import fit, run_folder, tensorboard
 from t2x_core.training.callbacks import Metrics
 from t2x_core.training.fit import build_trainer
 from t2x_core.training.loss_by_t import BINS, figures
+from t2x_core.training.steps import Steps
 from t2x_core.training.watching import Watching
 from t2x_core.types import SampleKey
 from t2x_plugins.text_to_image.data import ShapesData, ShapesSource
@@ -130,8 +131,10 @@ def test_several_tasks_are_told_apart(tmp_path):
     mine = data.modules[TASK]
     assert isinstance(mine, ShapesData)
     data.modules["other"], data.weights["other"] = ShapesData("other", mine.config, mine.context), 1.0
-    metrics = Metrics(4, 1, Watching())
-    build_trainer(assembly.recipe, tmp_path, [metrics], metrics.clock, first_step=0).fit(module, datamodule=data)
+    metrics = Metrics(4, Watching())
+    callbacks = [metrics, Steps()]
+    trainer = build_trainer(assembly.recipe, tmp_path, callbacks, metrics.clock, first_step=0)
+    trainer.fit(module, datamodule=data)
 
     events = read(tmp_path)
     steps = {task: values(events, f"progress/epoch/{task}")[4] for task in (TASK, "other")}  # 16 samples a step

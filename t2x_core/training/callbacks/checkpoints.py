@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 
@@ -29,33 +28,28 @@ class Checkpoints(StepCallback):
     ) -> None:
         self.run, self.watch, self.trainer_config = run, recipe.watch, recipe.trainer
         self.validation, self.guard, self.interruption = validation, guard, interruption
-        self.signal = 0
-        """The signal on which all ranks have stopped, or 0."""
-        self._saved, self._best = -1, math.inf
+        self._saved = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._agree = Agreement()
         self._saved = trainer.global_step
         self._saved_at = time.monotonic()
-        self._best = self.validation.best
+        self._note_best(trainer)  # a kill may have come between a checkpoint and its note
 
     def on_optimizer_step(self, trainer: Trainer, module: LightningModule, step: Step) -> None:
         minutes = self.watch.checkpoint_minutes
         late = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
-        signal, waited = self._agree(self.interruption.signal, int(late))
-        best = self.validation.best < self._best
+        (waited,) = self._agree(int(late))
+        best = self.validation.best_step == step.number
         regular = step.number % self.watch.checkpoint_every == 0 or step.number >= self.trainer_config.max_steps
-        if regular or best or waited or signal:
+        if regular or best or waited or self.interruption.signal:
             self.save(trainer)
-        if best and self._saved == step.number:
-            self._best = self.validation.best
-            if trainer.is_global_zero:
-                write_best(self.run, step.number, self._best)
-        if signal:
-            self.signal, trainer.should_stop = signal, True
+        if self.interruption.signal:
+            trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._agree.close()
+        self.interruption.close()
         self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
@@ -65,8 +59,15 @@ class Checkpoints(StepCallback):
             return
         trainer.save_checkpoint(checkpoint_of(self.run, trainer.global_step))
         self._saved, self._saved_at = trainer.global_step, time.monotonic()
+        self._note_best(trainer)
         if trainer.is_global_zero and not self.guard.in_a_row:  # else it may have to go back to one of them
             best = best_of(self.run)
             for old in checkpoints_of(self.run)[: -self.watch.keep_checkpoints]:
                 if step_of(old) != best:
                     SafeCheckpointIO().remove_checkpoint(old)
+
+    def _note_best(self, trainer: Trainer) -> None:
+        """Which checkpoint is the best, if that one is there and noted otherwise; before an older one is removed."""
+        best = self.validation.best_step
+        if trainer.is_global_zero and best_of(self.run) != best and checkpoint_of(self.run, best).is_dir():
+            write_best(self.run, best, self.validation.best)

@@ -1,33 +1,83 @@
-"""Ctrl-C and SIGTERM: noted, for `Checkpoints` to save after the step and to stop."""
+"""Signals that ask training to stop: the step ends, `Checkpoints` saves, and nothing long is begun before."""
 
 from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+
+from t2x_core.module import T2XModule
+from t2x_core.signals import STOPPING
+from t2x_core.training.parallel.agreement import Agreement
+from t2x_core.training.steps import Step, StepCallback
 
 log = logging.getLogger("t2x")
 
+AT_ONCE = (signal.SIGINT, signal.SIGTERM)
+"""A second one of these ends the process at once. Others may come several times: a terminal that closes, a cluster."""
 
-class Interruption(Callback):
-    """Notes a signal that comes while training; the same signal again kills at once."""
+
+class _LeaveError(Exception):
+    """What is under way is left."""
+
+
+class Interruption(StepCallback):
+    """Notes a signal of `STOPPING`, and lets all ranks know it at the same place. Put it first."""
 
     def __init__(self) -> None:
         self.signal: int = 0
-        """The signal that came to this process, or 0."""
+        """The signal on which all ranks have agreed to stop, or 0."""
+        self._noted = 0
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._note)
+        self._agree = Agreement()
+        for number in STOPPING:
+            if number in AT_ONCE or signal.getsignal(number) != signal.SIG_IGN:  # `nohup` ignores SIGHUP
+                self._before[number] = signal.signal(number, self._note)
+
+    def on_optimizer_step(self, trainer: Trainer, module: LightningModule, step: Step) -> None:
+        self._poll()
+
+    def close(self) -> None:
+        """Waits for what the ranks still have to tell each other; on all of them."""
+        self._agree.close()
+
+    @contextmanager
+    def leaving(self, module: LightningModule) -> Iterator[None]:
+        """The block is left at the first forward pass of the backbone after a signal; on all ranks at the same."""
+        assert isinstance(module, T2XModule)
+
+        def check(*_: Any) -> None:
+            self._poll()
+            if self.signal:
+                raise _LeaveError
+
+        hook = module.backbone.register_forward_pre_hook(check, prepend=True)
+        try:
+            yield
+        except _LeaveError:
+            pass
+        finally:
+            hook.remove()
+
+    def _poll(self) -> None:
+        """All ranks call it the same number of times."""
+        (found,) = self._agree(self._noted)
+        self.signal = self.signal or found
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        signal.signal(number, signal.SIG_DFL)
-        log.info("%s: saving after this step (once more to stop at once)", signal.Signals(number).name)
+        if self._noted == 0:
+            self._noted = number
+            more = " (once more to stop at once)" if number in AT_ONCE else ""
+            log.info("%s: saving after this step%s", signal.Signals(number).name, more)
+        if number in AT_ONCE:
+            signal.signal(number, signal.SIG_DFL)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number, handler in self._before.items():

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -19,7 +20,9 @@ from t2x_core.interfaces import Metric
 from t2x_core.module import T2XModule
 from t2x_core.rendering import save_all
 from t2x_core.training import tensorboard
+from t2x_core.training.callbacks.interruption import Interruption
 from t2x_core.training.ema import EMA
+from t2x_core.training.run_folder import finished
 from t2x_core.training.steps import Step, StepCallback
 from t2x_core.training.watching import Watching, evaluating
 from t2x_core.types import Batch, Bucket, RenderedSamples
@@ -44,38 +47,60 @@ class Sampling(StepCallback):
     The ranks share the work, a batch each; the first one scores and writes.
     """
 
-    def __init__(self, assembly: Assembly, data: MixedData, ema: EMA, watching: Watching, folder: Path) -> None:
+    def __init__(
+        self,
+        assembly: Assembly,
+        data: MixedData,
+        ema: EMA,
+        watching: Watching,
+        interruption: Interruption,
+        folder: Path,
+    ) -> None:
         self.assembly, self.data, self.ema, self.watching, self.folder = assembly, data, ema, watching, folder
-        self.watch = assembly.recipe.watch
+        self.interruption, self.watch = interruption, assembly.recipe.watch
         self.scores: dict[str, dict[str, float]] = {}
         """Task → its last scores."""
         self._sampled_at = -1
 
     def on_optimizer_step(self, trainer: Trainer, module: LightningModule, step: Step) -> None:
+        self._run_if_due(trainer, module, step.number)
+
+    def _run_if_due(self, trainer: Trainer, module: LightningModule, step: int) -> None:
         every = self.watch.sample_every
-        if every and step.number % every == 0 and step.number < trainer.max_steps:
-            self.run(trainer, module, self.watch.score_samples)
+        if every and step % every == 0 and step < trainer.max_steps and not self.interruption.signal:
+            with self.interruption.leaving(module):
+                self.run(trainer, module, self.watch.score_samples)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first_step = trainer.global_step
+        if self._first_step and self._first_step not in (self._sampled_at, finished(self.folder.parent)):
+            self._run_if_due(trainer, pl_module, self._first_step)  # a signal came before it
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step >= trainer.max_steps:
-            self.run(trainer, pl_module, self.watch.final_score_samples)
+        if trainer.global_step >= trainer.max_steps and not self.interruption.signal:
+            with self.interruption.leaving(pl_module):
+                self.run(trainer, pl_module, self.watch.final_score_samples)
 
     def run(self, trainer: Trainer, module: LightningModule, score_samples: int) -> None:
         """Samples, shows and scores each task."""
         assert isinstance(module, T2XModule)
-        self._sampled_at = trainer.global_step
-        again = self.watch.sample_every if self._sampled_at < trainer.max_steps else 0
+        step = trainer.global_step
+        again = self.watch.sample_every if step < trainer.max_steps else 0
         with (
-            self.watching.clocked("watch.sample_every", again, self._sampled_at - self._first_step),
+            self.watching.clocked("watch.sample_every", again, step - self._first_step),
             evaluating(module),
             self.ema.applied(module),
             trainer.precision_plugin.forward_context(),
         ):
             for name in self.assembly.recipe.tasks:
                 self._run_task(trainer, module, name, score_samples)
+        self._sampled_at = step
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sampled_at": self._sampled_at}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._sampled_at = state_dict["sampled_at"]
 
     def _run_task(self, trainer: Trainer, module: T2XModule, name: str, score_samples: int) -> None:
         count = max(self.watch.samples, score_samples)

@@ -12,10 +12,11 @@ from typing import Any
 
 from lightning.fabric.strategies.launchers.subprocess_script import _basic_subprocess_cmd
 
+from t2x_core.signals import STOPPING
 from t2x_core.training.parallel.launch import PARENT
 from t2x_core.training.parallel.watch import CHILDREN, FAILED, end
 
-WELL = (None, 0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
+WELL: tuple[int | None, ...] = (None, 0, *(128 + number for number in STOPPING))
 """Exit codes of a process that runs, is done, or has saved and stopped because it was asked to."""
 MISTAKE = 2
 """Exit code of a process that has found a mistake of the user's."""
@@ -46,7 +47,7 @@ def observe(children: Sequence[subprocess.Popen[Any]], grace: float = 5.0) -> No
     while True:
         codes = [child.poll() for child in children]
         for rank, (child, code) in enumerate(zip(children, codes, strict=True), start=1):
-            if code not in WELL:
+            if code is not None and code not in WELL:
                 time.sleep(grace)
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
                 end(f"rank {rank} (process {child.pid}) {how}", code if code == MISTAKE else FAILED)
