@@ -37,7 +37,8 @@ class _Lasting:
         self.write("".join(lines))
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        found = getattr(self._stream, name)
+        return _Lasting(found) if name == "rich_proxied_file" else found  # what rich writes to instead
 
     def _give_up(self, error: OSError) -> None:
         """What is still to be written goes nowhere: that of this stream, of libraries, and of processes to come."""

@@ -127,6 +127,7 @@ def test_several_tasks_are_told_apart(tmp_path):
     assembly = load_assembly("quickstart", [*SETTINGS, "watch.log_every=4", f"tasks.{TASK}.data.shapes.count=16"])
     module = build_module(assembly)
     module.adapters["other"], module.losses["other"] = copy.deepcopy(module.adapters[TASK]), module.losses[TASK]
+    module.tasks["other"] = module.tasks[TASK]
     data = build_data(assembly, module)
     mine = data.modules[TASK]
     assert isinstance(mine, ShapesData)
