@@ -33,7 +33,8 @@ def own_and_proxies(
         valid: (M, L) bool, False for slots that nobody sees; None: all are seen.
 
     Returns:
-        (G, M, L, d). The softmax is float32, products are in the dtype of q.
+        (G, M, L, d), in the dtype of q. Logits, softmax and sums are float32 at least, whatever autocast says:
+        logits of 100 in bfloat16 would be off by a quarter, and their softmax by as much.
     """
     return _OwnAndProxies.apply(q, k, v, k_proxy, v_proxy, bias, valid)
 
@@ -45,9 +46,10 @@ class _OwnAndProxies(torch.autograd.Function):
     ) -> Tensor:
         L = q.shape[2]
         out = torch.empty_like(q)
-        for s in _slabs(q):
-            taken = _taken(s, q, k, k_proxy, bias, valid).to(q.dtype)
-            out[s] = (taken[..., :L] @ v[s]).add_(_per_head(taken[..., L:], v_proxy[s[0]]))
+        with torch.autocast(q.device.type, enabled=False):
+            for s in _slabs(q):
+                own, far = _taken(s, q, k, k_proxy, bias, valid).tensor_split((L,), -1)
+                out[s] = _times(own, v[s]).add_(_per_head(far, v_proxy[s[0]]))
         ctx.save_for_backward(q, k, v, k_proxy, v_proxy, bias, valid)
         return out
 
@@ -55,24 +57,24 @@ class _OwnAndProxies(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         q, k, v, k_proxy, v_proxy, bias, valid = ctx.saved_tensors
         L, scale = q.shape[2], q.shape[-1] ** -0.5
-        dq, dk, dv = (torch.empty_like(q) for _ in range(3))
-        dk_proxy, dv_proxy = torch.zeros_like(k_proxy), torch.zeros_like(v_proxy)
-        for s in _slabs(q):
-            g, heads = gradient[s], s[0]
-            taken = _taken(s, q, k, k_proxy, bias, valid)
-            d_taken = torch.cat(
-                (g @ v[s].transpose(-1, -2), _per_head(g, v_proxy[heads].transpose(-1, -2))), -1
-            ).float()
-            d_logits = taken * (d_taken - (taken * d_taken).sum(-1, keepdim=True))
-            own, far = taken.to(q.dtype).tensor_split((L,), -1)
-            d_own, d_far = d_logits.to(q.dtype).tensor_split((L,), -1)
+        dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
+        dk_proxy, dv_proxy = (torch.zeros_like(x, dtype=_wide(x)) for x in (k_proxy, v_proxy))
+        with torch.autocast(q.device.type, enabled=False):
+            for s in _slabs(q):
+                g, heads = gradient[s], s[0]
+                taken = _taken(s, q, k, k_proxy, bias, valid)
+                d_own = _times(g, v[s].transpose(-1, -2))
+                d_taken = torch.cat((d_own, _per_head(g, v_proxy[heads].transpose(-1, -2))), -1)
+                d_logits = taken * (d_taken - (taken * d_taken).sum(-1, keepdim=True))
+                own, far = taken.tensor_split((L,), -1)
+                d_own, d_far = d_logits.tensor_split((L,), -1)
 
-            dv[s] = own.transpose(-1, -2) @ g
-            dv_proxy[heads] += far.flatten(1, 2).transpose(-1, -2) @ g.flatten(1, 2)
-            dq[s] = (d_own @ k[s] + _per_head(d_far, k_proxy[heads])).mul_(scale)
-            dk[s] = (d_own.transpose(-1, -2) @ q[s]).mul_(scale)
-            dk_proxy[heads] += (d_far.flatten(1, 2).transpose(-1, -2) @ q[s].flatten(1, 2)).mul_(scale)
-        return dq, dk, dv, dk_proxy, dv_proxy, None, None
+                dv[s] = _times(own.transpose(-1, -2), g)
+                dv_proxy[heads] += _times(far.flatten(1, 2).transpose(-1, -2), g.flatten(1, 2))
+                dq[s] = _times(d_own, k[s]).add_(_per_head(d_far, k_proxy[heads])).mul_(scale)
+                dk[s] = _times(d_own.transpose(-1, -2), q[s]).mul_(scale)
+                dk_proxy[heads] += _times(d_far.flatten(1, 2).transpose(-1, -2), q[s].flatten(1, 2)).mul_(scale)
+        return dq, dk, dv, dk_proxy.to(k_proxy.dtype), dv_proxy.to(v_proxy.dtype), None, None
 
 
 def _slabs(q: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -87,16 +89,28 @@ def _slabs(q: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def _taken(s: tuple[slice, slice], q: Tensor, k: Tensor, k_proxy: Tensor, bias: Tensor, valid: Tensor | None) -> Tensor:
-    """What the tokens of a slab take of the values of their window and of the proxies: (g, m, L, L + M) float32."""
+    """What the tokens of a slab take of the values of their window and of the proxies: (g, m, L, L + M), float32."""
     heads, windows = s
-    scaled = q[s] * q.shape[-1] ** -0.5
-    own = scaled @ k[s].transpose(-1, -2)
+    own = _times(q[s], k[s].transpose(-1, -2)).mul_(q.shape[-1] ** -0.5)
     if valid is not None:
         own.masked_fill_(~valid[windows, None], -torch.inf)
-    far = _per_head(scaled, k_proxy[heads].transpose(-1, -2))
-    return torch.cat((own.float(), far.float().add_(bias[windows])), -1).softmax(-1)
+    far = _per_head(q[s], k_proxy[heads].transpose(-1, -2)).mul_(q.shape[-1] ** -0.5).add_(bias[windows])
+    return torch.cat((own, far), -1).softmax(-1)
 
 
 def _per_head(x: Tensor, matrix: Tensor) -> Tensor:
     """x (G, m, L, a) times the matrix (G, a, b) of its head -> (G, m, L, b)."""
-    return (x.flatten(1, 2) @ matrix).unflatten(1, x.shape[1:3])
+    return _times(x.flatten(1, 2), matrix).unflatten(1, x.shape[1:3])
+
+
+def _times(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b, summed and returned in float32 at least. On a GPU the factors are those of its units for 16 bits."""
+    if b.is_cuda and b.dtype in (torch.bfloat16, torch.float16):
+        batch = a.shape[:-2]
+        flat = torch.bmm(a.to(b.dtype).flatten(0, -3), b.flatten(0, -3), out_dtype=torch.float32)
+        return flat.unflatten(0, batch)
+    return a.to(_wide(a)) @ b.to(_wide(b))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
