@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     written = save(replayed.render(), arguments.out)
     batch, report = replayed.batch, replayed.report
     frames, height, width = batch.shape
-    shape = f"{width}×{height}" if frames == 1 else f"{frames}×{width}×{height}"
+    shape = f"{height}×{width}" if frames == 1 else f"{frames}×{height}×{width}"
     print(f"step {replayed.step}, attempt {replayed.attempt}: {len(batch)} samples of {batch.task}")
     print(f"bucket {batch.keys[0].bucket}, {shape} pixels")
     if report is not None:

@@ -61,7 +61,7 @@ def rehearse(assembly: Assembly, module: T2XModule, data: MixedData) -> list[str
     precision = resolve_precision(trainer.precision, trainer.accelerator)
     batch = next(iter(data.train_loader(rank=0, ranks=1, first_step=lambda: 0, workers=min(1, data.workers))))
     frames, height, width = batch.shape
-    shape = f"{width}×{height}" if frames == 1 else f"{frames}×{width}×{height}"
+    shape = f"{height}×{width}" if frames == 1 else f"{frames}×{height}×{width}"
     try:
         precision_plugin(precision, trainer.accelerator).convert_module(module)
         memory = str(estimate_memory(module, data, recipe, precision))
