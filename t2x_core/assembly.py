@@ -70,6 +70,12 @@ class Assembly:
         """Knows which plugin each part of the recipe is of."""
         return Calls({path: self.registry.owner(kind, name) for path, kind, name in _parts(self.recipe)})
 
+    @property
+    def packages(self) -> list[str]:
+        """The packages that bring what the recipe names."""
+        points = [owner.point for owner in self.calls.owners.values()]
+        return sorted({point.dist.name for point in points if point.dist})
+
 
 def _parts(recipe: Recipe) -> Iterator[tuple[str, Kind, str]]:
     """Path in the recipe, kind and registered name of everything that a plugin brings."""

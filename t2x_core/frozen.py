@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -95,13 +95,16 @@ class Codec(Frozen[LatentCodec]):
             return coded.squeeze(2).unflatten(0, (len(x), -1)).transpose(1, 2)
 
 
-def check_records(found: Mapping[str, Mapping[str, str]], parts: Mapping[str, Frozen], where: str) -> None:
+def check_records(found: Any, parts: Mapping[str, Frozen[Any]], where: str) -> None:
     """UserError if a part is not the one that a checkpoint (`where`) names.
 
     Args:
-        found: path in the recipe → what the checkpoint says of it (`Frozen.record`).
+        found: path in the recipe → what the checkpoint says of it (`Frozen.record`), as it was read.
         parts: path → the part that is here.
     """
+    if not _are_records(found):
+        hint = "it was written by another version of t2x, or changed since; start anew, from its weights: init_from"
+        raise UserError(f"{where} does not say which codec and frozen text encoders it was trained with", hint=hint)
     for path, saved in found.items():
         origin = f" from {saved['origin']}" if saved["origin"] else ""
         if path not in parts:
@@ -115,3 +118,13 @@ def check_records(found: Mapping[str, Mapping[str, str]], parts: Mapping[str, Fr
                 where=where,
                 hint="put the file back that it was trained with",
             )
+    if unknown := sorted(parts.keys() - found.keys()):
+        raise UserError(f"{where} was not trained with a frozen {', '.join(unknown)}, which the recipe names")
+
+
+def _are_records(found: Any) -> bool:
+    """Whether this is what `Frozen.record` makes, by path."""
+    return isinstance(found, Mapping) and all(
+        isinstance(record, Mapping) and all(isinstance(record.get(key), str) for key in ("origin", "sha256"))
+        for record in found.values()
+    )

@@ -272,7 +272,7 @@ class T2XModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_shapes({name: tensor.shape for name, tensor in self.stored().items()}, checkpoint["state_dict"])
-        check_records(checkpoint["referenced"], self.referenced(), "the checkpoint")
+        check_records(checkpoint.get("referenced"), self.referenced(), "the checkpoint")
 
 
 def check_shapes(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +20,7 @@ VERIFIED = ("state_dict", "ema")
 """Parts of a checkpoint that are read here, and so held against their checksums."""
 
 
-Records = Mapping[str, Mapping[str, str]]
+Records = Any
 """Path in the recipe → origin and hash of a part that is not stored (`t2x_core.frozen`)."""
 
 
@@ -43,7 +43,7 @@ def open_weights(folder: Path, which: str = "last") -> tuple[Path, Weights, Reco
     if "ema" not in content:
         raise UserError(f"{file} holds no averaged weights")
     weights = {**content["state_dict"], **content["ema"]["weights"]}  # what is frozen has no average
-    return file, weights, content.get("referenced", {})
+    return file, weights, content.get("referenced")
 
 
 def _exported(file: Path) -> tuple[Weights, Records]:
@@ -56,4 +56,4 @@ def _exported(file: Path) -> tuple[Weights, Records]:
             about = json.loads((opened.metadata() or {}).get("t2x", "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{file} is damaged: {error}") from error
-    return found, about.get("referenced", {})
+    return found, about.get("referenced")

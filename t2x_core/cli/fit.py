@@ -173,7 +173,8 @@ def _folder(arguments: argparse.Namespace, assembly: Any, start: Any) -> Path:
     if arguments.resume is None:
         folder = run_folder.new_run(root, name, arguments.folder)
         try:
-            run_folder.write_run(folder, {**plain, "init_from": str(start.place) if start else None})
+            begun = {**plain, "init_from": str(start.place) if start else None}
+            run_folder.write_run(folder, begun, assembly.packages)
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise

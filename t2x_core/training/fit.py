@@ -27,6 +27,7 @@ from t2x_core.data.text import LENGTHS
 from t2x_core.errors import TrainingError
 from t2x_core.module import T2XModule
 from t2x_core.recipe import Recipe, to_plain
+from t2x_core.terminal import command
 from t2x_core.training import preflight, run_folder
 from t2x_core.training.callbacks import (
     Board,
@@ -44,7 +45,9 @@ from t2x_core.training.data_record import check_data
 from t2x_core.training.ema import EMA
 from t2x_core.training.fit_loop import WholeLoop
 from t2x_core.training.initial import open_start
+from t2x_core.training.launch import ALONE
 from t2x_core.training.learning_rate import LearningRate
+from t2x_core.training.log import PlainConsole
 from t2x_core.training.parallel import Environment, Launch, Ranks, build_strategy, launched
 from t2x_core.training.precision import precision_plugin
 from t2x_core.training.remarks import remarks
@@ -52,9 +55,6 @@ from t2x_core.training.steps import Steps
 from t2x_core.training.watching import Watching
 
 log = logging.getLogger("t2x")
-
-ALONE = Launch()
-"""One process."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,10 @@ def fit(
     if first >= recipe.trainer.max_steps and ranks.decide(lambda: run_folder.finished(folder)) == first:
         return FitResult(folder, first, 0, 0.0, {}, None, example)
     began = time.perf_counter()
+    console = console or PlainConsole()
     back_to: int | None = None
     while True:
-        run = _train_once(assembly, module, data, folder, start, console or Console(), extra, started, ranks.launch)
+        run = _train_once(assembly, module, data, folder, start, console, extra, started, ranks.launch)
         if run.guard.roll_back_to is None or run.signal:
             break
         guard, before = run.guard, back_to
@@ -200,7 +201,7 @@ def _train_once(
         *([Profile(folder / run_folder.PROFILE)] if recipe.watch.profile else []),
         validation,
         sampling,
-        Board(recipe, folder.name, metrics, validation, sampling),
+        Board(assembly, folder.name, metrics, validation, sampling),
         Progress(metrics, recipe.trainer.max_steps, console, started),
         checkpoints,
         *extra,
@@ -232,9 +233,10 @@ def _before_the_series(folder: Path, guard: Guard, back_to: int | None) -> tuple
         _set_aside(there[len(before) :], "rolled_back")
         return before[-1], step_of(before[-1])
     why = "there is no checkpoint from before them" if back_to is None else f"again after going back to step {back_to}"
+    again = command("t2x", "replay", folder, first)
     raise TrainingError(
         f"{guard.in_a_row} steps in a row were skipped, from step {first} on, and {why}; their norms, losses and "
-        f"samples are in {folder / run_folder.NAN_REPORT}, and t2x replay {folder} {first} shows the first"
+        f"samples are in {folder / run_folder.NAN_REPORT}, and {again} shows the first"
     )
 
 

@@ -23,6 +23,7 @@ from t2x_core.plain_files import read_json, write_whole
 from t2x_core.recipe import Recipe, compose, dump_yaml
 from t2x_core.recipe.catalog import shipped_folder
 from t2x_core.runs import ENVIRONMENT_FILE, RECIPE_FILE
+from t2x_core.terminal import command
 
 try:
     import fcntl
@@ -93,7 +94,8 @@ def new_run(root: Path, recipe_name: str, folder: Path | None = None) -> Path:
 
 def _chosen(folder: Path) -> Path:
     if (folder / RECIPE_FILE).is_file():
-        raise UserError(f"{folder} holds a run", hint=f"go on with it by --resume {folder}, or choose another folder")
+        again = command("--resume", folder)
+        raise UserError(f"{folder} holds a run", hint=f"go on with it by {again}, or choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
@@ -112,10 +114,10 @@ def check_root(root: Path) -> None:
         raise UserError(f"cannot write into {there}: {error.strerror}", hint="set watch.runs_dir") from error
 
 
-def write_run(folder: Path, recipe: Mapping[str, Any]) -> None:
-    """What a run holds from the start: the resolved recipe, and what it runs on."""
+def write_run(folder: Path, recipe: Mapping[str, Any], plugins: Iterable[str] = ()) -> None:
+    """What a run holds from the start: the resolved recipe, and what it runs on. `plugins`: names of packages."""
     (folder / SAMPLES).mkdir(exist_ok=True)
-    noted = {"began": time.time(), **environment()}
+    noted = {"began": time.time(), **environment(plugins)}
     write_whole(folder / ENVIRONMENT_FILE, json.dumps(noted, indent=1) + "\n")
     write_whole(folder / RECIPE_FILE, dump_yaml(recipe))
 
@@ -240,10 +242,10 @@ def flat(tree: Any, path: str = "") -> dict[str, Any]:
     return {k: v for key, sub in tree.items() for k, v in flat(sub, f"{path}.{key}" if path else str(key)).items()}
 
 
-def environment() -> dict[str, Any]:
-    """Versions, machine and git state, as plain values."""
+def environment(plugins: Iterable[str] = ()) -> dict[str, Any]:
+    """Versions (those of packages of plugins, too), machine and git state, as plain values."""
     versions = {}
-    for package in PACKAGES:
+    for package in dict.fromkeys((*PACKAGES, *plugins)):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

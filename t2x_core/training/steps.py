@@ -54,7 +54,7 @@ class Steps(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        kept = {name: outputs[name] for name in ("losses", "t", "tokens")}
+        kept = {name: outputs[name] for name in ("losses", "terms", "t", "tokens")}
         self._parts.append((batch.without_tensors(), kept))
         if trainer.global_step == self._done:
             return

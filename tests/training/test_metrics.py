@@ -5,19 +5,24 @@ from __future__ import annotations
 import io
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from t2x_core.assembly import build_data, build_module, load_assembly
+from t2x_core.losses import TaskLoss
 from t2x_core.training import fit, run_folder
 from tests.conftest import TINY
 
 
-def trained(folder: Path, *settings: str, console: Console | None = None) -> EventAccumulator:
+def trained(folder: Path, *settings: str, console: Console | None = None, loss: Any = None) -> EventAccumulator:
     assembly = load_assembly("quickstart", [*TINY, *settings])
     module = build_module(assembly)
+    if loss is not None:
+        module.losses["text-to-image"] = TaskLoss(loss)
     (folder / run_folder.SAMPLES).mkdir()
     fit(assembly, module, build_data(assembly, module), folder, console=console)
     return EventAccumulator(str(folder / run_folder.TENSORBOARD), {"images": 0}).Reload()
@@ -50,6 +55,23 @@ def test_the_total_is_the_mean_over_the_samples_of_the_ranges(tmp_path):
     events = trained(tmp_path, "diffusion.timesteps={distribution: logit-normal, mean: 8.0, std: 0.1}")
     assert values(events, "loss_by_t/text-to-image/0.9-1.0") == values(events, "loss/total")
     assert "loss_by_t/text-to-image/0.0-0.1" not in events.Tags()["scalars"]
+
+
+def test_each_term_of_a_loss_is_shown_with_its_weight(tmp_path):
+    """The terms add up to the total; a term that only some steps have is the mean over these."""
+
+    def loss(velocity, noised, batch):
+        error = (velocity - noised.velocity).square().flatten(1).mean(1)
+        own = torch.tensor([float(key.slot) for key in batch.keys])
+        return {"error": error, "slot": own, **({"odd": own + 2} if batch.keys[0].step % 2 else {})}
+
+    loss.weights = {"slot": 0.5}
+    events = trained(tmp_path, "trainer.max_steps=4", "watch.log_every=2", "trainer.accumulation=2", loss=loss)
+    error, slot, odd = (values(events, f"loss/text-to-image/{name}") for name in ("error", "slot", "odd"))
+    assert slot == {2: 0.75, 4: 0.75}  # half of the mean of 0, 1, 2, 3
+    assert odd == {2: 3.5, 4: 3.5}
+    total = {step: error[step] + 0.75 + 3.5 / 2 for step in error}
+    assert values(events, "loss/total") == pytest.approx(total)
 
 
 def test_the_learning_rate_that_is_shown_is_that_of_the_step(tmp_path):

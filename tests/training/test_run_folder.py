@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import os
 import re
@@ -84,7 +85,9 @@ def test_which_keys_may_change_on_resume():
 
 
 def test_the_environment_names_versions_machine_and_commit():
-    found = run_folder.environment()
+    found = run_folder.environment(["pluggy", "t2x", "no-such-package"])
+    assert found["versions"]["pluggy"] == importlib.metadata.version("pluggy")
+    assert found["versions"]["no-such-package"] == "not installed"
     assert found["versions"]["torch"]
     assert found["machine"]["cpu_threads"] >= 1
     assert set(found["git"]) == {"commit", "changed"}

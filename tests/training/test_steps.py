@@ -29,7 +29,7 @@ def test_callbacks_are_called_in_their_order_once_for_each_optimizer_step():
     for number, (slot, done) in enumerate([(0, 3), (1, 4), (2, 4), (3, 5), (4, 6)]):
         batch = Batch("task", ["a"], [SampleKey("task", 0, 0, number, slot)], torch.zeros(1, 3, 1, 8, 16))
         trainer.global_step = done  # as Lightning counts: it moves on in the last micro-batch of a step
-        steps.on_train_batch_end(trainer, None, {"loss": 0, "losses": slot, "t": 0, "tokens": 1}, batch, 0)
+        steps.on_train_batch_end(trainer, None, {"loss": 0, "losses": slot, "terms": {}, "t": 0, "tokens": 1}, batch, 0)
     assert [name for name, _ in calls] == ["first", "second"] * 3
     found = [step for name, step in calls if name == "second"]
     assert [step.number for step in found] == [4, 5, 6]

@@ -7,7 +7,8 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from t2x_core.recipe import Recipe, to_plain
+from t2x_core.assembly import Assembly
+from t2x_core.recipe import to_plain
 from t2x_core.training import run_folder, tensorboard
 from t2x_core.training.callbacks.metrics import Metrics
 from t2x_core.training.callbacks.sampling import Sampling
@@ -23,8 +24,10 @@ class Board(StepCallback):
     text again only if it is another one than before.
     """
 
-    def __init__(self, recipe: Recipe, run: str, metrics: Metrics, validation: Validation, sampling: Sampling) -> None:
-        self.recipe, self.run = recipe, run
+    def __init__(
+        self, assembly: Assembly, run: str, metrics: Metrics, validation: Validation, sampling: Sampling
+    ) -> None:
+        self.recipe, self.packages, self.run = assembly.recipe, assembly.packages, run
         self.metrics, self.validation, self.sampling = metrics, validation, sampling
         self._texts: dict[str, str] = {}
         self._drawn_at = -1
@@ -34,7 +37,7 @@ class Board(StepCallback):
             return
         texts = {
             "recipe": tensorboard.code_block(to_plain(self.recipe)),
-            "system": tensorboard.code_block(run_folder.environment()),
+            "system": tensorboard.code_block(run_folder.environment(self.packages)),
         }
         for writer in tensorboard.writers(trainer):
             for tag, text in texts.items():

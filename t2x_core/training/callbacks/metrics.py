@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
@@ -29,7 +31,7 @@ log = logging.getLogger("t2x")
 
 
 class Metrics(StepCallback):
-    """Loss, also by range of t; gradient norm, also by part; learning rate, speed, MFU, memory, epoch.
+    """Loss, also by range of t and by term; gradient norm, also by part; learning rate, speed, MFU, memory, epoch.
 
     Every `every` steps.
 
@@ -93,6 +95,8 @@ class Metrics(StepCallback):
             self._losses[step.task].append(outputs["losses"])
             self._times[step.task].append(outputs["t"])
             self._tokens += outputs["tokens"]
+            for term, values in outputs["terms"].items():
+                self._terms.setdefault((step.task, term), []).append(values)
         self._steps[self._bucket] += 1
         samples = sum(len(batch) for batch, _ in step.parts) * trainer.world_size
         self._trained_on[step.task] = self._trained_on.get(step.task, 0) + samples
@@ -106,6 +110,7 @@ class Metrics(StepCallback):
         steps = trainer.global_step - self._since_step
         self.latest = {
             **self._mean_losses(trainer, steps),
+            **self._mean_terms(trainer),
             "optimizer/learning_rate": self._learning_rate,
             **self._gradient_norms(steps),
             **self._speed(trainer, steps),
@@ -123,6 +128,22 @@ class Metrics(StepCallback):
         for task, (sums, counts) in by_task.items():
             self.histories[task].add(trainer.global_step, steps, sums, counts)
         return figures(by_task, "loss/total")
+
+    def _mean_terms(self, trainer: Trainer) -> dict[str, float]:
+        """`loss/<task>/<term>`: the mean of each term of a loss, with its weight, so that the terms add up to the loss.
+        Values that are not finite are left out, as in the loss."""
+        device = trainer.strategy.root_device
+        names = set(self._terms)
+        if trainer.world_size > 1:  # a loss may leave a term out where it has nothing to say
+            everyone: list[set[tuple[str, str]]] = [set() for _ in range(trainer.world_size)]
+            dist.all_gather_object(everyone, names)
+            names = set().union(*everyone)
+        if not names:
+            return {}
+        order = sorted(names)
+        own = torch.stack([_sum_and_count(self._terms.get(name, ()), device) for name in order])
+        found = zip(order, trainer.strategy.reduce(own, reduce_op="sum").tolist(), strict=True)
+        return {f"loss/{task}/{term}": total / count for (task, term), (total, count) in found if count}
 
     def _gradient_norms(self, steps: int) -> dict[str, float]:
         all_steps = torch.stack(self._squares).double()  # (steps, parts)
@@ -168,6 +189,7 @@ class Metrics(StepCallback):
     def _restart(self, trainer: Trainer) -> None:
         self._losses: dict[str, list[Tensor]] = {task: [] for task in self._tasks}  # (B,) each
         self._times: dict[str, list[Tensor]] = {task: [] for task in self._tasks}
+        self._terms: dict[tuple[str, str], list[Tensor]] = {}  # (task, term) → (B,) each
         self._squares: list[Tensor] = []  # (parts,) each
         self._steps: Counter[str] = Counter()  # by bucket
         self._since, self._since_step = self.watching.training_seconds, trainer.global_step
@@ -182,6 +204,15 @@ class Metrics(StepCallback):
         for task, state in state_dict["histories"].items():
             self.histories[task] = LossHistory(BINS)
             self.histories[task].load(state)
+
+
+def _sum_and_count(values: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Of the finite ones of values (B,) each: their sum and number, (2,), in float64."""
+    if not values:
+        return torch.zeros(2, dtype=torch.float64, device=device)
+    every = torch.cat(list(values)).double()
+    finite = every.isfinite()
+    return torch.stack([every.where(finite, 0).sum(), finite.sum().double()])
 
 
 def in_flop(amount: float) -> str:
