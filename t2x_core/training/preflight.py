@@ -21,6 +21,7 @@ from t2x_core.module import T2XModule
 from t2x_core.optim import count_parameters, state_bytes
 from t2x_core.recipe import Recipe
 from t2x_core.terminal import printable
+from t2x_core.training.first_step import try_first_step
 from t2x_core.training.precision import device_count, precision_plugin, resolve_precision, trained_parts
 from t2x_core.training.remarks import remarks
 from t2x_core.types import Batch
@@ -56,12 +57,16 @@ class Memory:
 
 
 def rehearse(assembly: Assembly, module: T2XModule, data: MixedData) -> list[str]:
-    """Loads the first batch, and returns lines on all that would run. `data` is checked (`MixedData.check`)."""
+    """Loads the first batch, tries a step of it (`try_first_step`), and returns lines on all that would run.
+
+    `data` is checked (`MixedData.check`).
+    """
     recipe, trainer = assembly.recipe, assembly.recipe.trainer
     precision = resolve_precision(trainer.precision, trainer.accelerator)
     batch = next(iter(data.train_loader(rank=0, ranks=1, first_step=lambda: 0, workers=min(1, data.workers))))
     frames, height, width = batch.shape
     shape = f"{height}×{width}" if frames == 1 else f"{frames}×{height}×{width}"
+    tried = try_first_step(assembly, module, data, batch)  # before the weights have another precision
     try:
         precision_plugin(precision, trainer.accelerator).convert_module(module)
         memory = str(estimate_memory(module, data, recipe, precision))
@@ -72,6 +77,7 @@ def rehearse(assembly: Assembly, module: T2XModule, data: MixedData) -> list[str
         *data.describe(),
         *remarks(recipe, module.encoders(), data),
         f'first      {len(batch)} samples of {shape}, such as "{printable(batch.captions[0], 200)}"',
+        f"tried      {tried}",
         f"precision  {precision}",
         f"memory     {memory}",
         "all is well up to the first step; nothing was written",

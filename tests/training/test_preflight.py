@@ -16,7 +16,7 @@ from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.backbone.training_blocks import set_blocks
 from t2x_core.cli.main import main
 from t2x_core.module import T2XModule
-from t2x_core.training import preflight
+from t2x_core.training import first_step, preflight
 from t2x_core.training.precision import precision_plugin
 from t2x_core.types import Batch, SampleKey
 from tests.conftest import TINY
@@ -136,6 +136,7 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path, monkeypatch,
     assert f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters" in printed
     assert "training   2 steps of 4 samples (2 micro-batches of 2)" in printed
     assert "first      2 samples of 16×16, such as" in printed
+    assert "tried      one sample forwards and backwards: loss " in printed
     assert "memory     about 0.0" in printed
     assert not list(tmp_path.iterdir())
 
@@ -145,6 +146,29 @@ def test_a_dry_run_finds_what_training_would_not_survive(tmp_path, monkeypatch, 
     (tmp_path / "runs").touch()
     assert main(["fit", "quickstart", *TINY, "--dry-run"]) == 2
     assert "cannot write into" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["score", "render", "loss"])
+def test_a_dry_run_finds_a_method_that_fails(tmp_path, monkeypatch, capsys, method):
+    def broken(*_):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.chdir(tmp_path)
+    task = type(load_assembly("quickstart", TINY).tasks["text-to-image"])
+    monkeypatch.setattr(task, method, (lambda self: broken) if method == "loss" else broken)
+    assert main(["fit", "quickstart", *TINY, "--dry-run"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "t2x: " in line]
+    assert 'plugin "text-to-image" of t2x' in line
+    assert f"{method} failed" in line
+    assert "ZeroDivisionError: by zero" in line
+
+
+def test_a_dry_run_tries_no_step_of_a_large_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(first_step, "MOST", 1000)
+    monkeypatch.setattr(torch.Tensor, "backward", None)
+    assert main(["fit", "quickstart", *TINY, "--dry-run"]) == 0
+    assert "tried      no step: 0 M parameters are more than 0 M" in capsys.readouterr().out
 
 
 def test_a_chosen_folder_is_used_and_never_overwritten(tmp_path, monkeypatch, capsys):
