@@ -1,0 +1,116 @@
+"""Trains the small VAE that `text_to_image/latent_quickstart` uses: a diffusers `AutoencoderKL` of 0.4 M parameters.
+
+    python -m t2x_plugins.shapes.train_vae OUT [--images FOLDER] [--steps 6000]
+
+It maps 64 × 64 pixels to 4 × 16 × 16 latents. It learns scenes of the shapes world (all backgrounds, training split)
+and, with `--images`, PNG images of a folder on random plain backgrounds. It needs the extra `pretrained`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from .render import render
+from .scene import sample_scene
+
+SIZE = 64
+"""Height and width of a training image, in pixels."""
+KL_WEIGHT = 1e-5
+"""Weight of the KL divergence to a standard normal, per latent value."""
+
+
+def build_vae() -> Any:
+    """The network, with random weights."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(16, 32, 48),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        sample_size=SIZE,
+    )
+
+
+class Images:
+    """Random training images: scenes of the shapes world, and images of a folder on plain backgrounds."""
+
+    def __init__(self, folder: Path | None, seed: int) -> None:
+        self.rng, self.seed, self.count = np.random.default_rng(seed), seed, 0
+        files = sorted(folder.glob("*.png")) if folder else []
+        self.others = [Image.open(f).convert("RGBA").resize((SIZE, SIZE), Image.Resampling.LANCZOS) for f in files]
+
+    def batch(self, size: int) -> Tensor:
+        """(size, 3, SIZE, SIZE) in [-1, 1]; half of them from the folder, if there is one."""
+        half = size // 2 if self.others else 0
+        images = [self._scene() for _ in range(size - half)] + [self._other() for _ in range(half)]
+        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def _scene(self) -> np.ndarray:
+        self.count += 1
+        return render(sample_scene(self.seed, self.count, "train", two_objects=0.3), SIZE)
+
+    def _other(self) -> np.ndarray:
+        chosen = self.others[self.rng.integers(len(self.others))]
+        plain = [(255, 255, 255), (0, 0, 0), tuple(int(c) for c in self.rng.integers(0, 256, 3))]
+        background = Image.new("RGBA", (SIZE, SIZE), plain[self.rng.integers(3)])
+        return np.asarray(Image.alpha_composite(background, chosen).convert("RGB"))
+
+
+def train(vae: Any, images: Images, steps: int, batch: int = 16, lr: float = 2e-3) -> None:
+    """Minimises L1 + 2 · squared error + KL_WEIGHT · KL, with a cosine schedule."""
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=lr, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.05)
+    for step in range(1, steps + 1):
+        x = images.batch(batch)
+        posterior = vae.encode(x).latent_dist
+        y = vae.decode(posterior.sample()).sample
+        kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+        error = (x - y).abs().mean() + 2 * (x - y).square().mean()
+        (error + KL_WEIGHT * kl).backward()
+        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 50 == 0 or step == steps:
+            psnr = 10 * (4 / (x - y).square().mean()).log10()
+            print(f"step {step}: error {error:.4f}, KL {kl:.2f}, {psnr:.1f} dB", flush=True)
+
+
+@torch.no_grad()
+def measure_scaling(vae: Any, images: Images, count: int = 512) -> tuple[float, float]:
+    """(shift, scale) that give latents of the training images mean 0 and variance 1: z = (latent - shift) · scale."""
+    latents = vae.encode(images.batch(count)).latent_dist.mean
+    return float(latents.mean()), float(1 / latents.std())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder for config.json and the weights (float16)")
+    parser.add_argument("--images", type=Path, help="folder of PNG images to learn beside the shapes world")
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    vae, images = build_vae(), Images(options.images, options.seed)
+    train(vae, images, options.steps)
+    vae = vae.half().float().eval()  # measured and used as it is stored
+    shift, scale = measure_scaling(vae, images)
+    vae.register_to_config(shift_factor=shift, scaling_factor=scale)
+    vae.half().save_pretrained(options.out)
+    print(json.dumps({"shift_factor": shift, "scaling_factor": scale}))
+
+
+if __name__ == "__main__":
+    main()
