@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ from t2x_core.paths import user_path
 from t2x_core.recipe.catalog import find_recipe, shipped_names, shipped_recipe
 from t2x_core.recipe.interpolate import interpolate
 from t2x_core.recipe.overrides import merge, override, with_values
+from t2x_core.recipe.renamed import rename
 from t2x_core.recipe.source import Node, located, show
 from t2x_core.recipe.yaml_tree import MOST_VALUES, read_yaml
 
@@ -30,6 +31,8 @@ class Composed:
     """The recipe's own file, absolute."""
     root: Node
     """Everything merged and interpolated; a null is kept, see `merge`."""
+    notes: tuple[str, ...] = ()
+    """What to tell the user of keys with old names."""
 
     def find(self, path: str) -> Node | None:
         """The node at "a.b.c" ("" is the root), or None."""
@@ -42,7 +45,7 @@ class Composed:
 
     def with_values(self, values: Mapping[str, Any]) -> Composed:
         """The same with other values at some "a.b.c"; one that is `Written` is read like one of the command line."""
-        return Composed(self.file, interpolate(with_values(self.root, values)))
+        return replace(self, root=interpolate(with_values(self.root, values)))
 
     @contextmanager
     def blame(self, path: str) -> Iterator[None]:
@@ -60,10 +63,11 @@ def compose(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Composed
     Raises UserError for whatever cannot be read or put together; keys and types are not looked at here.
     """
     file = find_recipe(name_or_path).absolute()
-    root = _Bases().read(file, ())
+    bases = _Bases()
+    root = bases.read(file, ())
     for text in overrides:
         root = override(root, text)
-    return Composed(file, interpolate(root))
+    return Composed(file, interpolate(root), tuple(bases.notes))
 
 
 class _Bases:
@@ -72,13 +76,16 @@ class _Bases:
     def __init__(self) -> None:
         self.done: dict[Path, Node] = {}
         self.named = self.values = 0
+        self.notes: list[str] = []
+        """Keys with old names."""
 
     def read(self, file: Path, chain: tuple[Path, ...]) -> Node:
         """The file on top of its bases."""
         place = Path(os.path.abspath(file))  # not resolved: relative paths are relative to the name that was used
         if place in self.done:
             return self.done[place]
-        own = read_yaml(file)
+        own, notes = rename(read_yaml(file))
+        self.notes += notes
         self.values += sum(1 for _ in own.walk())
         if self.values > MOST_VALUES:
             raise UserError(f"the recipe has, with its bases, more than {MOST_VALUES} values", where=str(own.origin))

@@ -329,7 +329,7 @@ def _announce(trainer: L.Trainer, assembly: Assembly, module: T2XModule, data: M
     for line in (
         *preflight.describe(assembly, module),
         *data.describe(),
-        *remarks(assembly.recipe, module.encoders(), data),
+        *remarks(assembly.recipe, module.encoders(), data, assembly.composed.notes),
     ):
         log.info(line)
     log.info("on         %s × %d, %s", device, trainer.world_size, trainer.precision)

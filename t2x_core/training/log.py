@@ -18,6 +18,10 @@ from t2x_core.terminal import printable_lines
 class PlainConsole(Console):
     """A console to which text is text: no markup, no emoji codes, nothing that a terminal would obey."""
 
+    def print(self, *objects: Any, soft_wrap: bool | None = True, **options: Any) -> None:
+        """As rich's, but a line is left whole: one that is to be copied may not be broken."""
+        super().print(*objects, soft_wrap=soft_wrap, **options)
+
     def render_str(self, text: str, **_: Any) -> Text:
         return Text(printable_lines(text))
 

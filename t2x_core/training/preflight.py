@@ -75,7 +75,7 @@ def rehearse(assembly: Assembly, module: T2XModule, data: MixedData) -> list[str
     return [
         *describe(assembly, module),
         *data.describe(),
-        *remarks(recipe, module.encoders(), data),
+        *remarks(recipe, module.encoders(), data, assembly.composed.notes),
         f'first      {len(batch)} samples of {shape}, such as "{printable(batch.captions[0], 200)}"',
         f"tried      {tried}",
         f"precision  {precision}",

@@ -10,14 +10,17 @@ from t2x_core.recipe import Recipe
 from t2x_core.wording import counted
 
 
-def remarks(recipe: Recipe, encoders: Mapping[str, TextEncoder], data: MixedData) -> list[str]:
+def remarks(
+    recipe: Recipe, encoders: Mapping[str, TextEncoder], data: MixedData, notes_before: Iterable[str] = ()
+) -> list[str]:
     """Lines on epochs, on a warm-up that is too long, on shapes that no step takes, and on captions that are cut.
 
-    `data` is checked (`MixedData.check`).
+    `data` is checked (`MixedData.check`). `notes_before`: further notes, which come first.
     """
     sources = data.train_sources()
     lines = [*epochs(recipe.trainer.max_steps, data, sources)]
     notes = [
+        *notes_before,
         *warm_up(recipe.optimizer.warmup_steps, recipe.trainer.max_steps),
         *unseen_shapes(recipe.trainer.max_steps, data, sources),
     ]
