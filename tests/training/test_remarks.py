@@ -100,8 +100,11 @@ def test_loader_processes_are_bounded():
 
 @pytest.mark.parametrize("best", [2, 4])
 def test_the_last_line_offers_the_best_checkpoint_if_the_loss_has_risen_since(best, tmp_path, monkeypatch, capsys):
+    def losses(self, trainer, module, prefix):
+        return {f"{prefix}loss": 1.0 + abs(trainer.global_step - best)}
+
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Validation, "_losses", lambda self, *_: {f"{_[-1]}loss": 1.0 + abs(self.step - best)})
+    monkeypatch.setattr(Validation, "_losses", losses)
     settings = [*TINY, "trainer.max_steps=4", "watch.validate_every=1", "watch.checkpoint_every=1"]
     assert main(["fit", "quickstart", *settings]) == 0
     out = capsys.readouterr().out
