@@ -89,16 +89,26 @@ def refine(start: Laid, difference: Floats, near: NDArray[np.bool_], noise: floa
     inside = near[top : rows[-1] + 3, left : columns[-1] + 3]
     energy = float((window * window).sum())
 
-    def remains(place: Floats, blur: Blur) -> tuple[float, Floats]:
-        drawn = _drawn(start.shape, place, window.shape[:2], blur) * inside
-        square = float((drawn * drawn).sum())
+    pixels = window.reshape(-1, 3)
+    known: dict[tuple[float, ...], tuple[float, Floats]] = {}
+
+    def compared(drawn: Floats) -> tuple[float, Floats]:
+        drawn = (drawn * inside).ravel()
+        square = float(drawn @ drawn)
         if square < 1e-9:
             return energy, np.zeros(3)
-        colour = np.tensordot(drawn, window, 2) / square
+        colour = drawn @ pixels / square
         return energy - square * float(colour @ colour), colour
 
+    def remains(place: Floats, blur: Blur) -> tuple[float, Floats]:
+        key = (*place.tolist(), *blur)
+        if key not in known:  # the search comes back to the places around its last one
+            known[key] = compared(_softened(_drawn(start.shape, place, inside.shape), blur))
+        return known[key]
+
     def _least(place: Floats) -> Blur:
-        return min(BLURS, key=lambda blur: remains(place, blur)[0])
+        sharp = _drawn(start.shape, place, inside.shape)
+        return min(BLURS, key=lambda blur: compared(_softened(sharp, blur))[0])
 
     place = np.array([start.x - left, start.y - top, start.radius])
     blur: Blur = (0.125, 0.125)
@@ -126,11 +136,22 @@ def refine(start: Laid, difference: Floats, near: NDArray[np.bool_], noise: floa
     return Likeness(start.shape, float(place[0] + left), float(place[1] + top), float(place[2]), colour, excess)
 
 
-def _drawn(shape: str, place: Floats, size: tuple[int, int], blur: Blur) -> Floats:
+def _drawn(shape: str, place: Floats, size: tuple[int, ...]) -> Floats:
     drawn = np.zeros(size)
-    where, counts = coverage(shape, place[0], place[1], place[2], *size)
+    where, counts = coverage(shape, place[0], place[1], place[2], size[0], size[1])
     drawn[where] = counts / SUBSAMPLES**2
+    return drawn
+
+
+def _softened(drawn: Floats, blur: Blur) -> Floats:
+    """Each pixel mixed with its neighbours along y, then along x; at the border with itself."""
     for weight in blur:
-        padded = np.pad(drawn, ((1, 1), (0, 0)), mode="edge")
-        drawn = (weight * (padded[:-2] + padded[2:]) + (1 - 2 * weight) * padded[1:-1] if weight else drawn).T
+        if weight:
+            shares = weight * drawn
+            drawn = (1 - 2 * weight) * drawn
+            drawn[1:] += shares[:-1]
+            drawn[:-1] += shares[1:]
+            drawn[0] += shares[0]
+            drawn[-1] += shares[-1]
+        drawn = drawn.T
     return drawn

@@ -71,10 +71,15 @@ def read_motion(path: NDArray[np.float64], fps: float) -> Motion | None:
         if len(change) != 1 or moved:
             return None
         return Motion("appears" if present[-1] else "disappears")
-    steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
-    if len(steps) and np.abs(steps - np.median(steps)).max() > JUMP + np.median(steps):
-        return None
+    moves = np.diff(places, axis=0)
+    steps = np.linalg.norm(moves, axis=1)
     ways = np.ptp(places, axis=0)
+    axis = int(np.abs(moves).sum(0).argmax()) if len(moves) else 0
+    if len(steps) and (
+        np.abs(steps - np.median(steps)).max() > JUMP + np.median(steps)
+        or np.abs(moves[:, 1 - axis] - np.median(moves[:, 1 - axis])).max() > JUMP
+    ):
+        return None
     axis = int(ways.argmax())
     if ways[axis] < STILL:
         return Motion("stays")

@@ -17,15 +17,17 @@ def clips(count: int, split: str = "train", frames: int = 8, fps: tuple[float, .
     return [sample_clip(0, id, split, frames, fps, ("black", "white", "grey", "navy")) for id in range(count)]
 
 
-def test_clips_are_read_as_they_were_made() -> None:
-    for clip in clips(150):
+@pytest.mark.parametrize("number", [30, pytest.param(150, marks=pytest.mark.slow)])
+def test_clips_are_read_as_they_were_made(number: int) -> None:
+    for clip in clips(number):
         right = check_clip(render_clip(clip), clip.fps, words_of(clip))
         assert right["all"], (clip.motion, right)
 
 
-def test_noise_and_soft_edges_do_little_harm() -> None:
+@pytest.mark.parametrize("number", [30, pytest.param(150, marks=pytest.mark.slow)])
+def test_noise_and_soft_edges_do_little_harm(number: int) -> None:
     rng, right = np.random.default_rng(0), []
-    for clip in clips(150, "held_out"):
+    for clip in clips(number, "held_out"):
         frames = render_clip(clip) / 127.5 - 1
         soft = (frames + np.roll(frames, 1, 1) + np.roll(frames, 1, 2) + np.roll(frames, (1, 1), (1, 2))) / 4
         noisy = np.clip(soft + 0.08 * rng.standard_normal(frames.shape), -1, 1)
@@ -33,9 +35,10 @@ def test_noise_and_soft_edges_do_little_harm() -> None:
     assert np.mean(right) >= 0.97
 
 
-def test_other_motions_are_wrong() -> None:
+@pytest.mark.parametrize("number", [30, pytest.param(60, marks=pytest.mark.slow)])
+def test_other_motions_are_wrong(number: int) -> None:
     """Backwards, at another rate, still, or mirrored: the checker tells each from what was asked for."""
-    for clip in clips(60):
+    for clip in clips(number):
         frames, words, motion = render_clip(clip), words_of(clip), clip.motion
         backwards = read_clip(frames[::-1], clip.fps).motion
         if motion.kind == "moves":
