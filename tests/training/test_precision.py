@@ -123,7 +123,8 @@ def test_numbers_of_a_batch_reach_an_adapter_of_bf16_true_as_they_are(tiny):
     seen, module = [], build_module(tiny)
     module.adapters["text-to-image"] = Rates()
     BFloat16().convert_module(module)
-    batch = Batch("text-to-image", ("", ""), extra={"fps": torch.tensor([23.976, 29.97])})
+    rates, latents = torch.tensor([23.976, 29.97]), torch.zeros(2, 3, 1, 16, 16)
+    batch = Batch("text-to-image", ("", ""), extra={"fps": rates}, latents=latents)
     assert module.condition(batch, torch.zeros(2, dtype=torch.bool)).vector.dtype == torch.bfloat16
     assert torch.equal(seen[0], torch.tensor([23.976, 29.97]))
 
