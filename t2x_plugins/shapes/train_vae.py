@@ -1,4 +1,4 @@
-"""Trains the small VAE that `text_to_image/latent_quickstart` uses: a diffusers `AutoencoderKL` of 0.4 M parameters.
+"""Trains a small VAE: an `AutoencoderKL` of diffusers with 0.4 M parameters, a codec for trials without a download.
 
     python -m t2x_plugins.shapes.train_vae OUT [--images FOLDER] [--steps 6000]
 

@@ -13,6 +13,7 @@ from t2x_core.encoders.config import AutoencoderConfig
 from t2x_core.encoders.weights_config import WeightsConfig
 from t2x_core.errors import UserError
 from t2x_core.frozen import Codec
+from t2x_core.types import Bucket
 from tests.encoders.tiny_models import VAES, save_vae
 
 pytest.importorskip("diffusers")
@@ -160,3 +161,20 @@ class TestMistakes:
         assert weights.config() is None
         with pytest.raises(UserError, match="cannot be fetched"):
             weights.fetch()
+
+
+def test_the_small_vae_is_trained_and_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    from t2x_plugins.shapes import train_vae
+
+    (tmp_path / "images").mkdir()
+    Image.new("RGBA", (40, 40), (200, 30, 30, 128)).save(tmp_path / "images" / "a.png")
+    options = ["--images", str(tmp_path / "images"), "--steps", "2"]
+    monkeypatch.setattr("sys.argv", ["train_vae", str(tmp_path / "vae"), *options])
+    train_vae.main()
+    made = Codec(codec(tmp_path / "vae"))
+    assert made.latent_shape(Bucket(1, 64, 64), separate=False) == (4, 1, 16, 16)
+    latents = made.encode(train_vae.Images(None, seed=1).batch(64).unsqueeze(2), separate=False)
+    assert latents.mean().abs() < 0.3
+    assert 0.7 < latents.std() < 1.4
