@@ -107,8 +107,8 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("a codec without a name", "fit mine.yaml", "mine.yaml:7: codec.name is missing (Which one, by its registered name.)", edit=("codec: {name: identity}", "codec: {}")),
         Mistake("no task", "fit mine.yaml", "mine.yaml:2: tasks has no entry that is not null; for its defaults write text-to-image: {}", edit=("  text-to-image:\n    data:\n      shapes: {size: 16, val_count: 6}", "  text-to-image:")),
         Mistake("an unknown task", "fit mine.yaml", 'mine.yaml:3: no installed plugin brings the task "text-to-imag"; did you mean "text-to-image"?', edit=("text-to-image", "text-to-imag")),
-        Mistake("an unknown codec", "fit mine.yaml", 'mine.yaml:7: no installed plugin brings the codec "vae"; there are: identity', edit=("identity", "vae")),
-        Mistake("a text encoder as codec", "fit mine.yaml codec.name=bytes", 'command line: "bytes" is a text encoder, not a codec; there are: identity'),
+        Mistake("an unknown codec", "fit mine.yaml", 'mine.yaml:7: no installed plugin brings the codec "vae"; there are: autoencoder, identity', edit=("identity", "vae")),
+        Mistake("a text encoder as codec", "fit mine.yaml codec.name=bytes", 'command line: "bytes" is a text encoder, not a codec; there are: autoencoder, identity'),
     ],
     "Values": [
         Mistake("a number in quotes", "fit mine.yaml", 'mine.yaml:11: trainer.max_steps must be an integer, not "2"; remove the quotes', edit=("max_steps: 2", 'max_steps: "2"')),
