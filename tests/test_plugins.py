@@ -244,7 +244,9 @@ def test_unknown_names_get_suggestions(install):
         refusal(lambda r: r.component("task", "mime"))
         == 'no installed plugin brings the task "mime"; did you mean "mine"?'
     )
-    assert refusal(lambda r: r.component("text_encoder", "xyz")).endswith('text encoder "xyz"; there are: bytes, mine')
+    assert refusal(lambda r: r.component("text_encoder", "xyz")).endswith(
+        'text encoder "xyz"; there are: bytes, mine, transformers'
+    )
     assert refusal(lambda r: r.component("task", "bytes")).startswith(
         '"bytes" is a text encoder, not a task; there are: mine'
     )

@@ -10,6 +10,7 @@ arXiv 2205.14135), so memory grows with the tokens and not with tokens times pro
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ class _OwnAndProxies(torch.autograd.Function):
     ) -> Tensor:
         L = q.shape[2]
         out = torch.empty_like(q)
-        with torch.autocast(q.device.type, enabled=False):
+        with _without_autocast(q):
             for s in _slabs(q):
                 own, far = _taken(s, q, k, k_proxy, bias, valid).tensor_split((L,), -1)
                 out[s] = _times(own, v[s]).add_(_per_head(far, v_proxy[s[0]]))
@@ -59,7 +60,7 @@ class _OwnAndProxies(torch.autograd.Function):
         L, scale = q.shape[2], q.shape[-1] ** -0.5
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
         dk_proxy, dv_proxy = (torch.zeros_like(x, dtype=_wide(x)) for x in (k_proxy, v_proxy))
-        with torch.autocast(q.device.type, enabled=False):
+        with _without_autocast(q):
             for s in _slabs(q):
                 g, heads = gradient[s], s[0]
                 taken = _taken(s, q, k, k_proxy, bias, valid)
@@ -110,6 +111,11 @@ def _times(a: Tensor, b: Tensor) -> Tensor:
         flat = torch.bmm(a.to(b.dtype).flatten(0, -3), b.flatten(0, -3), out_dtype=torch.float32)
         return flat.unflatten(0, batch)
     return a.to(_wide(a)) @ b.to(_wide(b))
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    kind = x.device.type  # tensors of "meta" count operations; they know no autocast
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def _wide(x: Tensor) -> torch.dtype:
