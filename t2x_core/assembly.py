@@ -97,7 +97,10 @@ def _assembled(composed: Composed, registry: Registry) -> Assembly:
     tasks = {}
     for name, config in recipe.tasks.items():
         component = registry.component("task", name)
-        with composed.blame(f"tasks.{name}"), Calls({"": registry.owner("task", name)})("", "building the task"):
+        with (
+            composed.error_location(f"tasks.{name}"),
+            Calls({"": registry.owner("task", name)})("", "building the task"),
+        ):
             tasks[name] = _must_be(Task, component.build(config))
             tasks[name].name = name
     return Assembly(recipe, registry, composed, tasks)
@@ -109,7 +112,7 @@ def build_module(assembly: Assembly) -> T2XModule:
 
     @contextmanager
     def building(path: str, method: str) -> Iterator[None]:
-        with assembly.composed.blame(path), calls(path, method):
+        with assembly.composed.error_location(path), calls(path, method):
             yield
 
     with torch.random.fork_rng(devices=[]):
@@ -131,7 +134,7 @@ def build_module(assembly: Assembly) -> T2XModule:
                 adapters[name] = _must_be(ConditioningAdapter, task.adapter(context))
             with building(f"tasks.{name}", "loss"):
                 losses[name] = task.loss()
-        with assembly.composed.blame("backbone"):
+        with assembly.composed.error_location("backbone"):
             backbone = PTDiT(backbone_config(recipe, codec.channels, [a.dims for a in adapters.values()]))
         module = T2XModule(
             *(backbone, codec, encoders, tasks, adapters, losses),
@@ -141,7 +144,7 @@ def build_module(assembly: Assembly) -> T2XModule:
             seed=recipe.seed,
             calls=calls,
         )
-    with assembly.composed.blame("optimizer"):
+    with assembly.composed.error_location("optimizer"):
         freeze(module.trainable(), recipe.optimizer.freeze)
     return module
 
@@ -195,7 +198,7 @@ def build_data(assembly: Assembly, module: T2XModule) -> MixedData:
         workers=recipe.trainer.workers,
         stall_minutes=recipe.trainer.stall_minutes,
         quarantine=quarantine,
-        blame=assembly.composed.blame,
+        error_location=assembly.composed.error_location,
         tokenizer=module.tokenizer,
         latent_shape=module.latent_shape,
         calls=module.calls,
@@ -205,7 +208,7 @@ def build_data(assembly: Assembly, module: T2XModule) -> MixedData:
 def _data_of(assembly: Assembly, module: T2XModule, name: str, quarantine: Quarantine) -> TaskDataModule:
     recipe, task, codec = assembly.recipe, assembly.tasks[name], module.codec.part
     size, trainer = batch_size(recipe, module), recipe.trainer
-    with assembly.composed.blame(f"tasks.{name}"):
+    with assembly.composed.error_location(f"tasks.{name}"):
         with module.calls(f"tasks.{name}", "bucket"):
             bucket = task.bucket()
         if bucket is not None:
@@ -232,7 +235,7 @@ def sample_bucket(assembly: Assembly, module: T2XModule, name: str) -> Bucket:
     if bucket is not None:
         return bucket
     data = _data_of(assembly, module, name, Quarantine())
-    with assembly.composed.blame(f"tasks.{name}"), module.calls(f"tasks.{name}", "data"):
+    with assembly.composed.error_location(f"tasks.{name}"), module.calls(f"tasks.{name}", "data"):
         data.prepare_data()
         data.setup("fit")
         buckets = data.train_source().buckets()

@@ -16,7 +16,7 @@ class UserError(ValueError):
 
     `str()` is one line, "where: message; hint". `where` is "file:line", "command line" or None (no place to point at).
     `key` is for who knows a setting and not where it was written, such as a plugin: "data.size" of the block that it
-    was given. Who knows the recipe turns it into a place (`Composed.blame`).
+    was given. Who knows the recipe turns it into a place (`Composed.error_location`).
     """
 
     def __init__(

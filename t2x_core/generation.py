@@ -41,7 +41,7 @@ def sample(
     """Pixels (B, 3, F, H, W) in [-1, 1] for B conditions, each from its own seed.
 
     The last batch is filled up to `batch_size`, so that a sample is computed by the same operations whatever stands
-    around it: the picture of a seed depends on the prompt, the seed and `batch_size` alone, to the last bit.
+    around it: the image of a seed depends on the prompt, the seed and `batch_size` alone, to the last bit.
     """
     was_training = module.training
     module.eval()
@@ -172,7 +172,7 @@ class T2XPipeline:
         except UserError as error:
             if error.key is None:  # the prompt's fault, and not the recipe's
                 raise
-            with assembly.composed.blame(path):
+            with assembly.composed.error_location(path):
                 raise
         settings = replace(assembly.recipe.diffusion.sampler, **sampler)
         pixels = sample(self.module, conditions, chosen, bucket, settings, batch_size)

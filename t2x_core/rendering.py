@@ -1,4 +1,4 @@
-"""Samples as pictures: a grid with captions, and files."""
+"""Samples as images: a grid with captions, and files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from t2x_core.errors import UserError
 from t2x_core.types import RenderedSamples
 
 MARGIN = 6
-"""Between pictures, in pixels."""
+"""Between images, in pixels."""
 LINES = 6
 """Of a caption, at most."""
 INK, PAPER = (30, 30, 30), (250, 250, 250)
@@ -44,7 +44,7 @@ def caption_grid(
 ) -> RenderedSamples:
     """A grid of samples (B, 3, F, H, W) in [-1, 1], each with its caption below; F > 1 becomes an animation.
 
-    Small pictures are enlarged to at least 128 pixels, by whole factors, without smoothing. A long caption is cut.
+    Small images are enlarged to at least 128 pixels, by whole factors, without smoothing. A long caption is cut.
     `fps`: frames a second of the animation.
     """
     levels = to_uint8(pixels).numpy()
@@ -115,7 +115,7 @@ def _wrapped(text: str, width: int, font: Font) -> list[str]:
 def save(rendered: RenderedSamples, path: Path) -> Path:
     """Writes samples in the format of the path's ending; returns the path written.
 
-    What only moves, and is to go into a format for still pictures, becomes a GIF beside it. MP4 is H.264.
+    What only moves, and is to go into a format for still images, becomes a GIF beside it. MP4 is H.264.
     """
     animated, moves = path.suffix.lower() in ANIMATED, len(rendered.frames) > 1
     if moves and rendered.still is None and not animated:
@@ -141,7 +141,7 @@ def save_all(rendered: RenderedSamples, path: Path) -> list[Path]:
 
 
 def encode(rendered: RenderedSamples) -> bytes:
-    """A still picture as PNG, an animation as GIF."""
+    """A still image as PNG, an animation as GIF."""
     file = io.BytesIO()
     _write(rendered, file, format="GIF" if len(rendered.frames) > 1 else "PNG")
     return file.getvalue()

@@ -2,12 +2,12 @@
 
 Axis letters, everywhere in the project:
 
-    B  batch            C  latent channels     F, H, W  frames (views), height, width of a latent or a picture
+    B  batch            C  latent channels     F, H, W  frames (views), height, width of a latent or an image
     T  text tokens      D  width of the network
     P  patch size       f, h, w  token grid (F, H/P, W/P)        N = f·h·w  tokens
     (pf, ph, pw)  window       L = pf·ph·pw  tokens of a window      M  windows = proxy tokens
 
-Time t is in [0, 1]; t = 1 is pure noise. Pixels are float in [-1, 1], RGB. A picture has F = 1.
+Time t is in [0, 1]; t = 1 is pure noise. Pixels are float in [-1, 1], RGB. An image has F = 1.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class FrameAxis:
     """Frames of a window; None: pf of the recipe's `backbone.window`."""
     circular: bool = False
     """Whether the last frame is a neighbour of the first (views around an object): shifted windows then join them."""
-    numbered: bool = True
+    frame_positions: bool = True
     """Whether the network is told the number of a frame (no: the conditioning says what it needs to know)."""
 
 
@@ -297,14 +297,14 @@ class Noised:
 
 @dataclass(frozen=True)
 class RenderedSamples:
-    """Samples as a person looks at them: one still picture, an animation, or both."""
+    """Samples as a person looks at them: one still image, an animation, or both."""
 
     frames: Tensor
-    """(frames, height, width, 3) uint8; one frame is a still picture."""
+    """(frames, height, width, 3) uint8; one frame is a still image."""
     fps: float = 8.0
     """Frames per second of an animation."""
     still: Tensor | None = None
-    """(height, width, 3) uint8: a picture of the same samples, for what an animation does not show at one glance."""
+    """(height, width, 3) uint8: an image of the same samples, for what an animation does not show at one glance."""
 
 
 for _record in (TextInput, TextTokens, Batch, Conditioning):

@@ -9,7 +9,7 @@ import torch
 
 from t2x_core.assembly import Assembly, load_assembly
 
-SHAPES, PICTURES = "tasks.text-to-image.data.shapes", "tasks.text-to-image.data.pictures"
+SHAPES, IMAGES = "tasks.text-to-image.data.shapes", "tasks.text-to-image.data.images"
 TINY_MODEL = (
     "backbone.preset=null",
     "backbone.width=32",
@@ -23,17 +23,17 @@ TINY_MODEL = (
     "trainer.global_batch=4",
     "trainer.threads=1",
     "optimizer.warmup_steps=2",
-    "watch.log_every=1",
-    "watch.validate_every=2",
-    "watch.sample_every=2",
-    "watch.samples=2",
-    "watch.score_samples=2",
-    "watch.final_score_samples=2",
-    "watch.checkpoint_every=2",
+    "logging.log_every=1",
+    "logging.validate_every=2",
+    "logging.sample_every=2",
+    "logging.samples=2",
+    "logging.score_samples=2",
+    "logging.final_score_samples=2",
+    "logging.checkpoint_every=2",
 )
 TINY = (f"{SHAPES}.size=16", f"{SHAPES}.val_count=6", *TINY_MODEL)
 """Overrides of recipes on the shapes world."""
-TINY_PICTURES = (f"{PICTURES}.size=32", "trainer.accelerator=cpu", "trainer.precision=32-true", *TINY_MODEL)
+TINY_IMAGES = (f"{IMAGES}.size=32", "trainer.accelerator=cpu", "trainer.precision=32-true", *TINY_MODEL)
 """Overrides of `text_to_image/folder`, which also wants the folder."""
 TURNTABLES, OBJECTS = "tasks.text-to-multiview.data.turntables", "tasks.text-to-multiview.data.objects"
 CPU = ("trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.workers=0")
@@ -55,7 +55,7 @@ TINY_JOINT = (
 )
 """Overrides of recipes of all three tasks."""
 TINY_OWN = (
-    *(f"{PICTURES}.size=32", f"{CLIPS}.size=16", f"{CLIPS}.frames=4", f"{OBJECTS}.size=16", f"{OBJECTS}.views=4"),
+    *(f"{IMAGES}.size=32", f"{CLIPS}.size=16", f"{CLIPS}.frames=4", f"{OBJECTS}.size=16", f"{OBJECTS}.views=4"),
     *("trainer.tokens_per_step=null", *TINY_VIEWS),
 )
 """Overrides of recipes of all three tasks on data of one's own, which also want the folders."""

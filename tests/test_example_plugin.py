@@ -19,10 +19,10 @@ SHORT = (
     "diffusion.sampler.steps=2",
     "trainer.global_batch=4",
     "trainer.threads=1",
-    "watch.checkpoint_every=2",
-    "watch.validate_every=2",
-    "watch.samples=4",
-    "watch.final_score_samples=4",
+    "logging.checkpoint_every=2",
+    "logging.validate_every=2",
+    "logging.samples=4",
+    "logging.final_score_samples=4",
 )
 
 
@@ -54,10 +54,10 @@ def test_it_is_listed_with_its_settings(site, tmp_path):
     rows = [line.split() for line in t2x(site, tmp_path, "plugins").splitlines()]
     assert ["class-to-image", "task", "t2x-class-to-image", "1.0", f"{site}/class_to_image/plugin.py"] in rows
     settings = t2x(site, tmp_path, "plugins", "class-to-image")
-    assert "    # Height and width of a picture, in pixels.\n    size: 16  # an integer, at least 8\n" in settings
+    assert "    # Height and width of an image, in pixels.\n    size: 16  # an integer, at least 8\n" in settings
 
 
-def test_it_trains_goes_on_and_makes_pictures(site, tmp_path):
+def test_it_trains_goes_on_and_makes_images(site, tmp_path):
     assert "trained 2 steps" in t2x(site, tmp_path, "fit", RECIPE, *SHORT, "trainer.max_steps=2")
     (run,) = (tmp_path / "runs" / "class_to_image").iterdir()
     printed = t2x(site, tmp_path, "fit", RECIPE, *SHORT, "trainer.max_steps=4", "--resume", str(run))

@@ -17,7 +17,7 @@ def pipeline(tiny):
     return T2XPipeline(tiny, module)
 
 
-def test_the_picture_of_a_seed_does_not_depend_on_the_batch_around_it(pipeline):
+def test_the_image_of_a_seed_does_not_depend_on_the_batch_around_it(pipeline):
     prompts = ["a red circle", "a big blue square at the top", "", "a green ring"]
     together = pipeline(prompts, [7, 8, 9, 10]).pixels
     for i, prompt in enumerate(prompts):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from t2x_core.assembly import build_data, build_module, load_assembly
-from t2x_core.encoders.config import IdentityConfig
+from t2x_core.encoders.encoder_config import IdentityConfig
 from t2x_core.encoders.identity import IdentityCodec
 from t2x_core.errors import UserError
 from t2x_core.frozen import Codec

@@ -9,7 +9,7 @@ from t2x_core.assembly import load_assembly
 from t2x_core.cli.main import parse
 from t2x_core.errors import UserError
 from t2x_core.recipe import TrainerConfig, field_docs
-from t2x_core.training.launch import TORCHRUN
+from t2x_core.training.check_launch import TORCHRUN
 from t2x_core.training.run_folder import MAY_CHANGE
 
 PAGE = Path(__file__).parents[1] / "docs" / "parallel.md"

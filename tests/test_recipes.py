@@ -13,20 +13,20 @@ from t2x_core.recipe import dump_yaml, list_recipes, to_plain
 from t2x_core.runs import find_run
 from tests.conftest import (
     CLIPS,
+    IMAGES,
     OBJECTS,
-    PICTURES,
     TINY,
     TINY_CLIPS,
+    TINY_IMAGES,
     TINY_JOINT,
     TINY_MOVING,
     TINY_OBJECTS,
     TINY_OWN,
-    TINY_PICTURES,
     TINY_TURNTABLES,
 )
-from tests.data.picture_set import write_good
+from tests.data.image_set import write_good
 from tests.text_to_multiview.test_objects import write_object
-from tests.video.film_set import write_film
+from tests.video.video_set import write_video
 
 NAMES = [name for name, _ in list_recipes()]
 
@@ -45,12 +45,12 @@ OWN_OBJECTS = ("text_to_multiview/objects", "text_to_multiview/24_views_512")
 @pytest.fixture
 def needed(tmp_path):
     """Recipe → settings that it does not run without."""
-    write_good(tmp_path / "pictures", 24)
+    write_good(tmp_path / "images", 24)
     for i in range(6):
         write_object(tmp_path / "objects" / f"thing_{i}", 4)
     for i in range(6):
-        write_film(tmp_path / "clips" / f"{i}.mp4").with_suffix(".txt").write_text("a clip")
-    settings = {OWN: [f"{PICTURES}.folder={tmp_path / 'pictures'}"]}
+        write_video(tmp_path / "clips" / f"{i}.mp4").with_suffix(".txt").write_text("a clip")
+    settings = {OWN: [f"{IMAGES}.folder={tmp_path / 'images'}"]}
     one_device = ("trainer.devices=1", "trainer.strategy=auto")
     settings |= {name: [f"{OBJECTS}.folder={tmp_path / 'objects'}"] for name in OWN_OBJECTS}
     settings |= {name: [f"{CLIPS}.folder={tmp_path / 'clips'}", *one_device] for name in OWN_CLIPS}
@@ -70,7 +70,7 @@ def tiny_of(name):
         return TINY_MOVING
     if name.startswith("text_to_multiview/"):
         return TINY_TURNTABLES
-    return TINY_PICTURES if name == OWN else TINY
+    return TINY_IMAGES if name == OWN else TINY
 
 
 @pytest.mark.parametrize("name", NAMES)

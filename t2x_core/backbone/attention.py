@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from t2x_core.backbone.conditioning_cache import ConditioningCache, no_cache
 from t2x_core.backbone.embeddings import Rotation
-from t2x_core.backbone.fused import own_and_proxies
-from t2x_core.backbone.fused_flex import flex_own_and_proxies
+from t2x_core.backbone.fused import window_proxy_attention
+from t2x_core.backbone.fused_flex import flex_window_proxy_attention
 from t2x_core.backbone.linear import Init, linear
 from t2x_core.backbone.windows import Windows
 
@@ -35,7 +35,7 @@ class HeadNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), eps=1e-6)
 
 
-def turned(x: Tensor, rotation: Rotation | None) -> Tensor:
+def apply_rope(x: Tensor, rotation: Rotation | None) -> Tensor:
     """Queries or keys (…, d) by their rotation, if positions are told so."""
     return x if rotation is None else rotation(x)
 
@@ -63,7 +63,7 @@ class WindowAttention(SelfAttention):
         parts = windows.cut(self.qkv(x)).unflatten(-1, (3, self.heads, -1))  # (B, M, L, 3, H, d)
         q, k, v = parts.permute(3, 0, 1, 4, 2, 5)  # (B, M, H, L, d) each
         rotation = None if windows.rotation is None else windows.rotation.unsqueeze(1)  # (M, 1, L, d/2)
-        q, k = turned(self.q_norm(q), rotation), turned(self.k_norm(k), rotation)
+        q, k = apply_rope(self.q_norm(q), rotation), apply_rope(self.k_norm(k), rotation)
         B, M = q.shape[:2]
         mask = None
         if windows.valid is not None:
@@ -86,12 +86,12 @@ class FusedAttention(SelfAttention):
         q, k, v = parts.permute(3, 0, 4, 1, 2, 5).flatten(1, 2)  # (G = B·H, M, L, d) each
         sizes = windows.sizes.to(k.dtype)[:, None]
         k_proxy, v_proxy = k.sum(2) / sizes, v.sum(2) / sizes  # (G, M, d)
-        q, k = turned(self.q_norm(q), windows.rotation), turned(self.k_norm(k), windows.rotation)
-        k_proxy = turned(self.k_norm(k_proxy), windows.proxy_rotation)
+        q, k = apply_rope(self.q_norm(q), windows.rotation), apply_rope(self.k_norm(k), windows.rotation)
+        k_proxy = apply_rope(self.k_norm(k_proxy), windows.proxy_rotation)
         if windows.flex is not None and torch.compiler.is_compiling():
-            x = flex_own_and_proxies(q, k, v, k_proxy, v_proxy, windows.flex)
+            x = flex_window_proxy_attention(q, k, v, k_proxy, v_proxy, windows.flex)
         else:
-            x = own_and_proxies(q, k, v, k_proxy, v_proxy, windows.proxy_bias, windows.valid)
+            x = window_proxy_attention(q, k, v, k_proxy, v_proxy, windows.proxy_bias, windows.valid)
         return self.out(windows.join(x.unflatten(0, (B, -1)).permute(0, 2, 3, 1, 4).flatten(3)))
 
 
@@ -121,7 +121,7 @@ class CrossAttention(nn.Module):
         """
         q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, N, d)
         k, v = (cache or no_cache)(self.keys_values, context)
-        q, k = turned(self.q_norm(q), rotations[0]), turned(k, rotations[1])
+        q, k = apply_rope(self.q_norm(q), rotations[0]), apply_rope(k, rotations[1])
         attn_mask = None if mask is None else mask[:, None, None]  # (B, 1, 1, S)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         return self.out(x.transpose(1, 2).flatten(2))

@@ -26,19 +26,19 @@ def position_table(
     scale: float,
     device: torch.device,
     released: bool = False,
-    numbered: bool = True,
+    frame_positions: bool = True,
 ) -> Tensor:
     """Sin-cos positions (N, D) float32 of a token grid (f, h, w), row-major; cached.
 
     The first D/4 channels are of the frame, then 3D/8 of the column and 3D/8 of the row, both divided by `scale`;
     each part is all sines, then all cosines. `released`: token k of a frame has column k mod h and row k div h, which
-    differs on grids that are not square. Without `numbered`, all frames have the number 0.
+    differs on grids that are not square. Without `frame_positions`, all frames have the number 0.
     """
     f, h, w = grid
     token = torch.arange(h * w, device="cpu")
     columns = h if released else w
     column, row = (token % columns).double() / scale, (token // columns).double() / scale
-    number = torch.arange(f, dtype=torch.float64, device="cpu") * numbered
+    number = torch.arange(f, dtype=torch.float64, device="cpu") * frame_positions
     frame = torch.cat(_sincos(number, width // 4), -1)  # (f, D/4)
     space = torch.cat((*_sincos(column, 3 * width // 8), *_sincos(row, 3 * width // 8)), -1)  # (h·w, 3D/4)
     table = torch.cat((frame[:, None].expand(-1, h * w, -1), space.expand(f, -1, -1)), -1)  # (f, h·w, D)

@@ -22,7 +22,7 @@ LARGE_SLAB = 2**27
 """The same on other devices: half a GiB."""
 
 
-def own_and_proxies(
+def window_proxy_attention(
     q: Tensor, k: Tensor, v: Tensor, k_proxy: Tensor, v_proxy: Tensor, bias: Tensor, valid: Tensor | None
 ) -> Tensor:
     """Attention of each token to the tokens of its own window and to proxies, in one softmax.
@@ -49,7 +49,7 @@ class _OwnAndProxies(torch.autograd.Function):
         out = torch.empty_like(q)
         with _without_autocast(q):
             for s in _slabs(q):
-                own, far = _taken(s, q, k, k_proxy, bias, valid).tensor_split((L,), -1)
+                own, far = _attention_weights(s, q, k, k_proxy, bias, valid).tensor_split((L,), -1)
                 out[s] = _times(own, v[s]).add_(_per_head(far, v_proxy[s[0]]))
         ctx.save_for_backward(q, k, v, k_proxy, v_proxy, bias, valid)
         return out
@@ -63,7 +63,7 @@ class _OwnAndProxies(torch.autograd.Function):
         with _without_autocast(q):
             for s in _slabs(q):
                 g, heads = gradient[s], s[0]
-                taken = _taken(s, q, k, k_proxy, bias, valid)
+                taken = _attention_weights(s, q, k, k_proxy, bias, valid)
                 d_own = _times(g, v[s].transpose(-1, -2))
                 d_taken = torch.cat((d_own, _per_head(g, v_proxy[heads].transpose(-1, -2))), -1)
                 d_logits = taken * (d_taken - (taken * d_taken).sum(-1, keepdim=True))
@@ -89,7 +89,9 @@ def _slabs(q: Tensor) -> Iterator[tuple[slice, slice]]:
             yield slice(head, head + heads), slice(window, window + windows)
 
 
-def _taken(s: tuple[slice, slice], q: Tensor, k: Tensor, k_proxy: Tensor, bias: Tensor, valid: Tensor | None) -> Tensor:
+def _attention_weights(
+    s: tuple[slice, slice], q: Tensor, k: Tensor, k_proxy: Tensor, bias: Tensor, valid: Tensor | None
+) -> Tensor:
     """What the tokens of a slab take of the values of their window and of the proxies: (g, m, L, L + M), float32."""
     heads, windows = s
     own = _times(q[s], k[s].transpose(-1, -2)).mul_(q.shape[-1] ** -0.5)

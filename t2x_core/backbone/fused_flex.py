@@ -65,8 +65,10 @@ def flex_mask(M: int, L: int, valid: Tensor | None, sizes: Tensor) -> FlexMask:
     return FlexMask(blocks, score)
 
 
-def flex_own_and_proxies(q: Tensor, k: Tensor, v: Tensor, k_proxy: Tensor, v_proxy: Tensor, mask: FlexMask) -> Tensor:
-    """What `own_and_proxies` computes, with the bias and the valid slots in `mask`."""
+def flex_window_proxy_attention(
+    q: Tensor, k: Tensor, v: Tensor, k_proxy: Tensor, v_proxy: Tensor, mask: FlexMask
+) -> Tensor:
+    """What `window_proxy_attention` computes, with the bias and the valid slots in `mask`."""
     from torch.nn.attention.flex_attention import flex_attention
 
     keys, values = (torch.cat((x.flatten(1, 2), p), 1)[:, None] for x, p in ((k, k_proxy), (v, v_proxy)))

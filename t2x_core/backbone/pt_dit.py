@@ -290,14 +290,14 @@ class PTDiT(nn.Module):
 
         layout = self._layout(grid, x.device, cond.frame_axis)
         hidden: dict[int, Tensor] = {}
-        x = layout.enter(x)
+        x = layout.to_window_order(x)
         for index, block in enumerate(self.blocks):
             x = block(x, t6, text, cond.text_mask, layout, cache)  # (B, N, D)
             if index in capture:
-                hidden[index] = layout.leave(x)
+                hidden[index] = layout.to_grid_order(x)
         if missing := set(capture) - hidden.keys():
             raise ValueError(f"there is no block {min(missing)}: there are 0 to {len(self.blocks) - 1}")
-        out = self._unpatchify(layout.leave(self.head(x, emb)), grid)  # (B, out_channels, F, H, W)
+        out = self._unpatchify(layout.to_grid_order(self.head(x, emb)), grid)  # (B, out_channels, F, H, W)
         return (out, hidden) if capture else out
 
     def prepare(self, latents: Tensor, frame_axis: FrameAxis) -> None:
@@ -311,8 +311,8 @@ class PTDiT(nn.Module):
         config = self.config
         if config.position == "rope":
             return x
-        scale, numbered = config.position_scale, frame_axis.numbered
-        return x + position_table(grid, config.width, scale, x.device, config.released, numbered).to(x.dtype)
+        scale, frame_positions = config.position_scale, frame_axis.frame_positions
+        return x + position_table(grid, config.width, scale, x.device, config.released, frame_positions).to(x.dtype)
 
     def _layout(self, grid: Triple, device: torch.device, frame_axis: FrameAxis) -> Layout:
         config = self.config
@@ -325,7 +325,7 @@ class PTDiT(nn.Module):
             circular=frame_axis.circular and not dense,
             head_channels=config.width // config.heads if config.position == "rope" else 0,
             position_scale=config.position_scale,
-            numbered=frame_axis.numbered,
+            frame_positions=frame_axis.frame_positions,
             flex=config.attention == "fused" and device.type == "cuda",
         )
 

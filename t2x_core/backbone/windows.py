@@ -30,7 +30,7 @@ from t2x_core.backbone.fused_flex import FlexMask, flex_mask
 Triple = tuple[int, int, int]
 
 
-class _Move(torch.autograd.Function):
+class _Permute(torch.autograd.Function):
     """Rows of x (B, rows, C) to other places; the gradient is moved back by an index too, not added up."""
 
     @staticmethod
@@ -42,11 +42,11 @@ class _Move(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         source, target, empty, none = ctx.saved_tensors
-        return _Move.apply(gradient, target, source, none, empty), None, None, None, None
+        return _Permute.apply(gradient, target, source, none, empty), None, None, None, None
 
 
 @dataclass(frozen=True, eq=False)
-class Move:
+class Permutation:
     """Tokens to slots, of which some may stay empty, and back."""
 
     source: Tensor
@@ -60,11 +60,11 @@ class Move:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, tokens, C) -> (B, slots, C), zeros in empty slots."""
-        return _Move.apply(x, self.source, self.target, self.empty, self.none)
+        return _Permute.apply(x, self.source, self.target, self.empty, self.none)
 
     def back(self, x: Tensor) -> Tensor:
         """(B, slots, C) -> (B, tokens, C)."""
-        return _Move.apply(x, self.target, self.source, self.none, self.empty)
+        return _Permute.apply(x, self.target, self.source, self.none, self.empty)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class Windows:
 
     shape: tuple[int, int]
     """(M, L)."""
-    move: Move | None
+    move: Permutation | None
     """Tokens, as they stand in the blocks, to slots; None: they stand as the slots do."""
     valid: Tensor | None
     """(M, L) bool, False where a slot is padding; None when there is no padding."""
@@ -106,7 +106,7 @@ class Windows:
 class Layout:
     """The order of the tokens of one grid, and its two cuts; made by `make_layout` and shared by all blocks."""
 
-    move: Move | None
+    move: Permutation | None
     """Tokens row by row to their order in the blocks; None: it is the same."""
     plain: Windows
     shifted: Windows
@@ -115,11 +115,11 @@ class Layout:
     rotation: Rotation | None = None
     """(N, d/2), of each token, where positions are told by rotation."""
 
-    def enter(self, x: Tensor) -> Tensor:
+    def to_window_order(self, x: Tensor) -> Tensor:
         """(B, N, C), row by row -> in the order of the blocks."""
         return x if self.move is None else self.move(x)
 
-    def leave(self, x: Tensor) -> Tensor:
+    def to_grid_order(self, x: Tensor) -> Tensor:
         """(B, N, C), in the order of the blocks -> row by row."""
         return x if self.move is None else self.move.back(x)
 
@@ -147,7 +147,7 @@ def make_layout(
     circular: bool = False,
     head_channels: int = 0,
     position_scale: float = 1.0,
-    numbered: bool = True,
+    frame_positions: bool = True,
     flex: bool = False,
 ) -> Layout:
     """Cuts a grid (f, h, w) into windows (pf, ph, pw) no larger than the grid (`resolve_window`); cached.
@@ -157,7 +157,8 @@ def make_layout(
     the last frame is a neighbour of the first, and the frame axis is rolled, so that one shifted window holds both.
 
     With `head_channels`, the channels of a head, there are rotations for the positions of tokens and proxies, rows and
-    columns divided by `position_scale`; without `numbered` all frames have the number 0. `flex`: with `Windows.flex`.
+    columns divided by `position_scale`; without `frame_positions` all frames have the number 0. `flex`: with the
+    flex masks.
     """
     with torch.device("cpu"):
         cuts = [_cut(grid, window, shifted, shift_single, circular) for shifted in (False, True)]
@@ -170,7 +171,9 @@ def make_layout(
             """Positions (…, 3) -> (…, d/2)."""
             if not head_channels:
                 return None
-            scaled = positions / torch.tensor([1, position_scale, position_scale]) * torch.tensor([numbered, 1, 1])
+            scaled = (
+                positions / torch.tensor([1, position_scale, position_scale]) * torch.tensor([frame_positions, 1, 1])
+            )
             return rotation(scaled, head_channels).to(device)
 
         def windows(cut: _Cut) -> Windows:
@@ -247,11 +250,11 @@ def _cut(grid: Triple, window: Triple, shifted: bool, shift_single: bool, circul
     return _Cut(token * valid, valid, torch.stack((frame, row, column), -1))
 
 
-def _move(source: Tensor, valid: Tensor, device: torch.device) -> Move | None:
+def _move(source: Tensor, valid: Tensor, device: torch.device) -> Permutation | None:
     """The move of tokens to slots, of which those that are not `valid` stay empty; None if it moves nothing."""
     if valid.all() and torch.equal(source, torch.arange(len(source))):
         return None
     slots = valid.nonzero().flatten()
     target = slots[source[slots].argsort()]
     parts = source, target, (~valid).nonzero().flatten(), slots[:0]
-    return Move(*(part.to(device) for part in parts))
+    return Permutation(*(part.to(device) for part in parts))

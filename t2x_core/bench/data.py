@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from t2x_core.errors import UserError
-from t2x_core.video import Choice, DamagedClipError, Film, Films, ShortClipError
+from t2x_core.video import Choice, DamagedClipError, ShortClipError, Video, Videos
 from t2x_core.video.child import ALIKE, GLANCE, clip_of
 from t2x_core.video.display import Display
 from t2x_core.video.pyav_reader import decoded_times
 from t2x_core.video.reader import WHITE, Frames, reader_class
 
-FILMS = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".ts", ".mpg")
+VIDEOS = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".ts", ".mpg")
 HEIGHT, WIDTH, LENGTH, RATE = 360, 640, 96, 24
-"""Of films that are made for the purpose: height and width in pixels, frames, frames a second."""
+"""Of videos that are made for the purpose: height and width in pixels, frames, frames a second."""
 PLACES = (0.03, 0.31, 0.5, 0.77, 1.0)
 """Where the clips begin whose content is checked."""
 READERS = ("pyav", "decord")
@@ -70,37 +70,37 @@ class DataBenchmark:
         return [a / b for a, b in zip(self.loader, getattr(self, reader), strict=True)]
 
 
-def bench_data(films: Sequence[Path], blocks: int, frames: int, stride: int, size: int) -> DataBenchmark:
-    """Reads clips of all films in turns: as the loader does (`Films.clip`), and by each reader in this process.
+def bench_data(videos: Sequence[Path], blocks: int, frames: int, stride: int, size: int) -> DataBenchmark:
+    """Reads clips of all videos in turns: as the loader does (`Videos.clip`), and by each reader in this process.
 
-    All open the film for each clip, find the times of its frames, and decode those that are chosen, scaled so that the
+    All open the video for each clip, find the times of its frames, and decode those that are chosen, scaled so that the
     shorter side has `size` pixels, and crop the square in the middle. A video that decord cannot open costs it nothing.
     """
-    reader, choice = Films(), Choice(frames, stride=stride)
-    measured = {str(film): reader.measure(str(film), whole=True) for film in films}
+    reader, choice = Videos(), Choice(frames, stride=stride)
+    measured = {str(video): reader.measure(str(video), whole=True) for video in videos}
     content = check_content(reader, measured, choice)
     taken: dict[str, list[float]] = {"loader": [], **{name: [] for name in READERS}}
     for block in range(blocks + 1):
         place = (block * 0.618) % 1
         for name, seconds in taken.items():
             began = time.perf_counter()
-            for path, film in measured.items():
-                scaled = _covering(film, size)
+            for path, video in measured.items():
+                scaled = _covering(video, size)
                 if name == "loader":
-                    reader.clip(path, choice, place, scaled, (size, size), exact=film.exact)
+                    reader.clip(path, choice, place, scaled, (size, size), exact=video.exact)
                 else:
                     with suppress(DamagedClipError, ShortClipError):
                         _alone(name, path, choice, place, scaled, (size, size))
             if block:  # the first one warms up
-                seconds.append((time.perf_counter() - began) / len(films))
+                seconds.append((time.perf_counter() - began) / len(videos))
     reader.close()
     return DataBenchmark(**taken, content=content)
 
 
-def check_content(loader: Films, measured: dict[str, Film], choice: Choice) -> dict[str, Content]:
+def check_content(loader: Videos, measured: dict[str, Video], choice: Choice) -> dict[str, Content]:
     """Compares clips of each reader with the frames that a decode of the whole video shows at these times."""
     found = {name: Content() for name in ("loader", *READERS)}
-    for path, film in measured.items():
+    for path, video in measured.items():
         times, shown = full_decode(path)
         for place in PLACES:
             expected = shown[choice(times, place)[0]].astype(np.int16)
@@ -108,7 +108,7 @@ def check_content(loader: Films, measured: dict[str, Film], choice: Choice) -> d
                 content.clips += 1
                 try:
                     if name == "loader":
-                        frames, _ = loader.clip(path, choice, place, GLANCE, GLANCE, exact=film.exact)
+                        frames, _ = loader.clip(path, choice, place, GLANCE, GLANCE, exact=video.exact)
                     else:
                         frames = _alone(name, path, choice, place, GLANCE, GLANCE)
                     same = np.abs(frames - expected).mean((1, 2, 3)).max() <= ALIKE
@@ -135,9 +135,9 @@ def full_decode(path: str) -> tuple[np.ndarray, Frames]:
         return decoded_times(stamps, float(stream.time_base), float(rate) if rate else None), np.stack(frames)
 
 
-def _covering(film: Film, size: int) -> tuple[int, int]:
-    scale = size / min(film.height, film.width)
-    return max(size, round(film.height * scale)), max(size, round(film.width * scale))
+def _covering(video: Video, size: int) -> tuple[int, int]:
+    scale = size / min(video.height, video.width)
+    return max(size, round(video.height * scale)), max(size, round(video.width * scale))
 
 
 def _alone(name: str, path: str, choice: Choice, place: float, size: tuple[int, int], crop: tuple[int, int]) -> Frames:
@@ -145,16 +145,18 @@ def _alone(name: str, path: str, choice: Choice, place: float, size: tuple[int, 
     return clip_of(reader_class(name)(path, size), choice, place, crop)[1]
 
 
-def find_films(folder: Path) -> list[Path]:
-    """The films in a folder and those below it. UserError if there are none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in FILMS)
+def find_videos(folder: Path) -> list[Path]:
+    """The videos in a folder and those below it. UserError if there are none."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEOS)
     if not found:
-        raise UserError(f"there are no films in {folder}", where="command line", hint=f"these are: {', '.join(FILMS)}")
+        raise UserError(
+            f"there are no videos in {folder}", where="command line", hint=f"these are: {', '.join(VIDEOS)}"
+        )
     return found
 
 
-def write_films(folder: Path, count: int = 8) -> list[Path]:
-    """Films of a moving pattern with some noise, every other one H.264 in MP4, VP9 in WebM."""
+def write_videos(folder: Path, count: int = 8) -> list[Path]:
+    """Videos of a moving pattern with some noise, every other one H.264 in MP4, VP9 in WebM."""
     import av
 
     y, x = np.mgrid[:HEIGHT, :WIDTH]
@@ -168,8 +170,8 @@ def write_films(folder: Path, count: int = 8) -> list[Path]:
             stream.options = {"preset": "veryfast"} if i % 2 == 0 else {"deadline": "realtime", "cpu-used": "8"}
             for n in range(LENGTH):
                 waves = [np.sin((x * a + y * b) / 40 + n / 6 + i) for a, b in ((1, 0), (0, 1), (1, 1))]
-                picture = (100 + 90 * np.stack(waves, -1) + np.roll(noise, 3 * n, 1)).clip(0, 255).astype(np.uint8)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                image = (100 + 90 * np.stack(waves, -1) + np.roll(noise, 3 * n, 1)).clip(0, 255).astype(np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
             container.mux(stream.encode())
         made.append(path)
     return made

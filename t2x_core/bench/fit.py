@@ -52,7 +52,7 @@ def bench_fit(assembly: Assembly, blocks: int, steps: int) -> LoopBenchmark:
     module = build_module(assembly)
     data = build_data(assembly, module)
     bare = BareLoop(assembly)
-    turns = _Turns(bare, blocks, steps)
+    turns = _Rounds(bare, blocks, steps)
     with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
         fit(assembly, module, data, Path(folder), console=Console(file=nowhere, force_terminal=True), extra=[turns])
     return LoopBenchmark(turns.fit, turns.bare)
@@ -102,7 +102,7 @@ class BareLoop:
             self.ema.updates += 1
 
 
-class _Turns(StepCallback):
+class _Rounds(StepCallback):
     """Stops the clock of `t2x fit` after each block of steps, and lets the bare loop do a block."""
 
     def __init__(self, bare: BareLoop, blocks: int, steps: int) -> None:

@@ -51,10 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.allow and arguments.resume is None:
             raise UserError("--allow goes with --resume", where="command line")
         if arguments.resume and recipe is not None:
-            find_run(arguments.resume, recipe.watch.runs_dir)
+            find_run(arguments.resume, recipe.logging.runs_dir)
         if arguments.resume is None and recipe is not None and recipe.init_from is not None:
-            with compose(arguments.recipe, arguments.overrides).blame(""):
-                find_start(recipe.init_from, recipe.watch.runs_dir)
+            with compose(arguments.recipe, arguments.overrides).error_location(""):
+                find_start(recipe.init_from, recipe.logging.runs_dir)
         return _Command(arguments).run()
 
 
@@ -85,8 +85,8 @@ class _Command:
     def _fit(self) -> int:
         from t2x_core.assembly import build_data, build_module, load_assembly
         from t2x_core.training import fit, parallel, preflight, run_folder
+        from t2x_core.training.check_launch import check_launch
         from t2x_core.training.initial import open_start
-        from t2x_core.training.launch import check_launch
         from t2x_core.training.log import start_log
         from t2x_core.training.precision import device_count
 
@@ -95,9 +95,9 @@ class _Command:
         with parallel.Ranks(parallel.Launch() if arguments.dry_run else launch) as ranks:
             assembly = load_assembly(arguments.recipe, arguments.overrides)
             self.recipe = assembly.recipe
-            with assembly.composed.blame("trainer"):
+            with assembly.composed.error_location("trainer"):
                 check_launch(assembly.recipe.trainer, launch)
-            with assembly.composed.blame(""):
+            with assembly.composed.error_location(""):
                 assembly.recipe.check_task_batches(device_count(assembly.recipe.trainer))
             module = build_module(assembly)  # before there is a folder: what cannot be built leaves none behind
             data = build_data(assembly, module)
@@ -106,7 +106,7 @@ class _Command:
             if assembly.recipe.init_from is not None and arguments.resume is None and launch.rank == 0:
                 start = open_start(assembly.recipe.init_from, assembly, module)  # the others find it in the folder
             if arguments.dry_run:
-                run_folder.check_root(assembly.recipe.watch.runs_dir)
+                run_folder.check_root(assembly.recipe.logging.runs_dir)
                 print("\n".join([*(start.describe() if start else []), *preflight.rehearse(assembly, module, data)]))
                 return 0
             ranks.connect(assembly, data, resume=arguments.resume, folder=str(arguments.folder))
@@ -147,7 +147,7 @@ class _Command:
         else:
             now = f" ({result.trained} of them now)" if result.trained < result.steps else ""
             done = f"trained {result.steps} steps{now}" if result.trained else "made the last samples"
-            console.print(f"{done} in {minutes(result.seconds)}: pictures in {folder}/samples")
+            console.print(f"{done} in {minutes(result.seconds)}: images in {folder}/samples")
         if unread := quarantine.count(folder / quarantine.FILE_NAME):
             console.print(f"{unread} files could not be read: {folder / quarantine.FILE_NAME}")
         options = ["--num", "4", "--out", "x.png"]
@@ -168,7 +168,7 @@ def _folder(arguments: argparse.Namespace, assembly: Any, start: Any) -> Path:
     from t2x_core.training import run_folder
 
     plain = to_plain(assembly.recipe)
-    root = assembly.recipe.watch.runs_dir
+    root = assembly.recipe.logging.runs_dir
     name = run_folder.recipe_name(find_recipe(arguments.recipe))
     if arguments.resume is None:
         folder = run_folder.new_run(root, name, arguments.folder)

@@ -15,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attempt", type=int, help="how often training had gone back before it (default: as reported, or 0)"
     )
-    parser.add_argument("--num", type=int, default=16, help="samples in the picture, at most (default 16)")
+    parser.add_argument("--num", type=int, default=16, help="samples in the image, at most (default 16)")
     parser.add_argument("--out", type=path, default=Path("replay.png"), help="file to write (default replay.png)")
     parser.set_defaults(run=run)
 

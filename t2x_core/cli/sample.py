@@ -108,14 +108,14 @@ def check_which(checkpoint: str) -> None:
 
 
 def check_writable(out: Path) -> None:
-    """UserError if no picture could be written to `out`: found before the work, not after it."""
+    """UserError if no image could be written to `out`: found before the work, not after it."""
     ending = out.suffix.lower()
     if not os.path.isdir(out.parent):
         raise mistake(f"cannot write {out}: there is no folder {out.parent}")
     if os.path.isdir(out):
         raise mistake(f"cannot write {out}: it is a folder", f"write {out / 'samples.png'}")
     if ending not in VIDEOS and not _pillow_writes(ending):
-        raise mistake(f'cannot write {out}: "{ending}" is no format of pictures', "end it in .png, .gif or .mp4")
+        raise mistake(f'cannot write {out}: "{ending}" is no format of images', "end it in .png, .gif or .mp4")
     if os.path.exists(out) and not os.path.isfile(out):
         raise mistake(f"cannot write {out}: it is no file")
     if os.path.isfile(out) and not os.access(out, os.W_OK):
@@ -127,7 +127,7 @@ def check_writable(out: Path) -> None:
 
 
 def _pillow_writes(ending: str) -> bool:
-    """Whether Pillow writes pictures in colour in the format of that ending: some it only reads, or writes in black."""
+    """Whether Pillow writes images in colour in the format of that ending: some it only reads, or writes in black."""
     from PIL import Image
 
     name = Image.registered_extensions().get(ending)

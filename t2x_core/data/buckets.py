@@ -1,4 +1,4 @@
-"""Aspect-ratio buckets: shapes of about the same area, and which picture goes to which."""
+"""Aspect-ratio buckets: shapes of about the same area, and which image goes to which."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Shape = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Move:
-    """A bucket that was given up because it was too small, and where its pictures went."""
+class BucketMerge:
+    """A bucket that was given up because it was too small, and where its images went."""
 
     shape: Shape
     count: int
-    """Pictures it had."""
+    """Images it had."""
     to: Sequence[Shape]
 
 
@@ -41,22 +41,24 @@ def bucket_shapes(size: int, max_ratio: float, step: int, multiple: int) -> list
 
 def nearest_bucket(sizes: np.ndarray, shapes: Sequence[Shape]) -> np.ndarray:
     """For each (height, width) of `sizes` (n, 2) the index of the shape whose aspect ratio is nearest, by logarithm."""
-    of_pictures, of_shapes = (np.log(x[:, 0] / x[:, 1]) for x in (np.asarray(sizes), np.asarray(shapes)))
+    of_images, of_shapes = (np.log(x[:, 0] / x[:, 1]) for x in (np.asarray(sizes), np.asarray(shapes)))
     borders = (of_shapes[1:] + of_shapes[:-1]) / 2  # shapes run from the widest to the tallest
-    return np.searchsorted(borders, of_pictures)
+    return np.searchsorted(borders, of_images)
 
 
-def fill_buckets(sizes: np.ndarray, shapes: Sequence[Shape], least: int) -> tuple[list[Shape], np.ndarray, list[Move]]:
-    """Buckets that each hold at least `least` pictures, as long as there are that many.
+def fill_buckets(
+    sizes: np.ndarray, shapes: Sequence[Shape], least: int
+) -> tuple[list[Shape], np.ndarray, list[BucketMerge]]:
+    """Buckets that each hold at least `least` images, as long as there are that many.
 
-    The smallest bucket is given up, its pictures going to the nearest that are left, until none is too small.
+    The smallest bucket is given up, its images going to the nearest that are left, until none is too small.
 
     Args:
-        sizes: (n, 2) height and width of the pictures, n > 0.
+        sizes: (n, 2) height and width of the images, n > 0.
         shapes: what `bucket_shapes` returns.
 
     Returns:
-        The shapes that are left; for each picture (n,) the index of its own; and what was moved.
+        The shapes that are left; for each image (n,) the index of its own; and what was moved.
     """
     first = nearest_bucket(sizes, shapes)
     had = np.bincount(first, minlength=len(shapes))
@@ -69,7 +71,7 @@ def fill_buckets(sizes: np.ndarray, shapes: Sequence[Shape], least: int) -> tupl
             break
         del left[int(counts.argmin())]
     moves = [
-        Move(shapes[i], int(had[i]), [kept[j] for j in np.unique(bucket[first == i])])
+        BucketMerge(shapes[i], int(had[i]), [kept[j] for j in np.unique(bucket[first == i])])
         for i in range(len(shapes))
         if had[i] and i not in left
     ]

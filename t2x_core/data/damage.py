@@ -22,7 +22,7 @@ class Damage:
         task: its name in the recipe.
         total: files that there are.
         limit: share of them above which training stops.
-        what: what they are, "pictures" say.
+        what: what they are, "images" say.
         setting: the recipe's key for `limit`.
     """
 

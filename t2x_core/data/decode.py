@@ -1,4 +1,4 @@
-"""A picture file → pixels: decoded, turned upright, laid on a background, resized and cropped.
+"""An image file → pixels: decoded, turned upright, laid on a background, resized and cropped.
 
 Pillow decodes; torchvision resizes and crops. `torchvision.io.decode_image` takes a quarter to a third less time where
 a JPEG cannot be decoded at a smaller size. But (0.29) a PNG with damaged data ends the process by a segmentation fault,
@@ -25,7 +25,7 @@ Image.init()
 FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF") if name in Image.OPEN)
 """What is read, by content; of an animation the first frame."""
 SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
-"""Endings of picture files, in lower case, with the dot."""
+"""Endings of image files, in lower case, with the dot."""
 
 # Odd EXIF, odd palettes: what matters of it becomes an error, and a warning for each of a million files helps nobody.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -40,17 +40,17 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What brings a picture of this EXIF orientation upright."""
+"""What brings an image of this EXIF orientation upright."""
 
 
-class DamagedPictureError(Exception):
-    """A file from which no picture can be had; `str()` says why, as in "is cut short"."""
+class DamagedImageError(Exception):
+    """A file from which no image can be had; `str()` says why, as in "is cut short"."""
 
 
-def picture_size(path: str | Path, whole: bool) -> tuple[int, int]:
-    """(height, width) of the upright picture, in pixels.
+def image_size(path: str | Path, whole: bool) -> tuple[int, int]:
+    """(height, width) of the upright image, in pixels.
 
-    `whole` decodes all of it, so that damage shows, where else only the header is read. Raises DamagedPictureError.
+    `whole` decodes all of it, so that damage shows, where else only the header is read. Raises DamagedImageError.
     """
     with _opened(path) as image:
         width, height = image.size
@@ -59,14 +59,14 @@ def picture_size(path: str | Path, whole: bool) -> tuple[int, int]:
             image.load()
             orientation = _orientation(image.getexif)
         else:
-            # The getexif of PNG decodes the whole picture, in search of a late EXIF chunk. Of TIFF, Pillow tells the
-            # size of the upright picture, and turns it while it decodes.
+            # The getexif of PNG decodes the whole image, in search of a late EXIF chunk. Of TIFF, Pillow tells the
+            # size of the upright image, and turns it while it decodes.
             orientation = 1 if image.format == "TIFF" else _orientation(lambda: Image.Image.getexif(image))
     return (width, height) if orientation > 4 else (height, width)
 
 
 def decode(path: str | Path, background: tuple[int, int, int], covering: tuple[int, int] | None = None) -> Tensor:
-    """The upright picture, (3, H, W) uint8, RGB. Raises DamagedPictureError.
+    """The upright image, (3, H, W) uint8, RGB. Raises DamagedImageError.
 
     Args:
         background: RGB, 0 to 255, what stands behind transparent pixels.
@@ -87,48 +87,46 @@ def decode(path: str | Path, background: tuple[int, int, int], covering: tuple[i
 
 
 def fit_to(
-    picture: Tensor, height: int, width: int, place: tuple[float, float] = (0.5, 0.5), flip: bool = False
+    image: Tensor, height: int, width: int, place: tuple[float, float] = (0.5, 0.5), flip: bool = False
 ) -> Tensor:
-    """The picture (3, h, w) uint8 resized to cover height × width and cropped, (3, 1, height, width) in [-1, 1].
+    """The image (3, h, w) uint8 resized to cover height × width and cropped, (3, 1, height, width) in [-1, 1].
 
     Args:
         place: where the crop lies, from 0 (top, left) to 1 (bottom, right).
         flip: whether left and right are exchanged.
     """
-    h, w = picture.shape[1:]
+    h, w = image.shape[1:]
     scale = max(height / h, width / w)
     h, w = max(height, round(h * scale)), max(width, round(w * scale))
     # uint8 all the way: a tenth of the time of float, to within one step of 255.
-    picture = transforms.resize(picture, [h, w], interpolation=transforms.InterpolationMode.BICUBIC, antialias=True)
+    image = transforms.resize(image, [h, w], interpolation=transforms.InterpolationMode.BICUBIC, antialias=True)
     top, left = round(place[0] * (h - height)), round(place[1] * (w - width))
-    picture = transforms.crop(picture, top, left, height, width)
+    image = transforms.crop(image, top, left, height, width)
     if flip:
-        picture = transforms.horizontal_flip(picture)
-    return picture.unsqueeze(1).float() / 127.5 - 1
+        image = transforms.horizontal_flip(image)
+    return image.unsqueeze(1).float() / 127.5 - 1
 
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
         if why := _special(path):  # opening a pipe waits for ever
-            raise DamagedPictureError(why)
+            raise DamagedImageError(why)
         with Image.open(path, formats=FORMATS) as image:
             if image.mode == "LAB":
-                raise DamagedPictureError("has colours of the kind LAB, which cannot be read: make it RGB")
+                raise DamagedImageError("has colours of the kind LAB, which cannot be read: make it RGB")
             if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
                 kind = "floating-point" if image.mode == "F" else "32-bit or signed"
-                raise DamagedPictureError(
-                    f"has {kind} numbers, of which nobody says what is white: make it 8 or 16 bit"
-                )
+                raise DamagedImageError(f"has {kind} numbers, of which nobody says what is white: make it 8 or 16 bit")
             yield image
-    except (DamagedPictureError, MemoryError):
+    except (DamagedImageError, MemoryError):
         raise
     except Exception as error:  # decoders raise what comes: OSError, ValueError, SyntaxError, struct.error …
-        raise DamagedPictureError(_reason(Path(path), error)) from error
+        raise DamagedImageError(_reason(Path(path), error)) from error
 
 
 def _orientation(read: Callable[[], Image.Exif]) -> int:
-    """EXIF orientation, 1 to 8; damaged EXIF is no reason to give up the picture."""
+    """EXIF orientation, 1 to 8; damaged EXIF is no reason to give up the image."""
     with suppress(Exception):
         return int(read().get(ExifTags.Base.Orientation, 1))
     return 1
@@ -209,15 +207,15 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def _what_it_is(head: bytes) -> str:
-    """What a file is that is no picture, by its first bytes."""
+    """What a file is that is no image, by its first bytes."""
     if not head:
         return "is empty"
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return "is a web page, not a picture"
+        return "is a web page, not an image"
     if head[:4] in (b"II*\0", b"MM\0*"):
         return "is a TIFF of a kind that cannot be read: make it PNG"
     if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif"):
-        return "is a HEIC picture, which cannot be read: make it JPEG or PNG"
+        return "is a HEIC image, which cannot be read: make it JPEG or PNG"
     if all(byte >= 32 or byte in b"\t\n\r\f" for byte in head) and b"\x7f" not in head:
-        return "is text, not a picture"
-    return "is no picture of a known kind"
+        return "is text, not an image"
+    return "is no image of a known kind"

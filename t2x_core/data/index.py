@@ -1,4 +1,4 @@
-"""What picture files hold: their sizes, and which are damaged; looked at in parallel, and remembered between runs."""
+"""What image files hold: their sizes, and which are damaged; looked at in parallel, and remembered between runs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from typing import Any
 import PIL
 from PIL import Image
 
-from t2x_core.data.decode import FORMATS, DamagedPictureError, picture_size
+from t2x_core.data.decode import FORMATS, DamagedImageError, image_size
 from t2x_core.data.files import not_a_file
-from t2x_core.data.picture_files import PictureFile
+from t2x_core.data.image_files import ImageFile
 from t2x_core.quarantine import locked
 
 log = logging.getLogger("t2x")
@@ -36,28 +36,28 @@ FIRST_NEWS, NEWS = 5.0, 15.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a file turned out to be: a picture, or a film."""
+    """What a file turned out to be: an image, or a video."""
 
     height: int = 0
     width: int = 0
-    """Size of the upright picture, in pixels."""
+    """Size of the upright image, in pixels."""
     frames: int = 1
     seconds: float = 0.0
-    """From the first frame of a film to its last."""
+    """From the first frame of a video to its last."""
     exact: bool = False
-    """Whether decord has been proved right about a film, see `t2x_core.video.Film`."""
+    """Whether decord has been proved right about a video, see `t2x_core.video.Video`."""
     damage: str | None = None
     """Why it cannot be read, or None."""
 
 
 Measure = Callable[[str, bool], Finding]
-"""(path, whole) → what the file is; raises DamagedPictureError."""
+"""(path, whole) → what the file is; raises DamagedImageError."""
 
 
-def measure_picture(path: str, whole: bool) -> Finding:
-    """What a picture is. Large ones are decoded one at a time: each takes hundreds of megabytes for a moment."""
+def measure_image(path: str, whole: bool) -> Finding:
+    """What an image is. Large ones are decoded one at a time: each takes hundreds of megabytes for a moment."""
     with _ONE_AT_A_TIME if whole and _is_large(path) else nullcontext():
-        return Finding(*picture_size(path, whole))
+        return Finding(*image_size(path, whole))
 
 
 def _is_large(path: str) -> bool:
@@ -68,13 +68,13 @@ def _is_large(path: str) -> bool:
 
 
 def examine(
-    files: Sequence[PictureFile], origin: str, whole: bool, measure: Measure = measure_picture, what: str = "pictures"
+    files: Sequence[ImageFile], origin: str, whole: bool, measure: Measure = measure_image, what: str = "images"
 ) -> list[Finding]:
     """A finding for each file.
 
     Args:
         origin: the folder or the manifest; what is remembered is kept by it.
-        whole: decode every picture, so that the damaged ones are known; else only headers are read, and of files whose
+        whole: decode every image, so that the damaged ones are known; else only headers are read, and of files whose
             size a manifest tells not even these.
         measure: looks at a file; in several threads at once.
         what: what the files are, for the log and the name of the memory.
@@ -108,9 +108,9 @@ Stamp = tuple[int, int]
 
 
 def _look(
-    files: Sequence[PictureFile], known: dict[str, Any], whole: bool, measure: Measure, what: str
+    files: Sequence[ImageFile], known: dict[str, Any], whole: bool, measure: Measure, what: str
 ) -> tuple[list[Stamp | None], list[Finding]]:
-    def look(file: PictureFile) -> tuple[Stamp | None, Finding]:
+    def look(file: ImageFile) -> tuple[Stamp | None, Finding]:
         stamp = None
         with suppress(OSError):
             status = os.stat(file.path)
@@ -124,7 +124,7 @@ def _look(
             return stamp, Finding(*entry[2:])
         try:
             return stamp, measure(file.path, whole)
-        except DamagedPictureError as error:
+        except DamagedImageError as error:
             return stamp, Finding(damage=str(error))
 
     stamps, findings = [], []
@@ -145,7 +145,7 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _memory(origin: str, whole: bool, what: str = "pictures") -> Path | None:
+def _memory(origin: str, whole: bool, what: str = "images") -> Path | None:
     """The file that remembers; None if the user has no home."""
     try:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from t2x_core.data.files import name_below
+from t2x_core.data.image_files import ImageFile, ImageList, OneEach
 from t2x_core.data.manifest_rows import READERS, no_column
-from t2x_core.data.picture_files import OneEach, PictureFile, PictureList
 from t2x_core.errors import UserError
 from t2x_core.wording import quoted
 
@@ -26,7 +26,7 @@ class Columns:
     captions: Sequence[str]
     """A cell is a text, or a list of texts; an empty one is none."""
     size: tuple[str, str] | None = None
-    """Height and width of the upright picture, in pixels."""
+    """Height and width of the upright image, in pixels."""
     group: str | None = None
     """What a file is a piece of; an empty cell: of itself."""
 
@@ -36,7 +36,7 @@ class Columns:
         return [self.path, *self.captions, *(self.size or ()), *([self.group] if self.group else [])]
 
 
-def read_manifest(manifest: Path, folder: Path, columns: Columns) -> PictureList:
+def read_manifest(manifest: Path, folder: Path, columns: Columns) -> ImageList:
     """The files of a manifest, in its order; rows that name the same file are one file with several captions.
 
     Args:
@@ -63,10 +63,10 @@ def read_manifest(manifest: Path, folder: Path, columns: Columns) -> PictureList
     for column in columns.names:
         if files and column not in seen:
             no_column(manifest, column, sorted(seen))
-    return PictureList(files.files, files.remarks)
+    return ImageList(files.files, files.remarks)
 
 
-def _file(where: str, row: Mapping[str, Any], folder: str, columns: Columns) -> PictureFile:
+def _file(where: str, row: Mapping[str, Any], folder: str, columns: Columns) -> ImageFile:
     written = row.get(columns.path)
     if not (isinstance(written, str) and written.strip()):
         raise UserError(f'the column "{columns.path}" holds no path but {quoted(written)}', where=where)
@@ -81,7 +81,7 @@ def _file(where: str, row: Mapping[str, Any], folder: str, columns: Columns) -> 
             raise UserError(f'the column "{column}" holds no text but {quoted(cell)}', where=where)
         captions += [_text(where, column, text).strip() for text in texts if text.strip()]
     name = name_below(path, folder)
-    return PictureFile(path, name, tuple(captions), _size(where, row, columns), _group(where, row, columns))
+    return ImageFile(path, name, tuple(captions), _size(where, row, columns), _group(where, row, columns))
 
 
 def _text(where: str, column: str, text: str) -> str:

@@ -69,7 +69,7 @@ class MixedData(L.LightningDataModule):
         workers: loader processes of each rank; 0 = load in the training process.
         stall_minutes: how long a batch may take (`KeyedLoader`).
         quarantine: what the modules tell of files that cannot be read.
-        blame: gives a UserError of the block at a path of the recipe its place there (`Composed.blame`).
+        error_location: adds file and line of the block at a path of the recipe to a UserError (`Composed`).
         tokenizer: makes the text encoders' numbers of captions; None: nothing reads text.
         latent_shape: UserError if the codec or the backbone cannot have samples of a bucket of a task.
         calls: knows which plugin each task is of.
@@ -87,14 +87,14 @@ class MixedData(L.LightningDataModule):
         workers: int,
         stall_minutes: float | None = None,
         quarantine: Quarantine | None = None,
-        blame: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+        error_location: Callable[[str], AbstractContextManager[Any]] = nullcontext,
         tokenizer: Tokenizer | None = None,
         latent_shape: Callable[[Bucket, str], object] | None = None,
         calls: Calls | None = None,
     ) -> None:
         super().__init__()
         self.tokenizer, self.latent_shape, self.calls = tokenizer, latent_shape, calls or Calls()
-        self.quarantine, self.blame = quarantine or Quarantine(), blame
+        self.quarantine, self.error_location = quarantine or Quarantine(), error_location
         self.modules, self.weights = dict(modules), dict(weights)
         self.seed, self.batch_size, self.accumulation = seed, batch_size, accumulation
         self.max_steps, self.workers, self.stall_minutes = max_steps, workers, stall_minutes
@@ -116,7 +116,7 @@ class MixedData(L.LightningDataModule):
 
     @contextmanager
     def _calling(self, task: str, method: str) -> Iterator[None]:
-        with self.blame(f"tasks.{task}"), self.calls(f"tasks.{task}", method):
+        with self.error_location(f"tasks.{task}"), self.calls(f"tasks.{task}", method):
             yield
 
     def _check_source(self, task: str, source: Source, which: str) -> None:
@@ -137,7 +137,7 @@ class MixedData(L.LightningDataModule):
         The Trainer calls `prepare_data` and `setup` again, when all is known.
         """
         if self.workers > (most := max(64, 8 * _cores())):
-            with self.blame("trainer"):
+            with self.error_location("trainer"):
                 raise UserError(f"{self.workers} loader processes are more than {most}", key="workers")
         self.prepare_data()
         self.setup("fit")

@@ -45,7 +45,7 @@ class Permutation:
         return (left << self.half) | right
 
 
-class Turns:
+class TaskSchedule:
     """Whose turn it is, in proportion to weights: a Weyl sequence, so evenly spread and known for any turn at once."""
 
     GOLDEN = np.uint64(keyed.GOLDEN)
@@ -73,7 +73,7 @@ class Turns:
         return choice, int(self._counts[choice])
 
 
-class BucketTurns:
+class BucketSchedule:
     """Which bucket has a turn, so that every epoch reads of each bucket what it holds, to less than one batch.
 
     Systematic sampling: the buckets lie side by side on a line, each as long as it has turns in an epoch (its samples
@@ -93,11 +93,11 @@ class BucketTurns:
 
     def offsets(self, epochs: np.ndarray) -> np.ndarray:
         """Where the first turn of each epoch falls, 0 … unit - 1: a Weyl sequence, so that no bucket is favoured."""
-        share = (epochs.astype(np.uint64) * Turns.GOLDEN + self.offset) >> np.uint64(11)
+        share = (epochs.astype(np.uint64) * TaskSchedule.GOLDEN + self.offset) >> np.uint64(11)
         return (share.astype(np.float64) * 2.0**-53 * self.unit).astype(np.int64)
 
     def per_epoch(self, epochs: np.ndarray) -> np.ndarray:
-        """Turns of each bucket in each epoch, (epochs, buckets)."""
+        """TaskSchedule of each bucket in each epoch, (epochs, buckets)."""
         before = np.insert(self.ends, 0, 0) - self.offsets(epochs)[:, None]  # of each border of the line
         return np.diff(-(-before // self.unit), axis=1)
 
@@ -137,7 +137,7 @@ class _TaskStream:
     name: str
     buckets: Sequence[Bucket]
     batches: Sequence[int]
-    turns: BucketTurns
+    turns: BucketSchedule
 
 
 BatchSize = Callable[[str, Bucket], int]
@@ -155,11 +155,11 @@ class SampleOrder:
 
     def __init__(self, seed: int, tasks: Mapping[str, tuple[float, Sequence[Bucket]]], batch_size: BatchSize) -> None:
         self.seed = seed
-        self.turns = Turns([weight for weight, _ in tasks.values()], seed, "task")
+        self.turns = TaskSchedule([weight for weight, _ in tasks.values()], seed, "task")
         self.streams = []
         for name, (_, buckets) in tasks.items():
             batches = [batch_size(name, bucket) for bucket in buckets]
-            turns = BucketTurns([bucket.count for bucket in buckets], batches, seed, "bucket", name)
+            turns = BucketSchedule([bucket.count for bucket in buckets], batches, seed, "bucket", name)
             self.streams.append(_TaskStream(name, buckets, batches, turns))
 
     def keys(self, step: int, attempt: int = 0) -> list[SampleKey]:

@@ -15,7 +15,7 @@ def logit_normal(u: Tensor, mean: float, std: float) -> Tensor:
 
 
 def shift(t: Tensor, factor: float) -> Tensor:
-    """Times moved towards noise by `factor` ≥ 1, for larger pictures (the same paper, section 5.3.2, eq. 23)."""
+    """Times moved towards noise by `factor` ≥ 1, for larger images (the same paper, section 5.3.2, eq. 23)."""
     return factor * t / (1 + (factor - 1) * t)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from t2x_core.encoders.config import AutoencoderConfig
+from t2x_core.encoders.encoder_config import AutoencoderConfig
 from t2x_core.errors import UserError
 from t2x_core.interfaces import Component, LatentCodec
 from t2x_core.plugins import hookimpl

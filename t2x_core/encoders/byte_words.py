@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from t2x_core.encoders.config import ByteWordsConfig
+from t2x_core.encoders.encoder_config import ByteWordsConfig
 from t2x_core.interfaces import Component, TextEncoder
 from t2x_core.plugins import hookimpl
 from t2x_core.types import TextDims, TextInput, TextTokens

@@ -1,4 +1,4 @@
-"""The codec that leaves pixels as they are: for small pictures."""
+"""The codec that leaves pixels as they are: for small images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from t2x_core.encoders.config import IdentityConfig
+from t2x_core.encoders.encoder_config import IdentityConfig
 from t2x_core.interfaces import Component, LatentCodec
 from t2x_core.plugins import hookimpl
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from t2x_core.encoders.config import TransformersConfig
+from t2x_core.encoders.encoder_config import TransformersConfig
 from t2x_core.errors import UserError
 from t2x_core.interfaces import Component, TextEncoder
 from t2x_core.plugins import hookimpl

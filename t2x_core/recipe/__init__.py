@@ -18,6 +18,7 @@ from t2x_core.recipe.schema import (
     EMAConfig,
     GuardConfig,
     Kind,
+    LoggingConfig,
     OptimizerConfig,
     Recipe,
     SamplerConfig,
@@ -25,7 +26,6 @@ from t2x_core.recipe.schema import (
     TextEncoderConfig,
     TimestepConfig,
     TrainerConfig,
-    WatchConfig,
 )
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "EMAConfig",
     "GuardConfig",
     "Kind",
+    "LoggingConfig",
     "OptimizerConfig",
     "Range",
     "Recipe",
@@ -49,7 +50,6 @@ __all__ = [
     "TextEncoderConfig",
     "TimestepConfig",
     "TrainerConfig",
-    "WatchConfig",
     "Written",
     "build",
     "check_core",

@@ -48,7 +48,7 @@ class Composed:
         return replace(self, root=interpolate(with_values(self.root, values)))
 
     @contextmanager
-    def blame(self, path: str) -> Iterator[None]:
+    def error_location(self, path: str) -> Iterator[None]:
         """A UserError from inside that names no place gets that of its `key` in the block at `path`."""
         try:
             yield
@@ -66,7 +66,8 @@ def compose(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Composed
     bases = _Bases()
     root = bases.read(file, ())
     for text in overrides:
-        root = override(root, text)
+        root, notes = override(root, text)
+        bases.notes += notes
     return Composed(file, interpolate(root), tuple(bases.notes))
 
 

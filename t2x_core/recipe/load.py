@@ -51,7 +51,7 @@ def check_recipe(composed: Composed, schema_of: SchemaOf) -> Recipe | None:
     if not (all(schemas.values()) and codec_schema and all(of_encoders.values())):
         return None
     recipe = construct(Recipe, values, root, "")
-    with composed.blame(""):
+    with composed.error_location(""):
         check_geometry(recipe)
     return recipe
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from t2x_core.errors import UserError
-from t2x_core.recipe.renamed import OLD_TEXT_ENCODER, rename
+from t2x_core.recipe.renamed import rename
 from t2x_core.recipe.source import COMMAND_LINE, Node, Origin
 from t2x_core.recipe.yaml_tree import DEEPEST, parse_value
 from t2x_core.terminal import printable
@@ -23,8 +23,8 @@ class Written(str):
     __slots__ = ()
 
 
-def override(root: Node, text: str) -> Node:
-    """The tree with one `a.b=c` applied on top. Raises UserError."""
+def override(root: Node, text: str) -> tuple[Node, list[str]]:
+    """The tree with one `a.b=c` applied on top, and a line for each key that was renamed. Raises UserError."""
     path, equals, written = text.partition("=")
     path = path.strip()
     keys = path.split(".")
@@ -43,9 +43,9 @@ def override(root: Node, text: str) -> Node:
         problem = "base is set in a recipe file only"
     if problem:
         raise UserError(f'bad override "{printable(text, 200)}"', where=str(COMMAND_LINE), hint=printable(problem, 300))
-    if keys[0] == OLD_TEXT_ENCODER:
-        return merge(root, rename(_put(Node({}, COMMAND_LINE), keys, parse_override(written)))[0])
-    return _put(root, keys, parse_override(written))
+    value = parse_override(written)
+    renamed, notes = rename(_put(Node({}, COMMAND_LINE), keys, value))
+    return (merge(root, renamed), notes) if notes else (_put(root, keys, value), [])
 
 
 def with_values(root: Node, values: Mapping[str, Any]) -> Node:

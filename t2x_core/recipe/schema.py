@@ -134,7 +134,7 @@ class TimestepConfig:
     std: Positive = 1.0
     """Standard deviation of the Gaussian, in logits (logit-normal only)."""
     shift: Positive = 1.0
-    """s in t → s·t / (1 + (s − 1)·t); above 1 gives more noise, as large pictures need; 1 is none."""
+    """s in t → s·t / (1 + (s − 1)·t); above 1 gives more noise, as large images need; 1 is none."""
     pure_noise: Fraction = 0.0
     """Share of samples trained at t = 1 exactly, where the condition alone says anything about the sample."""
 
@@ -297,7 +297,7 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchConfig:
+class LoggingConfig:
     """What is looked at and kept while training."""
 
     log_every: Count = 20
@@ -307,11 +307,11 @@ class WatchConfig:
     sample_every: CountOrZero = 500
     """Optimizer steps between two grids of samples; `0`: only at the end."""
     samples: Count = 16
-    """Pictures in a grid."""
+    """Images in a grid."""
     score_samples: CountOrZero = 64
-    """Pictures that the task scores at each sampling; `0`: no score."""
+    """Images that the task scores at each sampling; `0`: no score."""
     final_score_samples: CountOrZero = 256
-    """Pictures that the task scores at the end; `0`: no score."""
+    """Images that the task scores at the end; `0`: no score."""
     checkpoint_every: Count = 500
     """Optimizer steps between two checkpoints."""
     checkpoint_minutes: Positive | None = 30.0
@@ -354,7 +354,7 @@ class Recipe:
     """Moving average of the weights."""
     trainer: TrainerConfig
     """Length, batch and hardware."""
-    watch: WatchConfig = field(default_factory=WatchConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Logging, samples and checkpoints."""
 
     def __post_init__(self) -> None:

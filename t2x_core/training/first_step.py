@@ -33,7 +33,7 @@ def try_first_step(assembly: Assembly, module: T2XModule, data: MixedData, batch
     one = batch.select([0])
     loss = module.training_step(one, 0)["loss"]
     if not loss.isfinite():
-        with assembly.composed.blame(f"tasks.{batch.task}"):
+        with assembly.composed.error_location(f"tasks.{batch.task}"):
             raise UserError(f"the loss of the first sample is {loss.item()}")
     loss.backward()
     module.zero_grad(set_to_none=True)

@@ -40,19 +40,19 @@ from t2x_core.training.callbacks import (
     Sampling,
     Validation,
 )
+from t2x_core.training.check_launch import ALONE
 from t2x_core.training.checkpoint_io import SafeCheckpointIO
 from t2x_core.training.data_record import check_data
 from t2x_core.training.ema import EMA
+from t2x_core.training.eval_timer import EvalTimer
 from t2x_core.training.fit_loop import WholeLoop
 from t2x_core.training.initial import open_start
-from t2x_core.training.launch import ALONE
 from t2x_core.training.learning_rate import LearningRate
 from t2x_core.training.log import PlainConsole
 from t2x_core.training.parallel import Environment, Launch, Ranks, build_strategy, launched
 from t2x_core.training.precision import precision_plugin
 from t2x_core.training.remarks import remarks
 from t2x_core.training.steps import Steps
-from t2x_core.training.watching import Watching
 
 log = logging.getLogger("t2x")
 
@@ -185,12 +185,12 @@ def _train_once(
 ) -> _Run:
     """Trains from the checkpoint `start`, or from the beginning, until it is done, interrupted or to be rolled back."""
     recipe = assembly.recipe
-    ema, watching = EMA(recipe.ema), Watching()
+    ema, eval_timer = EMA(recipe.ema), EvalTimer()
     guard = Guard(recipe.guard, folder / run_folder.NAN_REPORT)
-    metrics = Metrics(recipe.watch.log_every, watching)
+    metrics = Metrics(recipe.logging.log_every, eval_timer)
     interruption = Interruption()
-    validation = Validation(data, ema, watching, interruption, every=recipe.watch.validate_every)
-    sampling = Sampling(assembly, data, ema, watching, interruption, folder / run_folder.SAMPLES)
+    validation = Validation(data, ema, eval_timer, interruption, every=recipe.logging.validate_every)
+    sampling = Sampling(assembly, data, ema, eval_timer, interruption, folder / run_folder.SAMPLES)
     checkpoints = Checkpoints(folder, recipe, validation, guard, interruption)
     watchers: list[Callback] = [
         LearningRate(),
@@ -198,7 +198,7 @@ def _train_once(
         ema,
         guard,
         metrics,
-        *([Profile(folder / run_folder.PROFILE)] if recipe.watch.profile else []),
+        *([Profile(folder / run_folder.PROFILE)] if recipe.logging.profile else []),
         validation,
         sampling,
         Board(assembly, folder.name, metrics, validation, sampling),
@@ -304,7 +304,7 @@ def _unseen(ranks: Ranks, path: Path) -> str | None:
     """What is wrong if this rank does not see what the first one has made or found."""
     if path.exists():
         return None
-    return f"rank {ranks.launch.rank} does not see {path}; put the runs (watch.runs_dir) where all machines see them"
+    return f"rank {ranks.launch.rank} does not see {path}; put the runs (logging.runs_dir) where all machines see them"
 
 
 def _set_aside(checkpoints: Sequence[Path], why: str) -> None:

@@ -1,4 +1,4 @@
-"""The loss by training step and time t: its history, and the picture of it."""
+"""The loss by training step and time t: its history, and the image of it."""
 
 from __future__ import annotations
 

@@ -118,8 +118,8 @@ def open_start(init_from: str, assembly: Assembly, module: T2XModule) -> Start:
     Raises:
         UserError: with the place of `init_from`: there is no such run, it is damaged, or nothing of it fits.
     """
-    with assembly.composed.blame(""), _of_init_from():
-        folder = find_start(init_from, assembly.recipe.watch.runs_dir)
+    with assembly.composed.error_location(""), _of_init_from():
+        folder = find_start(init_from, assembly.recipe.logging.runs_dir)
         file, weights, _ = open_weights(folder)
         place = file if file.is_dir() else file.parent
         own = {name: tensor.shape for name, tensor in module.stored().items()}

@@ -59,14 +59,14 @@ class Replay:
 
 
 @torch.no_grad()
-def replay(run: Path, step: int, attempt: int | None = None, pictures: int = 16) -> Replay:
+def replay(run: Path, step: int, attempt: int | None = None, images: int = 16) -> Replay:
     """Rebuilds the batch of optimizer step `step` of a run, to the last bit.
 
     Args:
         run: its folder.
         step: counted from 1.
         attempt: roll-backs before it; None: as the report of skipped steps last says, or else 0.
-        pictures: samples that are noised and decoded, at most.
+        images: samples that are noised and decoded, at most.
 
     Raises:
         UserError: the recipe does not hold any more, its data is gone, or the report is no report.
@@ -78,7 +78,7 @@ def replay(run: Path, step: int, attempt: int | None = None, pictures: int = 16)
     data.check()
     attempt = attempt if attempt is not None else report["attempt"] if report else 0
     batch = data.batch(step - 1, attempt)
-    shown = batch.select(list(range(min(pictures, len(batch)))))
+    shown = batch.select(list(range(min(images, len(batch)))))
     latents = module.encode(shown).latents
     assert latents is not None
     draws = module.draw(batch.keys, latents)

@@ -50,7 +50,7 @@ MAY_CHANGE = (
     "trainer.stall_minutes",
     "trainer.threads",
     "guard",
-    "watch",
+    "logging",
 )
 """Keys of a recipe that may differ when a run goes on; any other would make it another run."""
 
@@ -87,7 +87,7 @@ def new_run(root: Path, recipe_name: str, folder: Path | None = None) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise UserError(f"cannot make {folder}: {error.strerror}", hint="set watch.runs_dir") from error
+            raise UserError(f"cannot make {folder}: {error.strerror}", hint="set logging.runs_dir") from error
         return folder
     raise UserError(f"{parent} is full of runs of {stamp}")
 
@@ -111,7 +111,7 @@ def check_root(root: Path) -> None:
     try:
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
-        raise UserError(f"cannot write into {there}: {error.strerror}", hint="set watch.runs_dir") from error
+        raise UserError(f"cannot write into {there}: {error.strerror}", hint="set logging.runs_dir") from error
 
 
 def write_run(folder: Path, recipe: Mapping[str, Any], plugins: Iterable[str] = ()) -> None:
@@ -130,7 +130,7 @@ def init_from(folder: Path, recipe: Recipe) -> str | None:
 
 
 def places(tree: Any, path: str = "") -> set[str]:
-    """Keys of a recipe that say where something lies, not what it is: "tasks.text-to-image.data.pictures.folder"."""
+    """Keys of a recipe that say where something lies, not what it is: "tasks.text-to-image.data.images.folder"."""
     if isinstance(tree, Path):
         return {path}
     if is_dataclass(tree):

@@ -1,4 +1,4 @@
-"""What TensorBoard shows besides lines: charts put together, hyper-parameters, texts, pictures."""
+"""What TensorBoard shows besides lines: charts put together, hyper-parameters, texts, images."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def layout(tasks: Sequence[str]) -> Layout:
             "samples a second": chart("speed/samples_per_second"),
             "seconds of a step, by part": chart("speed/step/"),
             "MFU": chart("speed/mfu"),
-            "share of the time: data, watching": chart("speed/data_wait", "speed/watching"),
+            "share of the time: data, evaluation": chart("speed/data_wait", "speed/evaluation"),
             "memory, GiB": chart("memory/"),
             "epoch": chart("progress/epoch/"),
         },
@@ -58,8 +58,8 @@ def layout(tasks: Sequence[str]) -> Layout:
 
 
 def hyperparameters(recipe: Recipe) -> dict[str, bool | float | str]:
-    """The recipe without `watch`, one value a key; what is no number is text."""
-    plain = {key: value for key, value in to_plain(recipe).items() if key != "watch"}
+    """The recipe without `logging`, one value a key; what is no number is text."""
+    plain = {key: value for key, value in to_plain(recipe).items() if key != "logging"}
     return {key: value if isinstance(value, bool | int | float) else _text(value) for key, value in flat(plain).items()}
 
 
@@ -81,10 +81,10 @@ def code_block(plain: Any) -> str:
     return f"```yaml\n{dump_yaml(plain)}```"
 
 
-def write_picture(writer: Any, tag: str, rendered: RenderedSamples, step: int) -> None:
-    """A still picture, or an animation (`SummaryWriter.add_video` would need moviepy)."""
+def write_image(writer: Any, tag: str, rendered: RenderedSamples, step: int) -> None:
+    """A still image, or an animation (`SummaryWriter.add_video` would need moviepy)."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     height, width = rendered.frames.shape[1:3]
-    picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encode(rendered))
-    writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=picture)]), step)
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encode(rendered))
+    writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)

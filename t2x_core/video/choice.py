@@ -1,4 +1,4 @@
-"""Which frames of a film make a clip."""
+"""Which frames of a video make a clip."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Times = NDArray[np.float64]
 SLACK = 2e-3
 """Seconds by which a frame may come too late and still count: Matroska and WebM round times to milliseconds."""
 SLOWEST = 0.95
-"""Least frame rate of a film, as a share of the one that is asked for."""
+"""Least frame rate of a video, as a share of the one that is asked for."""
 
 
 class ShortClipError(Exception):
-    """The film is too short or too slow; says so, as in "has 12 frames, fewer than the 31 needed"."""
+    """The video is too short or too slow; says so, as in "has 12 frames, fewer than the 31 needed"."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Choice:
             raise ValueError("either stride or fps")
 
     def check(self, count: int, seconds: float) -> None:
-        """ShortClipError if a film is too short: `count` frames, `seconds` from the first to the last."""
+        """ShortClipError if a video is too short: `count` frames, `seconds` from the first to the last."""
         if self.stride is not None:
             needed = (self.frames - 1) * self.stride + 1
             if count < needed:
@@ -53,7 +53,7 @@ class Choice:
         """The frames (their numbers) of a clip, and its rate in frames a second.
 
         Args:
-            times: when each frame of the film is shown, in seconds, in rising order.
+            times: when each frame of the video is shown, in seconds, in rising order.
             place: where the clip begins, from 0 (as early as can be) to 1 (as late).
         """
         seconds = float(times[-1] - times[0])

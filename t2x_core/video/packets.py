@@ -86,7 +86,7 @@ def packet_table(packets: Sequence[Packet], container: str) -> PacketTable | Non
 
 
 def has_idr(data: bytes, prefix: int) -> bool:
-    """Whether a packet of H.264 holds a slice of an IDR picture (ITU-T H.264, 7.4.1: NAL unit type 5).
+    """Whether a packet of H.264 holds a slice of an IDR image (ITU-T H.264, 7.4.1: NAL unit type 5).
 
     Args:
         prefix: bytes before each unit that tell its length; 0: units begin with a start code.

@@ -145,7 +145,7 @@ class PyavReader(VideoReader):
             with av.open(self.path) as container:
                 stream = next((s for s in container.streams.video if not _is_cover(s)), None)
                 if stream is None:
-                    raise DamagedClipError("has no pictures: it is sound only")
+                    raise DamagedClipError("has no images: it is sound only")
                 yield container, stream
         except (av.FFmpegError, OSError, ValueError) as error:
             raise DamagedClipError(reason(self.path, error)) from error
@@ -205,7 +205,7 @@ def _decoder(stream: Any) -> Any:
 
 
 def _is_cover(stream: Any) -> bool:
-    """A picture beside the sound or the video (cover art), which containers keep as a stream of video."""
+    """An image beside the sound or the video (cover art), which containers keep as a stream of video."""
     from av.stream import Disposition
 
     return bool(stream.disposition & Disposition.attached_pic)

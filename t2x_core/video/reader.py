@@ -83,7 +83,7 @@ def readers_of(path: str, exact: bool) -> list[str]:
     """Names of the readers that are asked for a file, in this order.
 
     Args:
-        exact: decord has been proved right about it (`Film.exact`). It is asked for no other file.
+        exact: decord has been proved right about it (`Video.exact`). It is asked for no other file.
     """
     from t2x_core.video.animation import is_animation
 

@@ -9,21 +9,21 @@ from typing import Generic, Literal, TypeVar
 
 from t2x_core.data.buckets import Shape, bucket_shapes
 from t2x_core.data.decode import SUFFIXES
-from t2x_core.data.manifest import Columns, read_manifest
-from t2x_core.data.picture_files import (
-    PictureFile,
-    PictureList,
+from t2x_core.data.image_files import (
+    ImageFile,
+    ImageList,
     group_names,
     grouped,
     hold_out,
     list_folder,
     settle_captions,
 )
+from t2x_core.data.manifest import Columns, read_manifest
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source, TaskDataModule
 from t2x_core.quarantine import FILE_NAME
 from t2x_core.wording import counted, shorten
-from t2x_plugins.captioned.config import ColumnsConfig
+from t2x_plugins.captioned.captioned_config import ColumnsConfig
 
 SourceT = TypeVar("SourceT", bound=Source)
 
@@ -35,7 +35,7 @@ class OwnFilesData(TaskDataModule, Generic[SourceT]):
     def __init__(self, task: str, context: DataContext) -> None:
         super().__init__()
         self.task, self.context = task, context
-        self.files: Sequence[PictureFile] = ()
+        self.files: Sequence[ImageFile] = ()
         """All that were found, for `captions`."""
         self._sources: tuple[SourceT, SourceT] | None = None
 
@@ -70,7 +70,7 @@ class OwnFilesData(TaskDataModule, Generic[SourceT]):
         self.sources()
         return (caption for file in self.files for caption in file.captions)
 
-    def set_apart(self, files: Sequence[PictureFile], share: float, what: str) -> tuple[list[int], list[int]]:
+    def set_apart(self, files: Sequence[ImageFile], share: float, what: str) -> tuple[list[int], list[int]]:
         """Indices of the files to train on, and of those held out, whole groups at a time; UserError if the first are
         fewer than a batch."""
         names, need = group_names(files), self.context.global_batch
@@ -92,7 +92,7 @@ class OwnFilesData(TaskDataModule, Generic[SourceT]):
             )
         return train, held_out
 
-    def held_out_words(self, files: Sequence[PictureFile], held_out: Sequence[int]) -> str:
+    def held_out_words(self, files: Sequence[ImageFile], held_out: Sequence[int]) -> str:
         """ "13 held out", and of how many groups, if there are some."""
         names = group_names(files)
         every, held = len(set(names)), len({names[i] for i in held_out})
@@ -117,14 +117,14 @@ def captioned_files(
     what: str,
     suffixes: Collection[str] = SUFFIXES,
     sized: bool = False,
-    narrow: Callable[[PictureList], PictureList] = lambda found: found,
+    narrow: Callable[[ImageList], ImageList] = lambda found: found,
     group: str | None = None,
-) -> PictureList:
+) -> ImageList:
     """The files of a folder or a manifest with their captions, as the policy for missing captions has it.
 
     Args:
-        block: of the recipe, "data.pictures" say, in which these settings stand.
-        what: what the files are, "pictures" say.
+        block: of the recipe, "data.images" say, in which these settings stand.
+        what: what the files are, "images" say.
         suffixes: endings of the files of a folder.
         narrow: leaves out those files of a folder that are not meant, before captions are asked for.
         sized: whether a manifest's columns for height and width say all that headers would.

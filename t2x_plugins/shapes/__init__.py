@@ -1,29 +1,38 @@
-"""The shapes world: captioned pictures made on the fly, and a checker that reads them. A library, not a plugin."""
+"""The shapes world: captioned images made on the fly, and a checker that reads them. A library, not a plugin."""
 
-from .captions import Description, ObjectWords, canonical, describe, full_description, parse, phrase, phrases
-from .checker import SeenObject, SeenPicture, check, read, score
+from .captions import (
+    CaptionSpec,
+    ObjectWords,
+    canonical,
+    caption_spec,
+    full_caption_spec,
+    parse,
+    phrases,
+    render_caption,
+)
+from .checker import SeenImage, SeenObject, check, read, score
 from .render import render
 from .scene import Scene, SceneObject, combinations, is_held_out, keyed_random, sample_scene
 
 __all__ = [
-    "Description",
+    "CaptionSpec",
     "ObjectWords",
     "Scene",
     "SceneObject",
+    "SeenImage",
     "SeenObject",
-    "SeenPicture",
     "canonical",
+    "caption_spec",
     "check",
     "combinations",
-    "describe",
-    "full_description",
+    "full_caption_spec",
     "is_held_out",
     "keyed_random",
     "parse",
-    "phrase",
     "phrases",
     "read",
     "render",
+    "render_caption",
     "sample_scene",
     "score",
 ]

@@ -1,7 +1,7 @@
 """Scenes in words, and words back to attributes.
 
-`describe` says what of a scene is to be named, `phrase` words that in one of many ways, `parse` reads any of them, and
-what a person would type, back. A `Description` is what a picture is checked against.
+`caption_spec` chooses what of a scene is named, `render_caption` words it in one of many ways, `parse` reads any of
+them, and what a person would type. A `CaptionSpec` is what an image is checked against.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class ObjectWords:
 
 
 @dataclass(frozen=True)
-class Description:
-    """What is said about a picture: one object, or two and where the first lies as seen from the second."""
+class CaptionSpec:
+    """What is said about an image: one object, or two and where the first lies as seen from the second."""
 
     objects: tuple[ObjectWords, ...]
     relation: str | None = None
     background: str | None = None
 
-    def mirrored(self) -> Description:
+    def mirrored(self) -> CaptionSpec:
         """The same two objects, told from the other one."""
         if self.relation is None:
             return self
-        return Description(self.objects[::-1], INVERSE[self.relation], self.background)
+        return CaptionSpec(self.objects[::-1], INVERSE[self.relation], self.background)
 
 
 # The first word of each is the canonical one.
@@ -80,7 +80,7 @@ ONE_OBJECT = (
     "@ {colour} {shape}, {size}, {place}, {background}",
     "{place}, @ {size} {colour} {shape} {background}",
     "there is @ {size} {colour} {shape} {place} {background}",
-    "a picture of @ {size} {colour} {shape} {place} {background}",
+    "an image of @ {size} {colour} {shape} {place} {background}",
 )
 TWO_OBJECTS = tuple(
     template.replace("{A}", "{size} {colour} {shape}").replace("{B}", "{size2} {colour2} {shape2}")
@@ -103,20 +103,20 @@ SIDES = {
 """Places of the first and the second object where a relation is told by two sides."""
 
 
-def full_description(scene: Scene) -> Description:
+def full_caption_spec(scene: Scene) -> CaptionSpec:
     """All of a scene."""
     objects = tuple(ObjectWords(thing.shape, thing.colour, thing.size, thing.place) for thing in scene.objects)
-    return Description(objects, scene.relation, scene.background)
+    return CaptionSpec(objects, scene.relation, scene.background)
 
 
-def describe(scene: Scene, rng: random.Random, omit: float = 0.0, background: float = 0.0) -> Description:
+def caption_spec(scene: Scene, rng: random.Random, omit: float = 0.0, background: float = 0.0) -> CaptionSpec:
     """What of a scene is to be said. Shape, colour and relation always are.
 
     Args:
         omit: chance that a size or a place is left out, each by itself.
         background: chance that the background is named.
     """
-    full = full_description(scene)
+    full = full_caption_spec(scene)
     objects = tuple(
         ObjectWords(
             words.shape,
@@ -126,22 +126,22 @@ def describe(scene: Scene, rng: random.Random, omit: float = 0.0, background: fl
         )
         for words in full.objects
     )
-    return Description(objects, full.relation, full.background if rng.random() < background else None)
+    return CaptionSpec(objects, full.relation, full.background if rng.random() < background else None)
 
 
-def canonical(description: Description) -> str:
+def canonical(description: CaptionSpec) -> str:
     """The plainest wording, such as "a large red circle on the left"."""
     return _fill(_templates(description)[0], {slot: words[0] for slot, words in _slots(description).items()})
 
 
-def phrase(description: Description, rng: random.Random) -> str:
+def render_caption(description: CaptionSpec, rng: random.Random) -> str:
     """One of the wordings, in lower case."""
     template = choose(rng, _templates(description))
     return _fill(template, {slot: choose(rng, words) for slot, words in _slots(description).items()})
 
 
-def phrases(description: Description) -> Iterator[str]:
-    """Every wording that `phrase` can give."""
+def phrases(description: CaptionSpec) -> Iterator[str]:
+    """Every wording that `render_caption` can give."""
     slots = _slots(description)
     for template in _templates(description):
         used = [slot for slot in slots if f"{{{slot}}}" in template]
@@ -149,11 +149,11 @@ def phrases(description: Description) -> Iterator[str]:
             yield _fill(template, dict.fromkeys(slots, "") | dict(zip(used, words, strict=True)))
 
 
-def _templates(description: Description) -> tuple[str, ...]:
+def _templates(description: CaptionSpec) -> tuple[str, ...]:
     return TWO_OBJECTS if description.relation else ONE_OBJECT
 
 
-def _slots(description: Description) -> dict[str, tuple[str, ...]]:
+def _slots(description: CaptionSpec) -> dict[str, tuple[str, ...]]:
     """The words that each slot of a template may take; ("",) where nothing is said."""
     silent = ("",)
     slots: dict[str, tuple[str, ...]] = {}
@@ -189,7 +189,7 @@ _VOCABULARY: dict[str, dict[str, str]] = {
 _MEANINGS = {word: (kind, value) for kind, words in _VOCABULARY.items() for word, value in words.items()}
 _FILLERS = frozenset(
     (
-        "a an the of in on at to and with is are there it picture image photo drawing painting one single sized size "
+        "a an the of in on at to and with is are there it image image photo drawing painting one single sized size "
         + "coloured colored shape shaped sign hand side corner edge part that which located placed"
     ).split()
 )
@@ -205,11 +205,11 @@ _RELATION = re.compile(
 _VERTICAL = {"above": "above", "over": "above", "below": "below", "under": "below", "beneath": "below"}
 
 
-def parse(caption: str) -> Description | None:
+def parse(caption: str) -> CaptionSpec | None:
     """The attributes that a caption names; None for a caption that is not of this world.
 
-    Reads every wording of `phrase`, and freer ones: unknown words, a contradiction ("a red blue circle"), more than two
-    objects, or two without a relation give None.
+    Reads every wording of `render_caption`, and freer ones. Unknown words, a contradiction ("a red blue circle"), more
+    than two objects, or two without a relation give None.
     """
     text = " ".join(re.sub(r"[^a-z]+", " ", caption.lower()).split())
     background = None
@@ -220,7 +220,7 @@ def parse(caption: str) -> Description | None:
     nouns = [word.start() for word in re.finditer(r"\w+", text) if word[0] in _VOCABULARY["shape"]]
     if len(nouns) == 1:
         only = _read_object(text)
-        return None if only is None else Description((only,), None, background)
+        return None if only is None else CaptionSpec((only,), None, background)
     if len(nouns) != 2:
         return None
     if relation := _RELATION.search(text, nouns[0], nouns[1]):
@@ -228,11 +228,11 @@ def parse(caption: str) -> Description | None:
         name = f"{relation['beside']} of" if relation["beside"] else _VERTICAL[relation["vertical"]]
         if first is None or second is None or first.place or second.place:
             return None
-        return Description((first, second), name, background)
+        return CaptionSpec((first, second), name, background)
     return _read_sides(text, background)
 
 
-def _read_sides(text: str, background: str | None) -> Description | None:
+def _read_sides(text: str, background: str | None) -> CaptionSpec | None:
     """Two objects that are told by their sides: "a red ring on the left and a blue square on the right"."""
     for gap in re.finditer(" ", text):
         first, second = _read_object(text[: gap.start()]), _read_object(text[gap.end() :])
@@ -240,7 +240,7 @@ def _read_sides(text: str, background: str | None) -> Description | None:
             continue
         for relation, sides in SIDES.items():
             if (first.place, second.place) == sides:
-                return Description((replace(first, place=None), replace(second, place=None)), relation, background)
+                return CaptionSpec((replace(first, place=None), replace(second, place=None)), relation, background)
     return None
 
 

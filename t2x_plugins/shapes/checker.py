@@ -1,8 +1,8 @@
-"""Reads the attributes of objects from pixels alone, and says whether a picture shows what a caption says.
+"""Reads the attributes of objects from pixels alone, and says whether an image shows what a caption says.
 
 The background is what the border shows; what stands out from it and hangs together is an object. Its colour is that
 of its core, and its coverage (0 … 1 for each pixel) follows from the two. Each shape is then drawn, sharp and soft,
-with the area and the centroid of that coverage, and the one that agrees best is seen. So pictures that a network made
+with the area and the centroid of that coverage, and the one that agrees best is seen. So images that a network made
 can be read too: noise, soft edges and slightly wrong colours do little harm.
 """
 
@@ -17,14 +17,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .captions import Description, ObjectWords, full_description, parse
+from .captions import CaptionSpec, ObjectWords, full_caption_spec, parse
 from .likeness import refine, spread
 from .render import AREAS, CENTROIDS, SUBSAMPLES, coverage
 from .scene import BACKGROUNDS, COLOURS, PLACES, RELATIONS, RGB, SHAPES, SIZES, Scene
 from .verdicts import Verdict, shares
 
 Floats = NDArray[np.float64]
-Picture = NDArray[np.uint8] | NDArray[np.floating]
+Image = NDArray[np.uint8] | NDArray[np.floating]
 """(H, W, 3) RGB: uint8, or float in [-1, 1]."""
 
 ATTRIBUTES = ("shape", "colour", "size", "place")
@@ -66,8 +66,8 @@ class SeenObject:
 
 
 @dataclass(frozen=True)
-class SeenPicture:
-    """What a picture shows, its largest object first."""
+class SeenImage:
+    """What an image shows, its largest object first."""
 
     objects: tuple[SeenObject, ...]
     background: str | None
@@ -75,15 +75,15 @@ class SeenPicture:
     """Stray pixels that belong to no object."""
 
 
-def read(picture: Picture) -> SeenPicture:
-    """What is seen in a picture (H, W, 3): uint8, or float in [-1, 1]. Nothing where there is no plain background."""
-    levels = picture.astype(np.float64)
-    if picture.dtype != np.uint8:
+def read(image: Image) -> SeenImage:
+    """What is seen in an image (H, W, 3): uint8, or float in [-1, 1]. Nothing where there is no plain background."""
+    levels = image.astype(np.float64)
+    if image.dtype != np.uint8:
         levels = np.clip((levels + 1) * 127.5, 0, 255)
     border = np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])
     background = np.median(border, axis=0)
     if np.median(np.abs(border - background)) > BORDER_SPREAD:
-        return SeenPicture((), None)
+        return SeenImage((), None)
 
     difference = levels - background
     contrast = np.sqrt((difference * difference).sum(-1))
@@ -103,7 +103,7 @@ def read(picture: Picture) -> SeenPicture:
             near = _dilate(blob, reach) & (claims - own == 0)
             objects.append(_see(np.where(near[:, :, None], difference, 0), colour, background, near, noise))
     objects.sort(key=lambda seen: -seen.radius)
-    return SeenPicture(tuple(objects), _nearest(background, BACKGROUNDS), specks)
+    return SeenImage(tuple(objects), _nearest(background, BACKGROUNDS), specks)
 
 
 def _see(difference: Floats, colour: Floats, background: Floats, near: NDArray[np.bool_], noise: float) -> SeenObject:
@@ -214,16 +214,16 @@ def _components(mask: NDArray[np.bool_], least: int) -> list[NDArray[np.bool_]]:
     return [labels == name for name in names[counts >= least]]
 
 
-def check(picture: Picture, wanted: Scene | Description) -> dict[str, bool]:
-    """Whether a picture (H, W, 3) shows each attribute that is named, and "all" of them.
+def check(image: Image, wanted: Scene | CaptionSpec) -> dict[str, bool]:
+    """Whether an image (H, W, 3) shows each attribute that is named, and "all" of them.
 
     "count" is the number of objects, without stray pixels; where there are too many, the largest is judged, or the
     two that fit best. With two objects an attribute is right if it is so for both, and "relation" if the two can be
     told apart by what is said of them and stand as said.
     """
     if isinstance(wanted, Scene):
-        wanted = full_description(wanted)
-    seen = read(picture)
+        wanted = full_caption_spec(wanted)
+    seen = read(image)
     chosen = _assign(wanted.objects, seen.objects)
     right = {"count": len(seen.objects) == len(wanted.objects) and not seen.specks}
     for attribute in ATTRIBUTES:
@@ -258,21 +258,21 @@ def _stands(relation: str, first: SeenObject, second: SeenObject) -> bool:
     return x * right + y * down > abs(x * down) + abs(y * right)
 
 
-def score(pictures: Sequence[Picture] | Picture, captions: Sequence[str]) -> dict[str, float]:
-    """Share of the pictures that are right, for each attribute that their captions name (`verdicts`)."""
-    return shares(verdicts(pictures, captions))
+def score(images: Sequence[Image] | Image, captions: Sequence[str]) -> dict[str, float]:
+    """Share of the images that are right, for each attribute that their captions name (`verdicts`)."""
+    return shares(verdicts(images, captions))
 
 
-def verdicts(pictures: Sequence[Picture] | Picture, captions: Sequence[str]) -> list[Verdict]:
-    """What is right about each picture.
+def verdicts(images: Sequence[Image] | Image, captions: Sequence[str]) -> list[Verdict]:
+    """What is right about each image.
 
     "shape", "colour", "size", "place", "background", "count" and "all" are those of captions with one object;
     "relation" and "two_objects" (all attributes) those of captions with two. Captions of another world are passed over.
     """
     found: list[Verdict] = []
-    for picture, caption in zip(pictures, captions, strict=True):
+    for image, caption in zip(images, captions, strict=True):
         wanted = parse(caption)
-        right = {} if wanted is None else check(picture, wanted)
+        right = {} if wanted is None else check(image, wanted)
         if wanted is not None and wanted.relation:
             right = {"relation": right["relation"], "two_objects": right["all"]}
         found.append(right)

@@ -2,7 +2,7 @@
 
 A hexagon has the area and the centroid of a circle, and nine tenths of its pixels. What gives it away is what is left
 of the difference: a strip along the outline, as wide as the two are apart. So the measure is the squared remainder for
-each pixel of the outline, less what the noise of the picture makes of it.
+each pixel of the outline, less what the noise of the image makes of it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Laid(Protocol):
 
 @dataclass(frozen=True)
 class Likeness:
-    """A shape laid over a picture as well as can be."""
+    """A shape laid over an image as well as can be."""
 
     shape: str
     x: float

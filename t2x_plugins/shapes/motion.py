@@ -1,6 +1,6 @@
 """Clips of the shapes world: one object that moves, bounces, stands still, appears or disappears.
 
-Lengths are those of `scene.py`, fractions of the picture; speeds are fractions a second, so that the same motion takes
+Lengths are those of `scene.py`, fractions of the image; speeds are fractions a second, so that the same motion takes
 more frames at a higher frame rate.
 """
 
@@ -34,14 +34,14 @@ KINDS = ("moves", "bounces", "stays", "appears", "disappears")
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 """Direction (x, y) of a motion, y downwards."""
 SPEEDS = {"slowly": 0.077, "fast": 0.23}
-"""Fractions of the picture a second."""
+"""Fractions of the image a second."""
 SPEED_JITTER = 0.15
 """Largest relative change of a speed; the two are a factor of three apart."""
 BOUNCE_SPEED = 0.23
 SIZE = "large"
 """All objects of clips have this size; captions do not name it."""
 LENGTH = 1.8
-"""Longest clip, in seconds: a fast object would leave the picture later."""
+"""Longest clip, in seconds: a fast object would leave the image later."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def sample_clip(
 
     Args:
         split: "train" never gives a held-out combination, "held_out" gives no other, each in turn.
-        frames: of the clip; 1 gives a picture of an object that stands still.
+        frames: of the clip; 1 gives an image of an object that stands still.
         fps: frame rates to choose from; with `frames`, at most LENGTH seconds.
         backgrounds: names to choose from.
         spread: how far from the middle of its room a path may lie, from 0 (in the middle) to 1 (anywhere).

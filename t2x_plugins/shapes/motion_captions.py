@@ -51,7 +51,7 @@ def canonical(words: ClipWords) -> str:
     return next(phrases(words))
 
 
-def phrase(words: ClipWords, rng: random.Random) -> str:
+def render_caption(words: ClipWords, rng: random.Random) -> str:
     """One of the wordings."""
     return choose(rng, list(phrases(words)))
 

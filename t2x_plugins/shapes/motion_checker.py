@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checker import Picture, read
+from .checker import Image, read
 from .motion import DIRECTIONS, SPEEDS, Motion
 from .motion_captions import ClipWords, parse
 from .verdicts import Verdict, shares
 
 STILL = 0.035
-"""Least way, as a fraction of the picture, that counts as a motion."""
+"""Least way, as a fraction of the image, that counts as a motion."""
 ACROSS = 0.5
 """Largest way across the direction of a motion, as a share of that along it."""
 BACK = 0.35
 """Least way back, as a share of the way there, of an object that bounces."""
 JUMP = 0.07
-"""Least difference of a frame's step from twice the usual one, as a fraction of the picture, that is a jump."""
+"""Least difference of a frame's step from twice the usual one, as a fraction of the image, that is a jump."""
 SAME = 0.75
 """Least share of the frames that show the shape and the colour of the clip; the others may show what has no name."""
 SPEED_LIMIT = float(np.sqrt(SPEEDS["slowly"] * SPEEDS["fast"]))
@@ -43,7 +43,7 @@ class SeenClip:
     """Largest number of objects in one frame."""
 
 
-def read_clip(frames: Sequence[Picture], fps: float) -> SeenClip:
+def read_clip(frames: Sequence[Image], fps: float) -> SeenClip:
     """What is seen in frames (F, H, W, 3), uint8 or float in [-1, 1]."""
     seen = [read(frame).objects for frame in frames]
     largest = [objects[0] if objects else None for objects in seen]
@@ -62,7 +62,7 @@ def _always(names: Sequence[str | None]) -> str | None:
 
 
 def read_motion(path: NDArray[np.float64], fps: float) -> Motion | None:
-    """The motion of a path (F, 2) of centres (x, y) in fractions of the picture, NaN where nothing is."""
+    """The motion of a path (F, 2) of centres (x, y) in fractions of the image, NaN where nothing is."""
     present = ~np.isnan(path[:, 0])
     places = path[present]
     if not present.all():
@@ -100,7 +100,7 @@ def _name(axis: int, way: float) -> str:
     return next(name for name, towards in DIRECTIONS.items() if towards == step)
 
 
-def check_clip(frames: Sequence[Picture], fps: float, wanted: ClipWords) -> dict[str, bool]:
+def check_clip(frames: Sequence[Image], fps: float, wanted: ClipWords) -> dict[str, bool]:
     """Whether a clip (F, H, W, 3) shows each attribute that is named, and "all" of them.
 
     "motion" is all that concerns it; "count": never more than one object.
@@ -118,12 +118,12 @@ def check_clip(frames: Sequence[Picture], fps: float, wanted: ClipWords) -> dict
     return right | {"all": right["shape"] and right["colour"] and right["motion"] and right["count"]}
 
 
-def score(clips: Sequence[Any] | Picture, captions: Sequence[str], fps: Sequence[float]) -> dict[str, float]:
+def score(clips: Sequence[Any] | Image, captions: Sequence[str], fps: Sequence[float]) -> dict[str, float]:
     """Share of the clips that are right, for each attribute that their captions name (`verdicts`)."""
     return shares(verdicts(clips, captions, fps))
 
 
-def verdicts(clips: Sequence[Any] | Picture, captions: Sequence[str], fps: Sequence[float]) -> list[Verdict]:
+def verdicts(clips: Sequence[Any] | Image, captions: Sequence[str], fps: Sequence[float]) -> list[Verdict]:
     """What is right about each of the clips (B, F, H, W, 3).
 
     "bounces", "appears" …: whether the motion is right, of captions of that kind. Other worlds are passed over.

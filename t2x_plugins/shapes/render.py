@@ -1,4 +1,4 @@
-"""Draws scenes. Only IEEE-exact float64 and integer operations: a picture has the same bytes on every machine."""
+"""Draws scenes. Only IEEE-exact float64 and integer operations: an image has the same bytes on every machine."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def coverage(
     """How much of each pixel a shape covers.
 
     Args:
-        x, y: centre, in pixels from the top left corner of the picture.
+        x, y: centre, in pixels from the top left corner of the image.
         radius: in pixels.
 
     Returns:
@@ -80,20 +80,20 @@ def _span(centre: float, radius: float, length: int) -> tuple[slice, NDArray[np.
 
 
 def render(scene: Scene, height: int = 32, width: int | None = None) -> Pixels:
-    """The picture (height, width, 3) of a scene, RGB; square where no width is given.
+    """The image (height, width, 3) of a scene, RGB; square where no width is given.
 
     Raises:
         ValueError: a side below 16 pixels, where small shapes cannot be told apart.
     """
     width = height if width is None else width
     if min(height, width) < 16:
-        raise ValueError(f"a picture needs at least 16 pixels a side, not {height}×{width}")
-    picture = np.empty((height, width, 3), np.int64)
-    picture[:] = BACKGROUNDS[scene.background]
+        raise ValueError(f"an image needs at least 16 pixels a side, not {height}×{width}")
+    image = np.empty((height, width, 3), np.int64)
+    image[:] = BACKGROUNDS[scene.background]
     side = min(height, width)
     full = SUBSAMPLES * SUBSAMPLES
     for thing in scene.objects:
         area, counts = coverage(thing.shape, thing.x * width, thing.y * height, thing.radius * side, height, width)
-        behind, colour = picture[area], np.array(COLOURS[thing.colour])
-        picture[area] = (behind * full + (colour - behind) * counts[:, :, None] + full // 2) // full
-    return picture.astype(np.uint8)
+        behind, colour = image[area], np.array(COLOURS[thing.colour])
+        image[area] = (behind * full + (colour - behind) * counts[:, :, None] + full // 2) // full
+    return image.astype(np.uint8)

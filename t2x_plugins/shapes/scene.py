@@ -3,7 +3,7 @@
 A scene holds one object at a named place, or two objects that stand in a relation. Everything follows from integers and
 words through blake2b and `random.Random.random`, so that it is the same on every machine and Python version.
 
-Lengths are fractions: x of the picture's width, y of its height (downwards), radii of its shorter side.
+Lengths are fractions: x of the image's width, y of its height (downwards), radii of its shorter side.
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ class SceneObject:
     place: str | None
     """Name of its place; None where a relation says where it is."""
     x: float
-    """Centre of its bounding box, fraction of the picture's width."""
+    """Centre of its bounding box, fraction of the image's width."""
     y: float
-    """Centre of its bounding box, fraction of the picture's height, downwards."""
+    """Centre of its bounding box, fraction of the image's height, downwards."""
     radius: float
-    """Fraction of the picture's shorter side; every shape lies within ± radius of its centre along both axes."""
+    """Fraction of the image's shorter side; every shape lies within ± radius of its centre along both axes."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Captioned pictures of the shapes world."""
+"""Captioned images of the shapes world."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from t2x_core.types import Batch, Bucket, Sample, SampleKey
 from t2x_plugins.shapes import captions
 from t2x_plugins.shapes.render import render
 from t2x_plugins.shapes.scene import keyed_random, sample_scene
-from t2x_plugins.text_to_image.config import ShapesConfig
+from t2x_plugins.text_to_image.image_config import ShapesConfig
 
 
 class ShapesSource(Source):
-    """Pictures made from their number; the words of a caption come from the key, so a picture is told in many ways."""
+    """Images made from their number; the words of a caption come from the key, so an image is told in many ways."""
 
     def __init__(self, config: ShapesConfig, seed: int, split: Literal["train", "held_out"]) -> None:
         self.config, self.seed, self.split = config, seed, split
@@ -34,10 +34,10 @@ class ShapesSource(Source):
         config = self.config
         scene = sample_scene(self.seed, key.id, self.split, config.two_objects, config.backgrounds)
         words = keyed_random(self.seed, "caption", key.attempt, key.step, key.slot)
-        told = captions.describe(scene, words, omit=config.omit, background=config.background)
-        picture = torch.from_numpy(render(scene, config.size))  # (H, W, 3) uint8
-        pixels = picture.permute(2, 0, 1).unsqueeze(1).float() / 127.5 - 1  # (3, 1, H, W)
-        return Sample(key, pixels, captions.phrase(told, words))
+        told = captions.caption_spec(scene, words, omit=config.omit, background=config.background)
+        image = torch.from_numpy(render(scene, config.size))  # (H, W, 3) uint8
+        pixels = image.permute(2, 0, 1).unsqueeze(1).float() / 127.5 - 1  # (3, 1, H, W)
+        return Sample(key, pixels, captions.render_caption(told, words))
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         return stack(samples)
@@ -50,14 +50,14 @@ class ShapesData(TaskDataModule):
         super().__init__()
         if config.size % context.pixel_multiple:
             raise UserError(
-                f"pictures of {config.size} pixels do not divide into patches: "
+                f"images of {config.size} pixels do not divide into patches: "
                 f"data.shapes.size must be a multiple of {context.pixel_multiple}"
             )
         self.task, self.config, self.context = task, config, context
 
     def describe(self) -> Sequence[str]:
         size = self.config.size
-        return [f"shapes world, {self.config.count} pictures of {size}×{size}, {self.config.val_count} held out"]
+        return [f"shapes world, {self.config.count} images of {size}×{size}, {self.config.val_count} held out"]
 
     def train_source(self) -> Source:
         return ShapesSource(self.config, self.context.seed, "train")
@@ -70,6 +70,6 @@ class ShapesData(TaskDataModule):
         texts = []
         for i in range(count):
             words = keyed_random(self.context.seed, "condition", i)
-            told = captions.describe(sample_scene(self.context.seed, i, "held_out"), words)
-            texts.append(captions.phrase(told, words))
+            told = captions.caption_spec(sample_scene(self.context.seed, i, "held_out"), words)
+            texts.append(captions.render_caption(told, words))
         return Batch(self.task, tuple(texts))

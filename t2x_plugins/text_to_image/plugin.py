@@ -14,18 +14,18 @@ from t2x_core.rendering import to_uint8
 from t2x_core.types import Batch, Bucket
 from t2x_plugins.shapes.checker import verdicts
 from t2x_plugins.shapes.verdicts import by_name
-from t2x_plugins.text_to_image.config import TextToImageConfig
 from t2x_plugins.text_to_image.data import ShapesData
-from t2x_plugins.text_to_image.pictures import PicturesData
+from t2x_plugins.text_to_image.image_config import TextToImageConfig
+from t2x_plugins.text_to_image.images import ImagesData
 
 
 class TextToImage(Task[TextToImageConfig]):
-    """Pictures from captions."""
+    """Images from captions."""
 
     def data_module(self, context: DataContext) -> TaskDataModule:
         data = self.config.data
-        if data.pictures is not None:
-            return PicturesData(self.name, data.pictures, context)
+        if data.images is not None:
+            return ImagesData(self.name, data.images, context)
         assert data.shapes is not None  # DataConfig sees to it
         return ShapesData(self.name, data.shapes, context)
 

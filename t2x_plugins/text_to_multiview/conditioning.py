@@ -12,7 +12,7 @@ from t2x_core.conditioning import TextConditioning
 from t2x_core.interfaces import ConditioningAdapter, ModelContext
 from t2x_core.types import Batch, Conditioning, FrameAxis, LatentShape, TextTokens
 from t2x_plugins.text_to_multiview.cameras import Cameras
-from t2x_plugins.text_to_multiview.config import ViewConditioningConfig, ViewsConfig
+from t2x_plugins.text_to_multiview.multiview_config import ViewConditioningConfig, ViewsConfig
 
 HARMONICS = 4
 """Of the azimuth: the k-th goes round k times in a turn."""
@@ -61,7 +61,7 @@ class ViewConditioning(ConditioningAdapter):
             told,
             frames=None if self.embed is None else self.embed(camera_features(cameras)),  # (B, F, Df)
             concat=cameras.pluecker(*latent_shape[2:]) if self.embed is None else None,  # (B, 6, F, H', W')
-            frame_axis=FrameAxis(window=window, circular=self.views.circular, numbered=False),
+            frame_axis=FrameAxis(window=window, circular=self.views.circular, frame_positions=False),
         )
 
     def null(self, conditioning: Conditioning) -> Conditioning | None:

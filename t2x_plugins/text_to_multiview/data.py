@@ -12,9 +12,9 @@ from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source, TaskDataModule
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
 from t2x_plugins.shapes.scene import keyed_random
-from t2x_plugins.shapes.solids import describe, phrase, render, sample_scene
+from t2x_plugins.shapes.solids import caption_spec, render, render_caption, sample_scene
 from t2x_plugins.text_to_multiview.cameras import Cameras
-from t2x_plugins.text_to_multiview.config import TurntablesConfig
+from t2x_plugins.text_to_multiview.multiview_config import TurntablesConfig
 
 
 def draw_turntable(config: TurntablesConfig, *words: str | int) -> Cameras:
@@ -46,7 +46,7 @@ class TurntableSource(Source):
         scene = sample_scene(self.seed, key.id, self.split, config.two_solids)
         cameras = draw_turntable(config, self.seed, *place)
         words = keyed_random(self.seed, "turntable caption", *place)
-        caption = phrase(describe(scene, words, config.omit), words)
+        caption = render_caption(caption_spec(scene, words, config.omit), words)
         views = torch.from_numpy(render(scene, cameras.poses.numpy(), config.fov, config.size))  # (F, H, W, 3) uint8
         return Sample(key, views.permute(3, 0, 1, 2).float() / 127.5 - 1, caption, cameras.extra())
 
@@ -86,7 +86,7 @@ class TurntablesData(TaskDataModule):
         for i in range(count):
             words = keyed_random(self.context.seed, "turntable condition", i)
             scene = sample_scene(self.context.seed, i, "held_out", self.config.two_solids)
-            texts.append(phrase(describe(scene, words), words))
+            texts.append(render_caption(caption_spec(scene, words), words))
             turntables.append(draw_turntable(self.config, self.context.seed, "condition", i).extra())
         extra = {name: torch.stack([table[name] for table in turntables]) for name in turntables[0]}
         return Batch(self.task, tuple(texts), extra=extra)

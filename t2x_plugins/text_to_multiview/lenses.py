@@ -129,7 +129,7 @@ def _refuse_distortion(told: Mapping[str, Any]) -> None:
             raise ValueError(f"{key}: only pinholes can be used; {hint}")
     shutter = told.get("rolling_shutter")
     if isinstance(shutter, list) and any(shutter):
-        raise ValueError("rolling_shutter: the camera moved while a picture was taken, which cannot be used")
+        raise ValueError("rolling_shutter: the camera moved while an image was taken, which cannot be used")
     bent = [key for key in sorted(DISTORTION & told.keys()) if read_number(told, key) != 0]
     more = told.get("distortion_params")
     if isinstance(more, list) and any(read_number({"distortion_params": x}, "distortion_params") for x in more):

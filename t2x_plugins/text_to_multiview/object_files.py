@@ -9,7 +9,7 @@ from pathlib import Path
 
 from t2x_core.data.decode import SUFFIXES
 from t2x_core.data.files import read_captions
-from t2x_core.data.picture_files import PictureFile
+from t2x_core.data.image_files import ImageFile
 from t2x_core.errors import UserError
 from t2x_plugins.text_to_multiview.camera_files import CameraFile, Frame, camera_files, read_camera_files
 from t2x_plugins.text_to_multiview.lenses import Lens
@@ -23,11 +23,11 @@ USUAL = (".png", ".jpg", ".jpeg", ".webp")
 class Shot:
     """One image of an object, with what its camera file says of it."""
 
-    file: PictureFile
+    file: ImageFile
     matrix: Matrix
     """(4, 4), in the convention of the file."""
     lens: Lens
-    mask: PictureFile | None = None
+    mask: ImageFile | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,11 +123,11 @@ class _ImageFinder:
         self.folder, self.name = folder, name
         self._names: dict[str, list[str]] = {}
 
-    def find(self, told: str) -> PictureFile:
+    def find(self, told: str) -> ImageFile:
         """The image; of one that is not there, where it should be."""
         path = self._existing(told) or (self._existing(told.replace("\\", "/")) if "\\" in told else None)
         path = path or os.path.normpath(os.path.join(self.folder, told))
-        return PictureFile(path, f"{self.name}/{Path(os.path.relpath(path, self.folder)).as_posix()}")
+        return ImageFile(path, f"{self.name}/{Path(os.path.relpath(path, self.folder)).as_posix()}")
 
     def _existing(self, told: str) -> str | None:
         folder, name = os.path.split(os.path.normpath(os.path.join(self.folder, told)))

@@ -1,4 +1,4 @@
-"""Objects of one's own as training data: several pictures of each, with the cameras that took them."""
+"""Objects of one's own as training data: several images of each, with the cameras that took them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torchvision.transforms.v2 import functional as transforms
 from t2x_core import keyed
 from t2x_core.data import stack
 from t2x_core.data.damage import Damage, instead
-from t2x_core.data.decode import DamagedPictureError, decode, fit_to
+from t2x_core.data.decode import DamagedImageError, decode, fit_to
+from t2x_core.data.image_files import hold_out
 from t2x_core.data.index import Finding, examine
-from t2x_core.data.picture_files import hold_out
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
 from t2x_core.wording import counted, first_of, shorten
-from t2x_plugins.captioned.config import rgb
+from t2x_plugins.captioned.captioned_config import rgb
 from t2x_plugins.captioned.own_files import OwnFilesData
 from t2x_plugins.text_to_multiview.cameras import Cameras
 from t2x_plugins.text_to_multiview.object_files import Found, ObjectFiles, list_objects
@@ -44,7 +44,7 @@ class ObjectSource(Source):
     Args:
         objects: for each number of views, the objects that have as many.
         train: whether the views, if there are more, and the caption are drawn.
-        damage: is told of pictures that cannot be read.
+        damage: is told of images that cannot be read.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ObjectSource(Source):
             views = [thing.views[i] for i in self._choice(len(thing.views), count, own)]
             try:
                 pixels = torch.cat([self._pixels(view) for view in views], 1)  # (3, F, H, W)
-            except DamagedPictureError:
+            except DamagedImageError:
                 continue  # named already
             word = torch.rand((), generator=own, dtype=torch.float64).item()
             caption = thing.captions[int(word * len(thing.captions)) if self.train else 0]
@@ -90,14 +90,14 @@ class ObjectSource(Source):
         size, background = self.config.size, rgb(self.config.background)
         file = view.file
         try:
-            picture = decode(file.path, background, covering=(size, size))
+            image = decode(file.path, background, covering=(size, size))
             if view.mask is not None:
                 file = view.mask
-                picture = masked(picture, decode(file.path, (0, 0, 0)), background)
-        except DamagedPictureError as error:
+                image = masked(image, decode(file.path, (0, 0, 0)), background)
+        except DamagedImageError as error:
             self.damage.note([(file.name, str(error))])
             raise
-        return fit_to(picture, size, size)
+        return fit_to(image, size, size)
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         return stack(samples)
@@ -106,13 +106,13 @@ class ObjectSource(Source):
         return self.objects[key.bucket][1][key.id].name
 
 
-def masked(picture: torch.Tensor, mask: torch.Tensor, background: tuple[int, int, int]) -> torch.Tensor:
-    """The picture (3, H, W) uint8 with the background where the mask (3, h, w) uint8 is black."""
-    if mask.shape != picture.shape:
-        mask = transforms.resize(mask, list(picture.shape[1:]))
+def masked(image: torch.Tensor, mask: torch.Tensor, background: tuple[int, int, int]) -> torch.Tensor:
+    """The image (3, H, W) uint8 with the background where the mask (3, h, w) uint8 is black."""
+    if mask.shape != image.shape:
+        mask = transforms.resize(mask, list(image.shape[1:]))
     share = mask[:1].float() / 255
     behind = torch.tensor(background, dtype=torch.float32)[:, None, None]
-    return (picture * share + behind * (1 - share)).round().to(torch.uint8)
+    return (image * share + behind * (1 - share)).round().to(torch.uint8)
 
 
 def cameras_of(views: Sequence[View], distance: float | None) -> Cameras:
@@ -171,12 +171,12 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         some = first_of(bare)
         if not found.objects and not found.refused:
             raise UserError(
-                f"there are no objects in {self.config.folder}" + (f"; pictures only are in {some}" if bare else ""),
+                f"there are no objects in {self.config.folder}" + (f"; images only are in {some}" if bare else ""),
                 key="data.objects.folder",
-                hint="an object is a folder with pictures and a cameras.json or transforms.json",
+                hint="an object is a folder with images and a cameras.json or transforms.json",
             )
         if bare:
-            self.lines.append(f"{counted(len(bare), 'folder')} with pictures and no camera file, passed over: {some}")
+            self.lines.append(f"{counted(len(bare), 'folder')} with images and no camera file, passed over: {some}")
         unread = sorted(frozenset().union(*(thing.cameras.unread for thing in found.objects)))
         if unread:
             self.lines.append(f"keys of camera files that are not known and change nothing: {first_of(unread, 8)}")
@@ -220,22 +220,22 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         return [replace(thing, captions=thing.captions or ("",)) for thing in found]
 
     def _readable(self, objects: Sequence[ObjectFiles]) -> tuple[list[Readable], Damage]:
-        """The objects without the pictures that cannot be read, or whose masks cannot."""
+        """The objects without the images that cannot be read, or whose masks cannot."""
         shots = [shot for thing in objects for shot in thing.shots]
         files = [file for shot in shots for file in (shot.file, shot.mask) if file is not None]
         findings = examine(files, str(self.config.folder), self.config.check == "full", measure_view, "views")
         damage = Damage(
             *(self.task, len(files), self.config.max_bad_fraction),
-            *("pictures", "data.objects.max_bad_fraction", self.context.quarantine),
+            *("images", "data.objects.max_bad_fraction", self.context.quarantine),
         )
         of = dict(zip((file.name for file in files), findings, strict=True))
         damaged = [(name, finding.damage) for name, finding in of.items() if finding.damage]
         for shot in shots:
             if shot.mask is not None and not _same_shape(of[shot.file.name], of[shot.mask.name]):
-                damaged.append((shot.mask.name, "has another shape than the picture that it masks"))
+                damaged.append((shot.mask.name, "has another shape than the image that it masks"))
         damage.others |= {name for name, _ in self.refused}
         damage.note(damaged)
-        self.note_left_out(damaged, "pictures", "cannot be read", 2)
+        self.note_left_out(damaged, "images", "cannot be read", 2)
         bad = {name for name, _ in damaged}
         return [
             Readable(
@@ -282,10 +282,10 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         )
 
 
-def _same_shape(picture: Finding, mask: Finding) -> bool:
-    if picture.damage or mask.damage:
+def _same_shape(image: Finding, mask: Finding) -> bool:
+    if image.damage or mask.damage:
         return True  # named already
-    return abs(picture.width * mask.height - mask.width * picture.height) <= max(picture.width, picture.height)
+    return abs(image.width * mask.height - mask.width * image.height) <= max(image.width, image.height)
 
 
 def _one_line(error: UserError) -> str:

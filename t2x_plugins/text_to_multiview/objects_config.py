@@ -9,23 +9,23 @@ from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
 from t2x_core.recipe import Range
-from t2x_plugins.captioned.config import Colour
+from t2x_plugins.captioned.captioned_config import Colour
 
 Count = Annotated[int, Range(min=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectsConfig:
-    """Objects of one's own: each a folder with its pictures and a camera file."""
+    """Objects of one's own: each a folder with its images and a camera file."""
 
     folder: Path
-    """Folder with a folder for each object, in which are its pictures and `cameras.json` or `transforms.json`."""
+    """Folder with a folder for each object, in which are its images and `cameras.json` or `transforms.json`."""
     size: Annotated[int, Range(min=16)] = 256
-    """Height and width of a view, in pixels; pictures that are not square are cropped in the middle."""
+    """Height and width of a view, in pixels; images that are not square are cropped in the middle."""
     views: Count | tuple[Count, ...] = 8
-    """Views of a sample, or several such numbers, each equally often; an object with fewer pictures is left out."""
+    """Views of a sample, or several such numbers, each equally often; an object with fewer images is left out."""
     choose: Literal["evenly", "random"] = "evenly"
-    """Which of more pictures: every n-th around the object, or any (training only); always in order of azimuth."""
+    """Which of more images: every n-th around the object, or any (training only); always in order of azimuth."""
     distance: Annotated[float, Range(above=0)] | None = 1.5
     """Cameras of an object are moved in or out until their mean distance is this; `null`: left where they are."""
     axes: Literal["auto", "opengl", "opencv"] = "auto"
@@ -47,9 +47,9 @@ class ObjectsConfig:
     val_count: Count = 128
     """Most objects of the validation set; of those held out, always the same."""
     check: Literal["full", "headers"] = "full"
-    """Before training, decode every picture once (and remember the good ones), or look at headers only."""
+    """Before training, decode every image once (and remember the good ones), or look at headers only."""
     max_bad_fraction: Annotated[float, Range(min=0, max=1)] = 0.05
-    """Share of damaged or missing pictures above which training stops, and of objects with unusable cameras, of which
+    """Share of damaged or missing images above which training stops, and of objects with unusable cameras, of which
     one never stops it unless this is 0."""
 
     def __post_init__(self) -> None:

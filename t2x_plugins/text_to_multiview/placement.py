@@ -11,9 +11,9 @@ from typing import TypeVar
 import numpy as np
 from PIL import ExifTags, Image
 
-from t2x_core.data.decode import picture_size
+from t2x_core.data.decode import image_size
+from t2x_core.data.image_files import ImageFile
 from t2x_core.data.index import Finding
-from t2x_core.data.picture_files import PictureFile
 from t2x_core.wording import counted, first_of
 from t2x_plugins.text_to_multiview.object_files import ObjectFiles, Shot
 from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
@@ -51,12 +51,12 @@ before."""
 class View:
     """One image of an object, and its camera."""
 
-    file: PictureFile
+    file: ImageFile
     camera: Matrix
     """(4, 4) camera-to-world, as in `cameras.py`."""
     intrinsics: Intrinsics
     """Of the square that is trained on."""
-    mask: PictureFile | None = None
+    mask: ImageFile | None = None
 
     @property
     def azimuth(self) -> float:
@@ -74,7 +74,7 @@ class Readable:
 
 def measure_view(path: str, whole: bool) -> Finding:
     """The upright image's size; `frames` is its EXIF orientation, which says how its pixels were turned for that."""
-    height, width = picture_size(path, whole)
+    height, width = image_size(path, whole)
     with Image.open(path) as image:
         try:
             exif = image.getexif() if whole else Image.Image.getexif(image)

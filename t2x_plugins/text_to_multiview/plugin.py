@@ -15,14 +15,14 @@ from t2x_plugins.shapes.solids import verdicts
 from t2x_plugins.shapes.verdicts import by_name
 from t2x_plugins.text_to_multiview.cameras import Cameras
 from t2x_plugins.text_to_multiview.conditioning import ViewConditioning
-from t2x_plugins.text_to_multiview.config import TextToMultiviewConfig
 from t2x_plugins.text_to_multiview.data import TurntablesData
+from t2x_plugins.text_to_multiview.multiview_config import TextToMultiviewConfig
 from t2x_plugins.text_to_multiview.objects import ObjectsData
 
 TURN_SECONDS = 2.4
 """How long a whole turn takes in an animation."""
 STRIP_PIXELS = 64
-"""Least size of a view in the still picture."""
+"""Least size of a view in the still image."""
 
 
 class TextToMultiview(Task[TextToMultiviewConfig]):
@@ -64,7 +64,7 @@ class TextToMultiview(Task[TextToMultiviewConfig]):
         return by_name(verdicts(to_uint8(samples).numpy(), conditions.captions, poses, fov))
 
     def render(self, samples: Tensor, conditions: Batch) -> RenderedSamples:
-        """An animation in which the samples turn, and a picture with a row of views for each."""
+        """An animation in which the samples turn, and an image with a row of views for each."""
         views = samples.shape[2]
         turning = caption_grid(samples, conditions.captions, fps=views / TURN_SECONDS)
         if views == 1:

@@ -1,4 +1,4 @@
-"""Clips by key, cut out of films; and what such a film is."""
+"""Clips by key, cut out of videos; and what such a video is."""
 
 from __future__ import annotations
 
@@ -14,120 +14,120 @@ from t2x_core import keyed
 from t2x_core.data import stack
 from t2x_core.data.buckets import Shape
 from t2x_core.data.damage import Damage, instead
-from t2x_core.data.decode import SUFFIXES as PICTURE_SUFFIXES
-from t2x_core.data.decode import DamagedPictureError, decode, fit_to
-from t2x_core.data.index import Finding, measure_picture
-from t2x_core.data.picture_files import PictureFile
+from t2x_core.data.decode import SUFFIXES as IMAGE_SUFFIXES
+from t2x_core.data.decode import DamagedImageError, decode, fit_to
+from t2x_core.data.image_files import ImageFile
+from t2x_core.data.index import Finding, measure_image
 from t2x_core.errors import UserError
 from t2x_core.interfaces import Source
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
-from t2x_core.video import Choice, DamagedClipError, Films, ShortClipError, is_animation
-from t2x_plugins.captioned.config import rgb
+from t2x_core.video import Choice, DamagedClipError, ShortClipError, Videos, is_animation
+from t2x_plugins.captioned.captioned_config import rgb
 from t2x_plugins.text_to_video.clips_config import ClipsConfig
 
 _MP4 = (".mp4", ".m4v", ".mov", ".3gp")
 _OTHERS = (".webm", ".mkv", ".avi", ".wmv", ".flv", ".ogv", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts")
-FILM_SUFFIXES = frozenset((*_MP4, *_OTHERS))
-"""Endings of the films that are read."""
+VIDEO_SUFFIXES = frozenset((*_MP4, *_OTHERS))
+"""Endings of the videos that are read."""
 
 
-def is_picture(path: str) -> bool:
-    return Path(path).suffix.lower() in PICTURE_SUFFIXES
+def is_image(path: str) -> bool:
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def is_video(path: str) -> bool:
     """Whether a file is no still image, by its ending, or by its content where the ending leaves it open."""
-    return not is_picture(path) or is_animation(path)
+    return not is_image(path) or is_animation(path)
 
 
-class FilmMeasure:
-    """Looks at films, for `examine`; each thread with a decoder of its own."""
+class VideoMeasure:
+    """Looks at videos, for `examine`; each thread with a decoder of its own."""
 
     def __init__(self, config: ClipsConfig) -> None:
         self.config, self._own = config, threading.local()
 
     def __call__(self, path: str, whole: bool) -> Finding:
-        if is_picture(path) and not is_animation(path):
-            return measure_picture(path, whole)
-        if not hasattr(self._own, "films"):
-            self._own.films = Films(self.config.decode_seconds)
+        if is_image(path) and not is_animation(path):
+            return measure_image(path, whole)
+        if not hasattr(self._own, "videos"):
+            self._own.videos = Videos(self.config.decode_seconds)
         try:
-            film = self._own.films.measure(path, whole)
+            video = self._own.videos.measure(path, whole)
         except DamagedClipError as error:
-            raise DamagedPictureError(str(error)) from error
-        return Finding(film.height, film.width, film.frames, film.seconds, film.exact)
+            raise DamagedImageError(str(error)) from error
+        return Finding(video.height, video.width, video.frames, video.seconds, video.exact)
 
 
 @dataclass(frozen=True)
-class FilmFile:
-    """A film with what is known of it."""
+class VideoFile:
+    """A video with what is known of it."""
 
-    file: PictureFile
+    file: ImageFile
     finding: Finding
 
 
-def is_still(film: FilmFile) -> bool:
+def is_still(video: VideoFile) -> bool:
     """Whether it is an image that does not move: a clip of one frame."""
-    return is_picture(film.file.path) and film.finding.frames == 1
+    return is_image(video.file.path) and video.finding.frames == 1
 
 
 class ClipSource(Source):
-    """Clips in buckets of frames × height × width; a film that turns out to be damaged is replaced by another.
+    """Clips in buckets of frames × height × width; a video that turns out to be damaged is replaced by another.
 
     Args:
-        buckets: (frames, (height, width)) with its films; none is empty.
-        damage: is told of films that cannot be read.
+        buckets: (frames, (height, width)) with its videos; none is empty.
+        damage: is told of videos that cannot be read.
         train: whether start, crop, flip and caption are drawn.
     """
 
     def __init__(
         self,
-        buckets: Sequence[tuple[int, Shape, Sequence[FilmFile]]],
+        buckets: Sequence[tuple[int, Shape, Sequence[VideoFile]]],
         config: ClipsConfig,
         seed: int,
         damage: Damage,
         train: bool,
     ) -> None:
         self._buckets, self.config, self.seed, self.damage, self.train = list(buckets), config, seed, damage, train
-        self.films = Films(config.decode_seconds)
+        self.videos = Videos(config.decode_seconds)
 
     def buckets(self) -> Sequence[Bucket]:
-        return [Bucket(frames, height, width, len(films)) for frames, (height, width), films in self._buckets]
+        return [Bucket(frames, height, width, len(videos)) for frames, (height, width), videos in self._buckets]
 
     def __len__(self) -> int:
-        return sum(len(films) for *_, films in self._buckets)
+        return sum(len(videos) for *_, videos in self._buckets)
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        frames, shape, films = self._buckets[key.bucket]
-        for id in instead(key, len(films), self.seed):
-            film = films[id]
+        frames, shape, videos = self._buckets[key.bucket]
+        for id in instead(key, len(videos), self.seed):
+            video = videos[id]
             own = keyed.generator(self.seed, "clip", key.attempt, key.step, key.slot)
             place, x, y, mirror, word = torch.rand(5, generator=own, dtype=torch.float64).tolist()
             at = (y, x) if self.train and self.config.crop == "random" else (0.5, 0.5)
             place = place if self.train and self.config.start == "random" else 0.5
             try:
-                pixels, fps = self._read(film, frames, shape, place, at)
-            except (DamagedClipError, DamagedPictureError, ShortClipError) as error:
-                self.damage.note([(film.file.name, str(error))])
+                pixels, fps = self._read(video, frames, shape, place, at)
+            except (DamagedClipError, DamagedImageError, ShortClipError) as error:
+                self.damage.note([(video.file.name, str(error))])
                 continue
             if self.train and mirror < self.config.flip:
                 pixels = pixels.flip(-1)
-            captions = film.file.captions
+            captions = video.file.captions
             return Sample(
                 key, pixels, captions[int(word * len(captions)) if self.train else 0], {"fps": torch.tensor(fps)}
             )
-        raise UserError(f"none of the {len(films)} films of a bucket can be read any more")
+        raise UserError(f"none of the {len(videos)} videos of a bucket can be read any more")
 
     def _read(
-        self, film: FilmFile, frames: int, shape: Shape, place: float, at: tuple[float, float]
+        self, video: VideoFile, frames: int, shape: Shape, place: float, at: tuple[float, float]
     ) -> tuple[Tensor, float]:
         """Pixels (3, F, H, W) in [-1, 1], and frames a second."""
-        path, background = film.file.path, rgb(self.config.background)
-        if is_still(film):
+        path, background = video.file.path, rgb(self.config.background)
+        if is_still(video):
             return fit_to(decode(path, background, covering=shape), *shape, at), self.config.fps or 1.0
         choice = Choice(frames, self.config.stride, self.config.fps)
-        size = covering(shape, (film.finding.height, film.finding.width))
-        levels, fps = self.films.clip(path, choice, place, size, shape, at, background, film.finding.exact)
+        size = covering(shape, (video.finding.height, video.finding.width))
+        levels, fps = self.videos.clip(path, choice, place, size, shape, at, background, video.finding.exact)
         return torch.from_numpy(levels).permute(3, 0, 1, 2).float() / 127.5 - 1, fps
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
@@ -138,6 +138,6 @@ class ClipSource(Source):
 
 
 def covering(shape: Shape, size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) that a film of `size` is scaled to, to cover `shape`."""
+    """(height, width) that a video of `size` is scaled to, to cover `shape`."""
     scale = max(shape[0] / size[0], shape[1] / size[1])
     return max(shape[0], round(size[0] * scale)), max(shape[1], round(size[1] * scale))

@@ -1,4 +1,4 @@
-"""Clips of one's own: cut out of the films of a folder or a manifest, in buckets of frames and of aspect ratios."""
+"""Clips of one's own: cut out of the videos of a folder or a manifest, in buckets of frames and of aspect ratios."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 
 from t2x_core.data.buckets import Shape, fill_buckets, nearest_bucket
 from t2x_core.data.damage import Damage
-from t2x_core.data.decode import SUFFIXES as PICTURE_SUFFIXES
+from t2x_core.data.decode import SUFFIXES as IMAGE_SUFFIXES
+from t2x_core.data.image_files import ImageFile, ImageList
 from t2x_core.data.index import examine
-from t2x_core.data.picture_files import PictureFile, PictureList
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext
 from t2x_core.types import Batch
@@ -19,11 +19,11 @@ from t2x_core.video import ANIMATION_SUFFIXES, Choice, ShortClipError
 from t2x_core.wording import counted
 from t2x_plugins.captioned.own_files import OwnFilesData, aspect_buckets, captioned_files
 from t2x_plugins.text_to_video.clip_source import (
-    FILM_SUFFIXES,
+    VIDEO_SUFFIXES,
     ClipSource,
-    FilmFile,
-    FilmMeasure,
-    is_picture,
+    VideoFile,
+    VideoMeasure,
+    is_image,
     is_still,
     is_video,
 )
@@ -44,14 +44,14 @@ class ClipsData(OwnFilesData[ClipSource]):
         self.shapes = aspect_buckets(config.size, config.max_aspect_ratio, config.bucket_step, multiple, BLOCK)
 
     def val_conditions(self, count: int) -> Batch:
-        """First captions of the films held out, over again if there are fewer, at the frame rate that is trained on."""
+        """First captions of the held-out videos, repeated if there are fewer, at the frame rate of training."""
         self.sources()
         captions = tuple(self._held_out[i % len(self._held_out)].file.captions[0] for i in range(count))
         return Batch(self.task, captions, extra={"fps": torch.full((count,), self.fps)})
 
     @property
     def fps(self) -> float:
-        """Frames a second of a clip: those asked for, or, with a stride, the median of the films'."""
+        """Frames a second of a clip: those asked for, or, with a stride, the median of the videos'."""
         if self.config.fps is not None:
             return self.config.fps
         assert self.config.stride is not None
@@ -61,9 +61,9 @@ class ClipsData(OwnFilesData[ClipSource]):
     def find(self) -> tuple[ClipSource, ClipSource]:
         config = self.config
         stills = 1 in config.numbers
-        suffixes = FILM_SUFFIXES | (PICTURE_SUFFIXES if stills else ANIMATION_SUFFIXES)
+        suffixes = VIDEO_SUFFIXES | (IMAGE_SUFFIXES if stills else ANIMATION_SUFFIXES)
         found = captioned_files(
-            *(config.folder, config.manifest, config.columns, config.missing_captions, BLOCK, "films"),
+            *(config.folder, config.manifest, config.columns, config.missing_captions, BLOCK, "videos"),
             suffixes,
             narrow=(lambda found: found) if stills else only_videos,
             group=config.group,
@@ -73,69 +73,69 @@ class ClipsData(OwnFilesData[ClipSource]):
         self.lines += found.remarks
         return sources
 
-    def _good(self, files: Sequence[PictureFile]) -> tuple[list[FilmFile], Damage]:
-        """The films that can be read and are long enough."""
+    def _good(self, files: Sequence[ImageFile]) -> tuple[list[VideoFile], Damage]:
+        """The videos that can be read and are long enough."""
         config = self.config
         origin = str(config.manifest or config.folder)
-        findings = examine(files, origin, config.check == "full", FilmMeasure(config), "films")
-        damage = Damage(self.task, len(files), config.max_bad_fraction, "films", BAD, self.context.quarantine)
+        findings = examine(files, origin, config.check == "full", VideoMeasure(config), "videos")
+        damage = Damage(self.task, len(files), config.max_bad_fraction, "videos", BAD, self.context.quarantine)
         good, damaged, short = [], [], []
         for file, finding in zip(files, findings, strict=True):
             if finding.damage is not None:
                 damaged.append((file.name, finding.damage))
                 continue
             try:
-                if finding.frames == 1 and config.numbers[-1] > 1 and is_picture(file.path):
+                if finding.frames == 1 and config.numbers[-1] > 1 and is_image(file.path):
                     raise ShortClipError("is a still image, which is read with 1 among the numbers of frames")
                 self._choice(config.numbers[-1]).check(finding.frames, finding.seconds)
-                good.append(FilmFile(file, finding))
+                good.append(VideoFile(file, finding))
             except ShortClipError as error:
                 short.append((file.name, str(error)))
         damage.note([*damaged, *short])
-        self.note_left_out(damaged, "films", "cannot be read", 3)
-        self.note_left_out(short, "films", "are too short", 3)
+        self.note_left_out(damaged, "videos", "cannot be read", 3)
+        self.note_left_out(short, "videos", "are too short", 3)
         return good, damage
 
     def _choice(self, frames: int) -> Choice:
         return Choice(frames, self.config.stride, self.config.fps)
 
-    def _frames_of(self, film: FilmFile) -> int:
-        """The largest number of frames that the film has a clip of."""
-        if is_still(film):
+    def _frames_of(self, video: VideoFile) -> int:
+        """The largest number of frames that the video has a clip of."""
+        if is_still(video):
             return 1
         for frames in self.config.numbers:
             try:
-                self._choice(frames).check(film.finding.frames, film.finding.seconds)
+                self._choice(frames).check(video.finding.frames, video.finding.seconds)
             except ShortClipError:
                 continue
             return frames
-        raise AssertionError(f"{film.file.name} is too short")  # and has been left out
+        raise AssertionError(f"{video.file.name} is too short")  # and has been left out
 
-    def _split(self, films: Sequence[FilmFile], damage: Damage) -> tuple[ClipSource, ClipSource]:
+    def _split(self, videos: Sequence[VideoFile], damage: Damage) -> tuple[ClipSource, ClipSource]:
         need = self.context.global_batch
-        train_ids, held_out = self.set_apart([film.file for film in films], self.config.held_out, "films")
-        train = [films[i] for i in train_ids]
-        self._held_out = [films[i] for i in held_out[: self.config.val_count]]
+        train_ids, held_out = self.set_apart([video.file for video in videos], self.config.held_out, "videos")
+        train = [videos[i] for i in train_ids]
+        self._held_out = [videos[i] for i in held_out[: self.config.val_count]]
         groups = self._by_frames(train, need)
         train_buckets, val_buckets = [], []
         for frames, members in groups.items():
             shapes, bucket, moves = fill_buckets(_sizes(members), self.shapes, need)
             if moves and self.config.small_buckets == "error":
                 small = ", ".join(f"{_name(frames, move.shape)} {move.count}" for move in moves)
-                raise UserError(f"buckets with fewer films than a batch of {need}: {small}", key=SMALL)
+                raise UserError(f"buckets with fewer videos than a batch of {need}: {small}", key=SMALL)
             self.lines += [
-                f"bucket {_name(frames, move.shape)} has {counted(move.count, 'film')} and a batch needs {need}: "
+                f"bucket {_name(frames, move.shape)} has {counted(move.count, 'video')} and a batch needs {need}: "
                 f"they go to {' and '.join(_name(frames, shape) for shape in move.to)}"
                 for move in moves
             ]
             train_buckets += _filled(frames, shapes, members, bucket)
-            held = [film for film in self._held_out if self._group(film, list(groups)) == frames]
+            held = [video for video in self._held_out if self._group(video, list(groups)) == frames]
             if held:
                 val_buckets += _filled(frames, shapes, held, nearest_bucket(_sizes(held), shapes))
         listed = ", ".join(f"{_name(frames, shape)}: {len(there)}" for frames, shape, there in train_buckets[:LISTED])
         listed += f" and {len(train_buckets) - LISTED} more" if len(train_buckets) > LISTED else ""
-        trained, buckets = counted(len(train), "film"), counted(len(train_buckets), "bucket")
-        held_words = self.held_out_words([film.file for film in films], held_out)
+        trained, buckets = counted(len(train), "video"), counted(len(train_buckets), "bucket")
+        held_words = self.held_out_words([video.file for video in videos], held_out)
         self.lines.insert(0, f"{trained} for training in {buckets} ({listed}), {held_words}")
         seed = self.context.seed
         return (
@@ -143,53 +143,53 @@ class ClipsData(OwnFilesData[ClipSource]):
             ClipSource(val_buckets, self.config, seed, damage, train=False),
         )
 
-    def _by_frames(self, films: Sequence[FilmFile], need: int) -> dict[int, list[FilmFile]]:
-        """Number of frames → its films, as many as a batch needs. A small group goes to the next shorter clips, which
-        its films have, too; never to longer ones."""
-        groups: dict[int, list[FilmFile]] = {frames: [] for frames in self.config.numbers}
-        for film in films:
-            groups[self._frames_of(film)].append(film)
+    def _by_frames(self, videos: Sequence[VideoFile], need: int) -> dict[int, list[VideoFile]]:
+        """Number of frames → its videos, as many as a batch needs. A small group goes to the next shorter clips, which
+        its videos have, too; never to longer ones."""
+        groups: dict[int, list[VideoFile]] = {frames: [] for frames in self.config.numbers}
+        for video in videos:
+            groups[self._frames_of(video)].append(video)
         for frames, shorter in zip(self.config.numbers, self.config.numbers[1:], strict=False):
             if 0 < len(groups[frames]) < need:
                 if self.config.small_buckets == "error":
-                    few = f"{counted(len(groups[frames]), 'film', 'give')} clips of {frames} frames"
+                    few = f"{counted(len(groups[frames]), 'video', 'give')} clips of {frames} frames"
                     raise UserError(f"{few}, fewer than a batch of {need}", key=SMALL)
-                few = f"{counted(len(groups[frames]), 'film', 'have')} {counted(frames, 'frame')}"
+                few = f"{counted(len(groups[frames]), 'video', 'have')} {counted(frames, 'frame')}"
                 self.lines.append(f"{few} and a batch needs {need}: clips of {counted(shorter, 'frame')} instead")
                 groups[shorter] += groups.pop(frames)
         filled = {frames: members for frames, members in groups.items() if members}
         for frames, members in filled.items():
             if len(members) < need:
-                few = f"{counted(len(members), 'film', 'give')} clips of {counted(frames, 'frame')}"
+                few = f"{counted(len(members), 'video', 'give')} clips of {counted(frames, 'frame')}"
                 raise UserError(
                     f"{few}, fewer than a batch of {need}",
                     key=f"{BLOCK}.frames",
-                    hint=f"leave {frames} out, add films, or set trainer.global_batch to at most {len(members)}",
+                    hint=f"leave {frames} out, add videos, or set trainer.global_batch to at most {len(members)}",
                 )
         return filled
 
-    def _group(self, film: FilmFile, numbers: Sequence[int]) -> int:
-        """The group of a film that is held out, among those that are trained on; 0 = none."""
-        own = self._frames_of(film)
+    def _group(self, video: VideoFile, numbers: Sequence[int]) -> int:
+        """The group of a video that is held out, among those that are trained on; 0 = none."""
+        own = self._frames_of(video)
         return max((frames for frames in numbers if frames <= own), default=0)
 
 
-def only_videos(found: PictureList) -> PictureList:
+def only_videos(found: ImageList) -> ImageList:
     """Without still images: thumbnails beside the videos, say."""
     videos = [file for file in found.files if is_video(file.path)]
     stills = len(found.files) - len(videos)
     line = f"{stills} still image{'s are' if stills > 1 else ' is'} passed over (1 is not among the numbers of frames)"
-    return PictureList(videos, [*found.remarks, *([line] if stills else [])])
+    return ImageList(videos, [*found.remarks, *([line] if stills else [])])
 
 
-def _sizes(films: Sequence[FilmFile]) -> np.ndarray:
-    return np.asarray([(film.finding.height, film.finding.width) for film in films])
+def _sizes(videos: Sequence[VideoFile]) -> np.ndarray:
+    return np.asarray([(video.finding.height, video.finding.width) for video in videos])
 
 
 def _filled(
-    frames: int, shapes: Sequence[Shape], films: Sequence[FilmFile], bucket: np.ndarray
-) -> list[tuple[int, Shape, list[FilmFile]]]:
-    members = [[film for film, b in zip(films, bucket, strict=True) if b == j] for j in range(len(shapes))]
+    frames: int, shapes: Sequence[Shape], videos: Sequence[VideoFile], bucket: np.ndarray
+) -> list[tuple[int, Shape, list[VideoFile]]]:
+    members = [[video for video, b in zip(videos, bucket, strict=True) if b == j] for j in range(len(shapes))]
     return [(frames, shape, there) for shape, there in zip(shapes, members, strict=True) if there]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from t2x_core.conditioning import TextConditioning
 from t2x_core.interfaces import ConditioningAdapter, ModelContext
 from t2x_core.types import Batch, Conditioning, LatentShape, TextTokens
-from t2x_plugins.captioned.config import ConditioningConfig
+from t2x_plugins.captioned.captioned_config import ConditioningConfig
 
 RATE_DIM = 32
 """Channels of the embedding of a frame rate."""

@@ -11,33 +11,33 @@ from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source, TaskDataModule
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
 from t2x_plugins.shapes.motion import ClipScene, render_clip, sample_clip
-from t2x_plugins.shapes.motion_captions import phrase, words_of
+from t2x_plugins.shapes.motion_captions import render_caption, words_of
 from t2x_plugins.shapes.scene import Split, keyed_random
-from t2x_plugins.text_to_video.config import MovingShapesConfig
+from t2x_plugins.text_to_video.video_config import MovingShapesConfig
 
 
 class MovingShapesSource(Source):
-    """Clips made from their number, and single pictures if the recipe wants some, in a bucket of their own."""
+    """Clips made from their number, and single images if the recipe wants some, in a bucket of their own."""
 
     def __init__(self, config: MovingShapesConfig, seed: int, split: Split) -> None:
         self.config, self.seed, self.split = config, seed, split
         self.count = config.count if split == "train" else config.val_count
-        share = config.pictures if split == "train" else 0
-        self.pictures = round(self.count * share / (1 - share))
+        share = config.images if split == "train" else 0
+        self.images = round(self.count * share / (1 - share))
 
     def buckets(self) -> Sequence[Bucket]:
         size = self.config.size
         clips = Bucket(self.config.frames, size, size, self.count)
-        return [clips, Bucket(1, size, size, self.pictures)] if self.pictures else [clips]
+        return [clips, Bucket(1, size, size, self.images)] if self.images else [clips]
 
     def __len__(self) -> int:
-        return self.count + self.pictures
+        return self.count + self.images
 
     def __getitem__(self, key: SampleKey) -> Sample:
         frames = 1 if key.bucket else self.config.frames
         clip = scene(self.config, self.seed, key.id, self.split, frames)
         words = keyed_random(self.seed, "caption", key.attempt, key.step, key.slot)
-        caption = f"{clip.colour} {clip.shape}" if key.bucket else phrase(words_of(clip), words)
+        caption = f"{clip.colour} {clip.shape}" if key.bucket else render_caption(words_of(clip), words)
         levels = torch.from_numpy(render_clip(clip, self.config.size))  # (F, H, W, 3) uint8
         pixels = levels.permute(3, 0, 1, 2).float() / 127.5 - 1  # (3, F, H, W)
         return Sample(key, pixels, caption, {"fps": torch.tensor(clip.fps)})
@@ -67,8 +67,8 @@ class MovingShapesData(TaskDataModule):
         config = self.config
         rates = " or ".join(f"{rate:g}" for rate in config.fps)
         clips = f"{config.count} clips of {config.frames}×{config.size}×{config.size}, {rates} frames a second"
-        pictures = f", and a share of {config.pictures:g} single pictures" if config.pictures else ""
-        return [f"moving shapes, {clips}{pictures}, {config.val_count} held out"]
+        images = f", and a share of {config.images:g} single images" if config.images else ""
+        return [f"moving shapes, {clips}{images}, {config.val_count} held out"]
 
     def train_source(self) -> Source:
         return MovingShapesSource(self.config, self.context.seed, "train")
@@ -80,5 +80,7 @@ class MovingShapesData(TaskDataModule):
         """Held-out combinations in turn, in paraphrases, at the frame rates of the data."""
         seed = self.context.seed
         clips = [scene(self.config, seed, i, "held_out", self.config.frames) for i in range(count)]
-        captions = tuple(phrase(words_of(clip), keyed_random(seed, "condition", i)) for i, clip in enumerate(clips))
+        captions = tuple(
+            render_caption(words_of(clip), keyed_random(seed, "condition", i)) for i, clip in enumerate(clips)
+        )
         return Batch(self.task, captions, extra={"fps": torch.tensor([clip.fps for clip in clips])})

@@ -16,8 +16,8 @@ from t2x_plugins.shapes.motion_checker import verdicts
 from t2x_plugins.shapes.verdicts import by_name
 from t2x_plugins.text_to_video.clips import ClipsData
 from t2x_plugins.text_to_video.conditioning import VideoConditioning
-from t2x_plugins.text_to_video.config import TextToVideoConfig
 from t2x_plugins.text_to_video.data import MovingShapesData
+from t2x_plugins.text_to_video.video_config import TextToVideoConfig
 
 
 class TextToVideo(Task[TextToVideoConfig]):

@@ -13,7 +13,7 @@ NAMES = ("output", "q", "k", "v", "k_proxy", "v_proxy")
 
 
 def ours(q: Tensor, k: Tensor, v: Tensor, k_proxy: Tensor, v_proxy: Tensor, bias: Tensor) -> Tensor:
-    return fused.own_and_proxies(q, k, v, k_proxy, v_proxy, bias, None)
+    return fused.window_proxy_attention(q, k, v, k_proxy, v_proxy, bias, None)
 
 
 def joined(q: Tensor, k: Tensor, v: Tensor, k_proxy: Tensor, v_proxy: Tensor, bias: Tensor) -> Tensor:

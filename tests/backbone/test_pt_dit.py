@@ -123,7 +123,7 @@ def test_what_the_conditioning_alone_decides_is_computed_once(attention: str, po
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_rotations_tell_where_tokens_are(attention: str) -> None:
-    """Without positions a mirrored picture comes out mirrored; with them it does not, along any axis."""
+    """Without positions a mirrored image comes out mirrored; with them it does not, along any axis."""
     model = build(attention, position="rope", dims=ConditioningDims(), window=(2, 2, 2), patch_size=1)
     for layer in model.modules():
         if hasattr(layer, "qkv"):
@@ -133,7 +133,7 @@ def test_rotations_tell_where_tokens_are(attention: str) -> None:
     for axis in (2, 3, 4):
         mirrored = (model(x.flip(axis), t, Conditioning()) - model(x, t, Conditioning()).flip(axis)).abs().max()
         assert mirrored > 1e-3, axis
-    still = Conditioning(frame_axis=FrameAxis(window=2, numbered=False))
+    still = Conditioning(frame_axis=FrameAxis(window=2, frame_positions=False))
     cut = build(attention, position="rope", dims=ConditioningDims(), window=(2, 2, 2), patch_size=1, depth=1)
     torch.testing.assert_close(cut(x.flip(2), t, still), cut(x, t, still).flip(2))
 
@@ -278,8 +278,8 @@ def test_a_circle_of_views_has_no_beginning(attention: str) -> None:
     """Views that are turned by a whole window come out turned, if their axis is circular and not numbered."""
     model = build(attention, dims=ConditioningDims())
     x, t = torch.randn(2, 4, 8, 6, 6), torch.rand(2)
-    circle = Conditioning(frame_axis=FrameAxis(window=4, circular=True, numbered=False))
-    line = Conditioning(frame_axis=FrameAxis(window=4, numbered=False))
+    circle = Conditioning(frame_axis=FrameAxis(window=4, circular=True, frame_positions=False))
+    line = Conditioning(frame_axis=FrameAxis(window=4, frame_positions=False))
     turned = x.roll(4, 2)
     torch.testing.assert_close(model(turned, t, circle), model(x, t, circle).roll(4, 2))
     assert (model(turned, t, line) - model(x, t, line).roll(4, 2)).abs().max() > 1e-3

@@ -57,7 +57,7 @@ def cut(grid: Triple, window: Triple, shifted: bool = False, **options: Any) -> 
 def attend(attention: SelfAttention, x: Tensor, grid: Triple, window: Triple, shifted: bool, **options: Any) -> Tensor:
     """What an attention makes of tokens (B, N, D) that stand row by row, which is how they come out."""
     layout = make_layout(grid, window, CPU, **options)
-    return layout.leave(attention(layout.enter(x), layout.shifted if shifted else layout.plain))
+    return layout.to_grid_order(attention(layout.to_window_order(x), layout.shifted if shifted else layout.plain))
 
 
 def randomise(module: nn.Module) -> None:
@@ -167,7 +167,7 @@ def test_proxy_block(grid: Triple, window: Triple) -> None:
     x, t6 = torch.randn(2, math.prod(grid), D), torch.randn(2, 6, D)
     text, mask = torch.randn(2, 3, D), torch.tensor([[True, True, False], [True, True, True]])
     layout = make_layout(grid, window, CPU)
-    out = layout.leave(block(layout.enter(x), t6, text, mask, layout))
+    out = layout.to_grid_order(block(layout.to_window_order(x), t6, text, mask, layout))
     torch.testing.assert_close(
         out,
         torch.stack([loop_block(block, x[i], t6[i], text[i][mask[i]], grid, window) for i in range(2)]),
@@ -234,13 +234,13 @@ def test_cut_and_join(grid: Triple, window: Triple, shifted: bool) -> None:
     layout = make_layout(grid, window, CPU)
     windows = layout.shifted if shifted else layout.plain
     x = torch.randn(2, math.prod(grid), D)
-    assert torch.equal(layout.leave(layout.enter(x)), x)
-    parts = windows.cut(layout.enter(x))
+    assert torch.equal(layout.to_grid_order(layout.to_window_order(x)), x)
+    parts = windows.cut(layout.to_window_order(x))
     names = pieces(grid, window, shifted)
     members = [[j for j, other in enumerate(names) if other == name] for name in sorted(set(names), key=names.index)]
     assert parts.shape == (2, len(members), math.prod(window), D)
-    torch.testing.assert_close(layout.leave(windows.join(parts)), x)
-    means = windows.mean(layout.enter(x))
+    torch.testing.assert_close(layout.to_grid_order(windows.join(parts)), x)
+    means = windows.mean(layout.to_window_order(x))
     torch.testing.assert_close(means, torch.stack([x[:, rows].mean(1) for rows in members], 1))
     assert windows.sizes.tolist() == [len(rows) for rows in members]
     if windows.valid is not None:
@@ -256,8 +256,8 @@ def test_gradients_of_moves(grid: Triple, window: Triple, shifted: bool) -> None
     weights = torch.randn(windows.shape[0] * windows.shape[1], 2, dtype=torch.double)
 
     def there_and_back(x: Tensor) -> Tensor:
-        slots = windows.cut(layout.enter(x)).flatten(1, 2)
-        return layout.leave(windows.join((slots * weights).sin().unflatten(1, windows.shape)))
+        slots = windows.cut(layout.to_window_order(x)).flatten(1, 2)
+        return layout.to_grid_order(windows.join((slots * weights).sin().unflatten(1, windows.shape)))
 
     assert torch.autograd.gradcheck(there_and_back, x)
 
@@ -276,7 +276,7 @@ def test_gradients_of_fused_attention_whatever_is_computed_at_once(
     bias = windows.proxy_bias.double()
 
     def attention(*parts: Tensor) -> Tensor:
-        out = fused.own_and_proxies(*parts, bias, windows.valid)
+        out = fused.window_proxy_attention(*parts, bias, windows.valid)
         return out if windows.valid is None else out * windows.valid[..., None]
 
     with monkeypatch.context() as exact:  # the softmax in double precision, for finite differences
@@ -304,8 +304,8 @@ def test_flex_attention_sees_the_same(
     assert windows.flex is not None
     results = []
     for out in (
-        fused_flex.flex_own_and_proxies(*parts, windows.flex),
-        fused.own_and_proxies(*parts, windows.proxy_bias, windows.valid),
+        fused_flex.flex_window_proxy_attention(*parts, windows.flex),
+        fused.window_proxy_attention(*parts, windows.proxy_bias, windows.valid),
     ):
         results.append((out * (weights != 0), *torch.autograd.grad(out, parts, weights)))
     for mine, plain in zip(*results, strict=True):
@@ -341,9 +341,9 @@ def test_middle_of_a_window_is_where_its_proxy_stands() -> None:
     turned = rotation(torch.tensor([[0, 0.25, 0.5], [0, 2.0, 2.0]]), 16)  # rows 0, 1 of columns 0 … 2; row 4 alone
     torch.testing.assert_close(windows.proxy_rotation.cos[[0, 5]], turned.cos)
     torch.testing.assert_close(windows.proxy_rotation.sin[[0, 5]], turned.sin)
-    tokens = layout.leave(layout.rotation.sin[None])[0].view(5, 6, 8)
+    tokens = layout.to_grid_order(layout.rotation.sin[None])[0].view(5, 6, 8)
     torch.testing.assert_close(tokens[3, 4], rotation(torch.tensor([0, 1.5, 2.0]), 16).sin)
-    slots, valid = windows.cut(layout.enter(tokens.flatten(0, 1)[None]))[0], windows.valid
+    slots, valid = windows.cut(layout.to_window_order(tokens.flatten(0, 1)[None]))[0], windows.valid
     assert valid is not None
     torch.testing.assert_close(slots[valid], windows.rotation.sin[valid])
 

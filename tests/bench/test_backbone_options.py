@@ -27,7 +27,7 @@ def test_what_is_not_said_depends_on_the_device():
     assert asked("--device", "cpu").on(cuda=True) == cpu
 
 
-def test_who_names_pictures_or_clips_gets_these_alone():
+def test_who_names_images_or_clips_gets_these_alone():
     assert asked("--tokens", "64,16").on(False).grids == ((1, 8, 8), (1, 4, 4))
     assert asked("--clips", "2x4x8").on(False).grids == ((2, 4, 8),)
 
@@ -45,7 +45,7 @@ def test_each_variant_is_asked_for_what_it_can_do():
 
 
 @pytest.mark.skipif(missing_pixart(), reason="diffusers is not installed")
-def test_pixart_knows_square_pictures_only():
+def test_pixart_knows_square_images_only():
     options = asked("--tokens", "16", "--clips", "2x4x4", "--variants", "pixart").on(False)
     assert {grid for grid, _ in options.cells()} == {(1, 4, 4)}
 

@@ -19,7 +19,7 @@ TINY = ("--device=cpu", "--width=32", "--heads=2", "--depth=1", "--text=3", "--r
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory):
-    """What the command prints and writes for a picture and two clips."""
+    """What the command prints and writes for an image and two clips."""
     file = tmp_path_factory.mktemp("bench") / "backbone.json"
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
@@ -70,9 +70,9 @@ def test_what_was_measured_can_be_shown_again(measured, capsys):
 
 def test_cost_is_drawn(measured, tmp_path):
     pytest.importorskip("matplotlib")
-    picture = tmp_path / "cost.png"
-    assert main(["bench", "backbone", "--from", str(measured[1]), "--plot", str(picture)]) == 0
-    with Image.open(picture) as image:
+    image = tmp_path / "cost.png"
+    assert main(["bench", "backbone", "--from", str(measured[1]), "--plot", str(image)]) == 0
+    with Image.open(image) as image:
         image.load()
         assert image.format == "PNG"
         assert len(image.convert("L").getcolors()) > 50

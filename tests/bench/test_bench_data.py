@@ -9,20 +9,20 @@ import pytest
 
 from t2x_core.bench.data import PLACES, Content, DataBenchmark, check_content
 from t2x_core.cli.main import main
-from t2x_core.video import Choice, Films
+from t2x_core.video import Choice, Videos
 from tests.video.corpus import KINDS, edit, write
-from tests.video.film_set import write_film
+from tests.video.video_set import write_video
 
 
 def test_content_is_compared_with_a_full_decode(tmp_path):
     """decord counts packets of an edit list that hides some, and is found out; the loader is right."""
-    plain = write_film(tmp_path / "plain.mp4", frames=40)
+    plain = write_video(tmp_path / "plain.mp4", frames=40)
     kind = next(kind for kind in KINDS if kind.name == "h264-closed")
     write(kind, tmp_path / "edited.mp4")
     edit(tmp_path / "edited.mp4", 17, 50, Fraction(24))
-    loader = Films()
+    loader = Videos()
     measured = {str(path): loader.measure(str(path), True) for path in (plain, tmp_path / "edited.mp4")}
-    assert [film.exact for film in measured.values()] == [True, False]
+    assert [video.exact for video in measured.values()] == [True, False]
     content = check_content(loader, measured, Choice(8, stride=2))
     assert content["loader"].wrong == content["pyav"].wrong == []
     assert content["loader"].right == content["loader"].clips == 2 * len(PLACES)
@@ -42,7 +42,7 @@ def test_the_ratio_is_the_median_over_neighbouring_blocks():
 
 def test_the_command_prints_and_writes_its_figures(tmp_path, capsys):
     for i in range(2):
-        write_film(tmp_path / f"{i}.mp4", frames=20)
+        write_video(tmp_path / f"{i}.mp4", frames=20)
     command = ["bench", "data", str(tmp_path), "--blocks", "2", "--frames", "4", "--size", "32", "--json"]
     assert main([*command, str(tmp_path / "x.json")]) == 0
     printed = capsys.readouterr().out
@@ -56,4 +56,4 @@ def test_the_command_prints_and_writes_its_figures(tmp_path, capsys):
     assert "has 20 frames, fewer than the 79 needed" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["bench", "data", str(tmp_path / "empty")]) == 2
-    assert "there are no films in" in capsys.readouterr().err
+    assert "there are no videos in" in capsys.readouterr().err

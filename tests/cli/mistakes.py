@@ -33,7 +33,7 @@ trainer:
   global_batch: 4
   accelerator: cpu
   threads: 1
-watch: {samples: 2, score_samples: 2, final_score_samples: 2, checkpoint_every: 2}
+logging: {samples: 2, score_samples: 2, final_score_samples: 2, checkpoint_every: 2}
 """
 FOREIGN = b'\x45\0\0\0\0\0\0\0{"unet.conv.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}\0\0\0\0'
 """A safetensors file with a weight of another model."""
@@ -66,7 +66,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("a folder", "fit .", 'command line: "." is a folder, not a recipe; write mine.yaml'),
         Mistake("the folder of a run", "fit runs/mine/first", 'command line: "runs/mine/first" is a folder, not a recipe; write runs/mine/first/recipe.yaml'),
         Mistake("a checkpoint", "fit runs/mine/first/checkpoints/step_00000002", 'command line: "runs/mine/first/checkpoints/step_00000002" is a folder, not a recipe'),
-        Mistake("a picture", "fit x.png", "x.png: is not a text file in UTF-8", files={"x.png": b'\x89PNG\r\n\x1a\n\x00\xff'}),
+        Mistake("an image", "fit x.png", "x.png: is not a text file in UTF-8", files={"x.png": b'\x89PNG\r\n\x1a\n\x00\xff'}),
         Mistake("an empty file", "fit x.yaml", "x.yaml: is empty; a recipe is a mapping of keys to values", files={"x.yaml": ""}),
         Mistake("nothing but comments", "fit x.yaml", "x.yaml: is empty; a recipe is a mapping of keys to values", files={"x.yaml": "# soon\n"}),
         Mistake("a list", "fit x.yaml", "x.yaml: is not a recipe: a mapping of keys to values is needed, not a list", files={"x.yaml": "- quickstart\n"}),
@@ -135,7 +135,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("a batch that the devices do not divide", "fit mine.yaml trainer.devices=3", "mine.yaml:12: trainer.global_batch: 4 does not divide into devices 3 × num_nodes 1 × accumulation 1 = 3 equal parts; 3 and 6 do"),
         Mistake("a size that the patches do not divide", "fit mine.yaml", "mine.yaml:5: tasks.text-to-image.data.shapes.size: 18 pixels do not divide into tokens of 4 (codec 1 × backbone.patch_size 4); 16 and 20 do", edit=("size: 16", "size: 18")),
         Mistake("a patch that does not divide the size", "fit mine.yaml backbone.patch_size=3", "mine.yaml:5: tasks.text-to-image.data.shapes.size: 16 pixels do not divide into tokens of 3 (codec 1 × backbone.patch_size 3); 15 and 18 do"),
-        Mistake("a window larger than the picture", "fit mine.yaml backbone.window=[1,8,8]", "command line: backbone.window: 8 × 8 tokens are more than there are: the largest sample has 4 × 4; write auto, or a smaller window"),
+        Mistake("a window larger than the image", "fit mine.yaml backbone.window=[1,8,8]", "command line: backbone.window: 8 × 8 tokens are more than there are: the largest sample has 4 × 4; write auto, or a smaller window"),
         Mistake("a width that the heads do not divide", "fit mine.yaml backbone.heads=3", "mine.yaml:6: backbone.width: 32 is not divisible by 3 heads; 48 and 96 are"),
         Mistake("a width that is no multiple of 16", "fit mine.yaml backbone.width=40", "command line: backbone.width: 40 is not divisible by 16; 32 and 48 are"),
         Mistake("the same in a preset", "fit mine.yaml backbone.preset=S backbone.heads=5 backbone.width=null", "mine.yaml:6: backbone: width must be a multiple of 16 and of heads (5), not 384", slow=True),
@@ -154,8 +154,8 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("weights of a run that has saved none", "fit mine.yaml init_from=x", "command line: init_from: x has no checkpoint; the run has not saved one yet", files={"x/recipe.yaml": VALID}, slow=True),
         Mistake("weights from a damaged file", "fit mine.yaml init_from=x", "command line: init_from: x/model.safetensors is damaged: Error while deserializing header: header too small", files={"x/recipe.yaml": VALID, "x/model.safetensors": "no"}, slow=True),
         Mistake("weights of something else", "fit mine.yaml init_from=x", "command line: init_from: no weight in x fits this model by name and shape; unet.conv.weight is in it, for example", files={"x/recipe.yaml": VALID, "x/model.safetensors": FOREIGN}, slow=True),
-        Mistake("two kinds of data", "fit mine.yaml 'tasks.text-to-image.data.pictures={folder: photos}'", "mine.yaml:4: tasks.text-to-image.data: there are both shapes and pictures; write shapes: null, or pictures: null"),
-        Mistake("a folder of pictures that is not there", "fit mine.yaml 'tasks.text-to-image.data={shapes: null, pictures: {folder: photos, size: 16}}'", "command line: tasks.text-to-image.data.pictures.folder: there is no folder photos", slow=True),
+        Mistake("two kinds of data", "fit mine.yaml 'tasks.text-to-image.data.images={folder: photos}'", "mine.yaml:4: tasks.text-to-image.data: there are both shapes and images; write shapes: null, or images: null"),
+        Mistake("a folder of images that is not there", "fit mine.yaml 'tasks.text-to-image.data={shapes: null, images: {folder: photos, size: 16}}'", "command line: tasks.text-to-image.data.images.folder: there is no folder photos", slow=True),
     ],
     "Overrides": [
         Mistake("no value", "fit mine.yaml seed", 'command line: bad override "seed"; write key.sub=value'),
@@ -165,7 +165,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("a base", "fit mine.yaml base=quickstart", 'command line: bad override "base=quickstart"; base is set in a recipe file only'),
         Mistake("broken YAML", "fit mine.yaml backbone.window=[1,2", 'command line: backbone.window must be a list of 3 integers or "auto", and what is written is broken YAML while parsing a flow sequence: expected \',\' or \']\', but got \'<stream end>\''),
         Mistake("a reference to nothing", "fit mine.yaml 'seed=${trainer.max_stepz}'", 'command line: cannot resolve "${trainer.max_stepz}": Interpolation key \'trainer.max_stepz\' not found; did you mean "trainer.max_steps"?'),
-        Mistake("a reference to the environment", "fit mine.yaml 'watch.runs_dir=${oc.env:HOME}'", 'command line: "${oc.env:HOME}" calls a resolver; a recipe may refer only to its own keys, as in ${trainer.max_steps}'),
+        Mistake("a reference to the environment", "fit mine.yaml 'logging.runs_dir=${oc.env:HOME}'", 'command line: "${oc.env:HOME}" calls a resolver; a recipe may refer only to its own keys, as in ${trainer.max_steps}'),
     ],
     "Commands": [
         Mistake("a misspelt command", "fti mine.yaml", 'command line: there is no command "fti"; did you mean "fit"?'),
@@ -186,8 +186,8 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("a run that has not saved yet", "sample x 'a red circle'", "x has no checkpoint; the run has not saved one yet", files={"x/recipe.yaml": VALID}, slow=True),
         Mistake("an old run in the way", "fit mine.yaml --folder runs/mine/first", "runs/mine/first holds a run; go on with it by --resume runs/mine/first, or choose another folder", slow=True),
         Mistake("files in the way", "fit mine.yaml --folder x", "x is not empty; choose another folder", files={"x/notes.txt": "mine\n"}, slow=True),
-        Mistake("a file where runs should go", "fit mine.yaml watch.runs_dir=mine.yaml", "cannot make mine.yaml/mine/<date-time>: Not a directory; set watch.runs_dir", slow=True),
-        Mistake("no permission to write", "fit mine.yaml watch.runs_dir=/proc/runs", "cannot make /proc/runs/mine/<date-time>: No such file or directory; set watch.runs_dir", slow=True),
+        Mistake("a file where runs should go", "fit mine.yaml logging.runs_dir=mine.yaml", "cannot make mine.yaml/mine/<date-time>: Not a directory; set logging.runs_dir", slow=True),
+        Mistake("no permission to write", "fit mine.yaml logging.runs_dir=/proc/runs", "cannot make /proc/runs/mine/<date-time>: No such file or directory; set logging.runs_dir", slow=True),
         Mistake("a resume of nothing", "fit mine.yaml --resume nowhere", 'command line: there is no run "nowhere"; give the folder of a run, or a recipe that has one in runs/', slow=True),
         Mistake("a resume with other settings", "fit mine.yaml optimizer.lr=0.5 seed=3 --resume runs/mine/first", "runs/mine/first cannot go on with another recipe: optimizer.lr (0.0001 → 0.5), seed (0 → 3); start a new run, change only init_from, trainer.max_steps, trainer.accumulation, trainer.devices, trainer.num_nodes, trainer.strategy, trainer.shards, trainer.gradient_checkpointing, trainer.compile, trainer.workers, trainer.stall_minutes, trainer.threads, guard, watch, or --allow what differs (optimizer.lr, seed)", slow=True),
         Mistake("a key=value behind --resume", "fit mine.yaml --resume trainer.max_steps=4", 'command line: there is no run "trainer.max_steps=4"; write key=value before the options', slow=True),
@@ -201,13 +201,13 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("a misspelt checkpoint", "sample runs/mine/first 'a red circle' --checkpoint bets", 'command line: --checkpoint is last, best or the number of a step, not "bets"'),
         Mistake("an output folder that is not there", "sample runs/mine/first 'a red circle' --out no/such/x.png", "command line: cannot write no/such/x.png: there is no folder no/such"),
         Mistake("an output that is a folder", "sample runs/mine/first 'a red circle' --out empty", "command line: cannot write empty: it is a folder; write empty/samples.png"),
-        Mistake("an unknown format", "sample runs/mine/first 'a red circle' --out x.xyz", 'command line: cannot write x.xyz: ".xyz" is no format of pictures; end it in .png, .gif or .mp4'),
+        Mistake("an unknown format", "sample runs/mine/first 'a red circle' --out x.xyz", 'command line: cannot write x.xyz: ".xyz" is no format of images; end it in .png, .gif or .mp4'),
         Mistake("a task that was not trained", "sample runs/mine/first 'a red circle' --task text-to-video", 'the model was not trained on "text-to-video"; its tasks: text-to-image', slow=True),
         Mistake("a device that there is not", "sample runs/mine/first 'a red circle' --device cdua", 'there is no device "cdua" here; write cpu, cuda or cuda:1, say', slow=True),
         Mistake("a file of prompts without one", "sample runs/mine/first --prompts x.txt", "command line: there is no prompt in x.txt; write one on each line", files={"x.txt": "\ufeff\n \n"}),
         Mistake("no number", "sample runs/mine/first 'a red circle' --guidance nan", "command line: --guidance must be between 0 and 1e+06, not nan"),
         Mistake("a seed that is too large", "sample runs/mine/first 'a red circle' --seed 1180591620717411303424", "command line: --seed must be at most 9223372036854765807, not 1180591620717411303424"),
-        Mistake("a format that is only read", "sample runs/mine/first 'a red circle' --out x.mpg", 'command line: cannot write x.mpg: ".mpg" is no format of pictures; end it in .png, .gif or .mp4'),
+        Mistake("a format that is only read", "sample runs/mine/first 'a red circle' --out x.mpg", 'command line: cannot write x.mpg: ".mpg" is no format of images; end it in .png, .gif or .mp4'),
     ],
     "Replaying": [
         Mistake("a word for a step", "replay mine last", "command line: argument STEP: invalid int value: 'last'; `t2x replay --help` shows what there is"),

@@ -46,7 +46,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return captured.err.removeprefix("t2x: ").rstrip("\n")
 
 
-def test_sample_writes_one_picture_for_each_seed_and_prompt(run, tmp_path, capsys):
+def test_sample_writes_one_image_for_each_seed_and_prompt(run, tmp_path, capsys):
     out = tmp_path / "x.png"
     assert main(["sample", "quickstart", "a red circle", "a blue ring", "--num", "2", "--out", str(out)]) == 0
     assert "4 samples" in capsys.readouterr().out
@@ -120,13 +120,13 @@ def test_debug_shows_the_traceback(monkeypatch):
 
 
 def test_resume_may_train_longer(run, capsys):
-    assert main(["fit", "quickstart", *TINY, "trainer.max_steps=4", "watch.log_every=2", "--resume", str(run)]) == 0
+    assert main(["fit", "quickstart", *TINY, "trainer.max_steps=4", "logging.log_every=2", "--resume", str(run)]) == 0
     assert "trained 4 steps" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_saves_says_how_to_go_on_and_does(sent, code, tmp_path):
-    settings = [*TINY, "trainer.max_steps=100000", "watch.checkpoint_every=100000", "watch.sample_every=0"]
+    settings = [*TINY, "trainer.max_steps=100000", "logging.checkpoint_every=100000", "logging.sample_every=0"]
     command = [sys.executable, "-m", "t2x_core.cli.main", "fit", "quickstart"]
     process = subprocess.Popen([*command, *settings], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -147,7 +147,7 @@ def test_an_interrupted_run_saves_says_how_to_go_on_and_does(sent, code, tmp_pat
 
 def test_the_last_step_is_saved_whatever_the_steps_between_checkpoints(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    settings = [*TINY, "watch.checkpoint_every=2", "trainer.max_steps=3"]
+    settings = [*TINY, "logging.checkpoint_every=2", "trainer.max_steps=3"]
     assert main(["fit", "quickstart", *settings, "--folder", "one"]) == 0
     assert open_checkpoint(tmp_path / "one", "last")[1]["global_step"] == 3
     assert "first step done " in capsys.readouterr().out
@@ -172,7 +172,7 @@ def test_a_second_process_is_kept_out_of_a_run(run, capsys):
     code += "with locked(pathlib.Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", code, str(run)], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "in\n"
-    arguments = ["fit", "quickstart", *TINY, "trainer.max_steps=9", "watch.log_every=2", "--resume", str(run)]
+    arguments = ["fit", "quickstart", *TINY, "trainer.max_steps=9", "logging.log_every=2", "--resume", str(run)]
     assert f"is being trained in by process {other.pid} on " in refused(arguments, capsys)
     other.kill()
     other.wait()

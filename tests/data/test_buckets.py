@@ -25,14 +25,14 @@ def test_a_ratio_of_one_gives_the_square_alone():
     assert bucket_shapes(64, 1.0, 8, 4) == [(64, 64)]
 
 
-def test_a_picture_goes_to_the_bucket_of_the_nearest_ratio():
+def test_a_image_goes_to_the_bucket_of_the_nearest_ratio():
     shapes = bucket_shapes(64, 2.0, 8, 4)
     sizes = np.asarray([(100, 100), (1000, 10), (10, 1000), *((5 * h, 5 * w) for h, w in shapes)])
     found = [shapes[i] for i in nearest_bucket(sizes, shapes)]
     assert found == [(64, 64), shapes[-1], shapes[0], *shapes]
 
 
-def test_pictures_of_small_buckets_go_to_the_nearest_that_is_left():
+def test_images_of_small_buckets_go_to_the_nearest_that_is_left():
     shapes = [(32, 128), (48, 80), (64, 64), (128, 32)]
     sizes = np.asarray([shapes[0]] * 2 + [shapes[1]] * 3 + [shapes[2]] * 9 + [shapes[3]] * 4)
     kept, bucket, moves = fill_buckets(sizes, shapes, least=4)

@@ -1,4 +1,4 @@
-"""Picture files of all kinds → pixels."""
+"""Image files of all kinds → pixels."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
-from t2x_core.data.decode import DamagedPictureError, decode, fit_to, picture_size
-from tests.data.picture_set import KINDS, picture, save_turned, write_damaged, write_kind
+from t2x_core.data.decode import DamagedImageError, decode, fit_to, image_size
+from tests.data.image_set import KINDS, make_image, save_turned, write_damaged, write_kind
 
 WHITE = (255, 255, 255)
 LOSSY = ("jpg", "webp")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_file_gives_the_same_picture(kind, tmp_path):
-    image, file = picture(57, 43), tmp_path / f"x.{kind.split('-')[0]}"
+def test_every_kind_of_file_gives_the_same_image(kind, tmp_path):
+    image, file = make_image(57, 43), tmp_path / f"x.{kind.split('-')[0]}"
     write_kind(image.copy(), kind, file)
     wanted = image.convert("L") if "grey" in kind else image.quantize(16) if kind == "png-palette" else image
     wanted = np.asarray(wanted.convert("RGB")).astype(int)
@@ -29,19 +29,19 @@ def test_every_kind_of_file_gives_the_same_picture(kind, tmp_path):
         error = error[(found != 255).any(-1)]
     assert error.mean() < (10 if kind.startswith(LOSSY) else 6 if kind == "gif" else 0.01)
     for whole in (True, False):
-        assert picture_size(file, whole) == (43, 57)
+        assert image_size(file, whole) == (43, 57)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_upright(suffix, orientation, tmp_path):
-    image, file = picture(48, 32), tmp_path / f"x.{suffix}"
+def test_a_image_is_turned_upright(suffix, orientation, tmp_path):
+    image, file = make_image(48, 32), tmp_path / f"x.{suffix}"
     save_turned(image, file, orientation)
     found = decode(file, WHITE)
     assert found.shape == (3, 32, 48)
     assert (found[0, :14, :22] > 150).all()  # the coloured quarter is at the top left
     assert (found[0, 18:, :22] < 150).all()
-    assert picture_size(file, False) == (32, 48)
+    assert image_size(file, False) == (32, 48)
 
 
 def test_the_background_shows_through(tmp_path):
@@ -54,7 +54,7 @@ def test_the_background_shows_through(tmp_path):
 
 
 def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path):
-    smooth = picture(6, 4).resize((1200, 800), Image.Resampling.BICUBIC)
+    smooth = make_image(6, 4).resize((1200, 800), Image.Resampling.BICUBIC)
     smooth.save(tmp_path / "x.jpg", quality=95)
     large, small = decode(tmp_path / "x.jpg", WHITE), decode(tmp_path / "x.jpg", WHITE, covering=(64, 96))
     assert large.shape == (3, 800, 1200)
@@ -75,9 +75,9 @@ def test_fit_covers_and_crops_where_told():
 
 def test_what_is_wrong_with_a_file_is_said_in_words(tmp_path):
     for name, reason in write_damaged(tmp_path).items():
-        for act in (lambda file: decode(file, WHITE), lambda file: picture_size(file, True)):
-            with pytest.raises(DamagedPictureError) as caught:
+        for act in (lambda file: decode(file, WHITE), lambda file: image_size(file, True)):
+            with pytest.raises(DamagedImageError) as caught:
                 act(tmp_path / name)
             assert str(caught.value).startswith(reason), name
-    with pytest.raises(DamagedPictureError, match="is not there"):
+    with pytest.raises(DamagedImageError, match="is not there"):
         decode(tmp_path / "absent.png", WHITE)

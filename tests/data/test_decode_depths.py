@@ -1,4 +1,4 @@
-"""Pictures of unusual depths, polarities and transparent colours, against formulas on what was written."""
+"""Images of unusual depths, polarities and transparent colours, against formulas on what was written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2x_core.data.decode import DamagedPictureError, decode, picture_size
+from t2x_core.data.decode import DamagedImageError, decode, image_size
 
 BEHIND = (250, 120, 30)
 GREY16 = np.asarray([0, 1, 257, 300, 30000, 50000, 65000, 65535])
@@ -38,10 +38,10 @@ def write_png(
 
 
 def row_of(path: Path) -> np.ndarray:
-    """(width, 3), the first row of a picture whose rows are equal."""
+    """(width, 3), the first row of an image whose rows are equal."""
     pixels = decode(path, BEHIND).permute(1, 2, 0).numpy().astype(int)
     assert (pixels == pixels[:1]).all()
-    assert picture_size(path, True) == picture_size(path, False) == pixels.shape[:2]
+    assert image_size(path, True) == image_size(path, False) == pixels.shape[:2]
     return pixels[0]
 
 
@@ -113,7 +113,7 @@ def test_tiff_in_which_white_is_zero(white_is_zero: bool, order: str, kind: type
     levels = np.tile(np.linspace(0, top, 8).round().astype(kind), (4, 1))
     file = write_tiff(tmp_path / "x.tif", levels, white_is_zero, order)
     if white_is_zero and order == ">" and kind is np.uint16:  # Pillow has no word for it: refused, not inverted
-        with pytest.raises(DamagedPictureError, match="is a TIFF of a kind that cannot be read"):
+        with pytest.raises(DamagedImageError, match="is a TIFF of a kind that cannot be read"):
             decode(file, BEHIND)
         return
     expected = levels[0] / top * 255
@@ -132,14 +132,14 @@ def test_the_size_of_a_turned_tiff_is_known_from_its_header(orientation: int, co
     exif[274] = orientation
     Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "x.tif", exif=exif, compression=compression)
     assert (decode(tmp_path / "x.tif", BEHIND).permute(1, 2, 0).numpy() == upright).all()
-    assert picture_size(tmp_path / "x.tif", False) == picture_size(tmp_path / "x.tif", True) == (4, 8)
+    assert image_size(tmp_path / "x.tif", False) == image_size(tmp_path / "x.tif", True) == (4, 8)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_numbers_without_a_known_white_are_refused(dtype: type, tmp_path: Path) -> None:
     Image.fromarray(np.ones((4, 8), dtype)).save(tmp_path / "x.tif")
-    for act in (lambda: decode(tmp_path / "x.tif", BEHIND), lambda: picture_size(tmp_path / "x.tif", False)):
-        with pytest.raises(DamagedPictureError, match="of which nobody says what is white"):
+    for act in (lambda: decode(tmp_path / "x.tif", BEHIND), lambda: image_size(tmp_path / "x.tif", False)):
+        with pytest.raises(DamagedImageError, match="of which nobody says what is white"):
             act()
 
 
@@ -153,8 +153,8 @@ def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     def look() -> None:
         for name in ("pipe.jpg", "folder.png", "s.png", "/dev/zero"):
             try:
-                picture_size(tmp_path / name, False)
-            except DamagedPictureError as error:
+                image_size(tmp_path / name, False)
+            except DamagedImageError as error:
                 found[name] = str(error)
 
     thread = threading.Thread(target=look, daemon=True)

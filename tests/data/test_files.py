@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from t2x_core.data.files import LONGEST_CAPTIONS
+from t2x_core.data.image_files import ImageFile, ImageList, group_names, grouped, hold_out, list_folder
 from t2x_core.data.index import examine
 from t2x_core.data.manifest import Columns, read_manifest
-from t2x_core.data.picture_files import PictureFile, PictureList, group_names, grouped, hold_out, list_folder
 from t2x_core.errors import UserError
-from tests.data.picture_set import picture
+from tests.data.image_set import make_image
 
 COLUMNS = Columns("path", ["caption"], group="source")
 
@@ -27,12 +27,12 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "pics"
     (folder / "sub").mkdir(parents=True)
     for name in ("a", "b", "sub/c"):
-        picture(40, 40).save(folder / f"{name}.png")
+        make_image(40, 40).save(folder / f"{name}.png")
         (folder / f"{name}.txt").write_text(f"caption of {name}\n")
     return folder
 
 
-def manifest(folder: Path, *rows: dict[str, object]) -> PictureList:
+def manifest(folder: Path, *rows: dict[str, object]) -> ImageList:
     file = folder.parent / "m.jsonl"
     file.write_text(
         "".join(json.dumps({"source": None, "caption": f"c{i}", **row}) + "\n" for i, row in enumerate(rows))
@@ -59,7 +59,7 @@ def test_all_spellings_of_a_path_are_one_file_with_all_captions(folder):
 
 def test_a_step_up_behind_a_link_is_followed_as_the_system_does(folder):
     (folder.parent / "far" / "deep").mkdir(parents=True)
-    picture(20, 20).save(folder.parent / "far" / "a.png")
+    make_image(20, 20).save(folder.parent / "far" / "a.png")
     (folder / "link").symlink_to(folder.parent / "far" / "deep")
     (file,) = manifest(folder, {"path": "link/../a.png"}).files
     assert os.path.samefile(file.path, folder.parent / "far" / "a.png")
@@ -91,7 +91,7 @@ def test_rows_that_contradict_each_other_are_named(folder):
 
 
 def test_accents_and_endings_in_any_spelling_find_their_caption(folder):
-    picture(40, 40).save(folder / "caf\u00e9.PNG")
+    make_image(40, 40).save(folder / "caf\u00e9.PNG")
     (folder / "cafe\u0301.TXT").write_text("coffee\u2028and cake\n")
     found = {file.name: file.captions for file in list_folder(folder).files}
     assert found["caf\u00e9.PNG"] == ("coffee\u2028and cake",)
@@ -110,7 +110,7 @@ def test_a_name_that_is_not_utf_8_is_read_and_can_be_written_anywhere(folder):
 @pytest.mark.skipif(sys.platform == "win32", reason="no such permissions")
 def test_a_folder_that_cannot_be_read_stops_and_is_named(folder):
     (folder / "sub").chmod(0)
-    code = "import sys, pathlib; from t2x_core.data.picture_files import list_folder\n"
+    code = "import sys, pathlib; from t2x_core.data.image_files import list_folder\n"
     code += "try: print(len(list_folder(pathlib.Path(sys.argv[1])).files))\nexcept ValueError as error: print(error)"
     run = [sys.executable, "-c", code, str(folder)]
     if os.geteuid() == 0:  # to whom nothing is forbidden, unless these rights are given up
@@ -133,7 +133,7 @@ def test_what_is_no_file_is_named_and_nobody_waits_for_it(folder):
         found = list_folder(folder).files
         damage = {f.name: x.damage for f, x in zip(found, examine(found, "x", whole=True), strict=True) if x.damage}
         assert damage == {"pipe.png": "is a pipe, not a file", "socket.png": "is a socket, not a file"}
-        sized = PictureFile(str(folder / "pipe.png"), "pipe.png", ("x",), size=(3, 4))
+        sized = ImageFile(str(folder / "pipe.png"), "pipe.png", ("x",), size=(3, 4))
         assert examine([sized], "x", whole=False)[0].damage == "is a pipe, not a file"
     (folder / "pipe.png").unlink()
     (folder / "a.txt").unlink()
@@ -152,8 +152,8 @@ def test_an_endless_caption_is_named(folder):
 def test_groups_are_held_out_as_a_whole(folder):
     rows = [{"path": f"{video}_{clip}.png", "source": f"v{video}"} for video in range(40) for clip in range(5)]
     of_column = manifest(folder, *rows).files
-    files = [PictureFile(f"{v}_{c}.png", f"{v}_{c}.png") for v in range(40) for c in range(5)]
-    of_names = grouped(PictureList(files), r"^(\d+)_", "data.group").files
+    files = [ImageFile(f"{v}_{c}.png", f"{v}_{c}.png") for v in range(40) for c in range(5)]
+    of_names = grouped(ImageList(files), r"^(\d+)_", "data.group").files
     for named in (of_column, of_names):
         groups = group_names(named)
         held = hold_out(groups, 0.2)
@@ -161,8 +161,8 @@ def test_groups_are_held_out_as_a_whole(folder):
         assert len(held) == 5 * len(apart)
         assert 2 <= len(apart) <= 16
         assert not apart & {groups[i] for i in range(200) if i not in set(held)}
-    assert grouped(PictureList(files), None, "data.group").files == files
+    assert grouped(ImageList(files), None, "data.group").files == files
     with pytest.raises(UserError, match=r"it matches none of the names, such as 0_0\.png, 0_1\.png, 0_2\.png …"):
-        grouped(PictureList(files), "frame", "data.group")
-    some = grouped(PictureList(files), r"^1\d_", "data.group")
+        grouped(ImageList(files), "frame", "data.group")
+    some = grouped(ImageList(files), r"^1\d_", "data.group")
     assert some.remarks == ["150 names without a match of data.group: 0_0.png, 0_1.png, 0_2.png …"]

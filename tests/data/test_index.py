@@ -8,9 +8,9 @@ import os
 import pytest
 
 from t2x_core.data import index
+from t2x_core.data.image_files import ImageFile, list_folder
 from t2x_core.data.index import Finding, examine
-from t2x_core.data.picture_files import PictureFile, list_folder
-from tests.data.picture_set import picture, write_damaged, write_good
+from tests.data.image_set import make_image, write_damaged, write_good
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def files(tmp_path):
 @pytest.fixture
 def opened(monkeypatch):
     """Names of the files that are looked into."""
-    names, real = [], index.picture_size
-    monkeypatch.setattr(index, "picture_size", lambda path, whole: names.append(path) or real(path, whole))
+    names, real = [], index.image_size
+    monkeypatch.setattr(index, "image_size", lambda path, whole: names.append(path) or real(path, whole))
     return names
 
 
@@ -32,7 +32,7 @@ def test_good_files_are_remembered_until_they_change(files, opened):
     assert len(opened) == 30
     assert examine(files, "x", whole=True) == first
     assert len(opened) == 30
-    picture(20, 10).save(files[3].path)
+    make_image(20, 10).save(files[3].path)
     second = examine(files, "x", whole=True)
     assert opened[30:] == [files[3].path]
     assert second[3] == Finding(10, 20)
@@ -51,14 +51,14 @@ def test_damaged_files_are_looked_at_each_time(tmp_path, opened):
 
 def test_headers_are_enough_or_not_even_these(files, tmp_path, opened):
     (tmp_path / "short.png").write_bytes((tmp_path / files[0].name).read_bytes())
-    told = PictureFile(str(tmp_path / "absent.jpg"), "absent.jpg", ("x",), size=(3, 4))
+    told = ImageFile(str(tmp_path / "absent.jpg"), "absent.jpg", ("x",), size=(3, 4))
     assert examine([told], "x", whole=False) == [Finding(3, 4)]
     assert not opened
     assert examine([told], "x", whole=True)[0].damage == "is not there"
     assert examine(files, "x", whole=False) == examine(files, "x", whole=True)
 
 
-def test_nothing_is_written_beside_the_pictures_and_no_cache_is_no_harm(files, tmp_path, monkeypatch):
+def test_nothing_is_written_beside_the_images_and_no_cache_is_no_harm(files, tmp_path, monkeypatch):
     before = sorted(tmp_path.rglob("*"))
     blocked = tmp_path.parent / f"{tmp_path.name}_file"
     blocked.touch()
@@ -79,14 +79,14 @@ def test_a_damaged_memory_is_forgotten(garbage, files, opened):
 
 
 def _examine_in_a_process(files, looked):
-    real = index.picture_size
+    real = index.image_size
 
     def counting(path, whole):
         with looked.get_lock():
             looked.value += 1
         return real(path, whole)
 
-    index.picture_size = counting
+    index.image_size = counting
     examine(files, "x", whole=True)
     os._exit(0)
 

@@ -21,8 +21,8 @@ from t2x_core.data.loader import KeyedLoader, dead_worker
 from t2x_core.errors import TrainingError
 from t2x_core.interfaces import Source
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
-from tests.conftest import PICTURES, TINY, TINY_PICTURES
-from tests.data.picture_set import write_good
+from tests.conftest import IMAGES, TINY, TINY_IMAGES
+from tests.data.image_set import write_good
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,12 +50,12 @@ class Files(Source):
         return stack(samples)
 
     def name(self, key: SampleKey) -> str:
-        return f"film_{key.id}.mp4"
+        return f"video_{key.id}.mp4"
 
 
 def loader(source: Source, workers: int, stall_minutes: float | None) -> KeyedLoader:
-    batches = [[SampleKey("films", 0, id, 0, id)] for id in range(8)]
-    return KeyedLoader({"films": source}, batches, workers, stall_minutes)
+    batches = [[SampleKey("videos", 0, id, 0, id)] for id in range(8)]
+    return KeyedLoader({"videos": source}, batches, workers, stall_minutes)
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def test_a_loader_that_hangs_names_what_it_reads_and_its_processes_end(gate):
         seen.extend(batch.keys[0].id for batch in stalled)
     assert seen == [0, 1, 2, 3, 4]
     assert str(caught.value).startswith(
-        "the loader gave no batch for 0.02 minutes: process 1 has been reading film_5.mp4 "
-        "(sample 5 of bucket 0 of films) for "
+        "the loader gave no batch for 0.02 minutes: process 1 has been reading video_5.mp4 "
+        "(sample 5 of bucket 0 of videos) for "
     )
     processes = stalled._iterator._workers
     stalled._iterator._shutdown_workers()
@@ -95,7 +95,7 @@ def test_without_processes_a_slow_sample_is_named_in_the_log(gate, caplog):
     finally:
         logging.getLogger("t2x").removeHandler(opens)
     (line,) = caplog.messages
-    assert line == "reading film_3.mp4 (sample 3 of bucket 0 of films) takes more than 0.01 minutes"
+    assert line == "reading video_3.mp4 (sample 3 of bucket 0 of videos) takes more than 0.01 minutes"
 
 
 def test_a_killed_process_is_one_line(gate):
@@ -132,7 +132,7 @@ def test_a_full_shared_memory_is_told_from_a_full_memory():
 
 
 def fingerprint(*settings):
-    recipe = "text_to_image/folder" if TINY_PICTURES[0] in settings else "quickstart"
+    recipe = "text_to_image/folder" if TINY_IMAGES[0] in settings else "quickstart"
     assembly = load_assembly(recipe, settings)
     data = build_data(assembly, build_module(assembly))
     data.check()
@@ -150,7 +150,7 @@ def test_a_fingerprint_knows_other_files_and_other_counts(tmp_path):
             file.rename(file.with_name(f"z{file.name}"))
     write_good(folders[3], 32)
     one, moved, renamed, more = (
-        fingerprint(*TINY_PICTURES, f"{PICTURES}.folder={folder}", "trainer.workers=0") for folder in folders
+        fingerprint(*TINY_IMAGES, f"{IMAGES}.folder={folder}", "trainer.workers=0") for folder in folders
     )
     assert moved == one
     assert renamed != one

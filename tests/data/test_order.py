@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from t2x_core.data.order import BucketTurns, MicroBatches, Permutation, SampleOrder, Turns
+from t2x_core.data.order import BucketSchedule, MicroBatches, Permutation, SampleOrder, TaskSchedule
 from t2x_core.types import Bucket
 
 
@@ -25,7 +25,7 @@ def test_a_permutation_of_a_huge_set_needs_no_memory():
 
 
 def test_turns_follow_the_weights_and_count_the_earlier_ones():
-    turns = Turns([1, 2, 5], 0, "x")
+    turns = TaskSchedule([1, 2, 5], 0, "x")
     choices = turns.choices(0, 8000).tolist()
     assert all(abs(Counter(choices)[i] - 1000 * w) <= 3 for i, w in enumerate([1, 2, 5]))
     for turn in (0, 1, 17, 500, 20, 7999):  # forward, and back again
@@ -54,7 +54,7 @@ def test_an_epoch_of_several_buckets_shows_each_sample_once_if_the_batch_divides
 
 @pytest.mark.parametrize(("counts", "batch"), [([7, 100, 33, 1], 16), ([3, 2, 1], 64), ([5, 8, 0, 13], 13)])
 def test_no_bucket_is_favoured_when_the_batch_does_not_divide_them(counts, batch):
-    turns = BucketTurns(counts, [batch] * len(counts), 0, "x")
+    turns = BucketSchedule(counts, [batch] * len(counts), 0, "x")
     seen: Counter[int] = Counter()
     for turn in range(5_000):
         bucket, earlier = turns(turn)
@@ -62,8 +62,8 @@ def test_no_bucket_is_favoured_when_the_batch_does_not_divide_them(counts, batch
         seen[bucket] += 1
     for bucket, count in enumerate(counts):
         assert abs(seen[bucket] - 5_000 * count / sum(counts)) < 8
-    assert turns(11) == BucketTurns(counts, [batch] * len(counts), 0, "x")(11)  # backward
-    assert turns(1_000_000) == BucketTurns(counts, [batch] * len(counts), 0, "x")(1_000_000)
+    assert turns(11) == BucketSchedule(counts, [batch] * len(counts), 0, "x")(11)  # backward
+    assert turns(1_000_000) == BucketSchedule(counts, [batch] * len(counts), 0, "x")(1_000_000)
 
 
 def test_a_step_has_one_task_and_one_bucket_and_numbered_slots():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from t2x_core.encoders.autoencoder import Autoencoder
-from t2x_core.encoders.config import AutoencoderConfig
+from t2x_core.encoders.encoder_config import AutoencoderConfig
 from t2x_core.encoders.weights_config import WeightsConfig
 from t2x_core.errors import UserError
 from t2x_core.frozen import Codec

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from t2x_core.encoders.byte_words import ByteWords
-from t2x_core.encoders.config import ByteWordsConfig, IdentityConfig
+from t2x_core.encoders.encoder_config import ByteWordsConfig, IdentityConfig
 from t2x_core.encoders.identity import IdentityCodec
 from t2x_core.frozen import Codec
 from t2x_core.types import Bucket, TextInput

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from t2x_core.encoders.config import TransformersConfig
+from t2x_core.encoders.encoder_config import TransformersConfig
 from t2x_core.encoders.transformers_text import TransformersText
 from t2x_core.encoders.weights_config import WeightsConfig
 from t2x_core.errors import UserError

@@ -13,9 +13,9 @@ from t2x_core.errors import UserError, did_you_mean
 from t2x_core.recipe import CodecConfig, Kind, Range, Recipe, TaskConfig, TextEncoderConfig, check_recipe, compose
 
 VALID = """\
-# Learns pictures
+# Learns images
 tasks:
-  pictures: {}
+  images: {}
 backbone: {preset: S}
 codec: {name: identity}
 trainer:
@@ -27,9 +27,9 @@ trainer:
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     folder: Path | None = None
-    """Folder of pictures."""
+    """Folder of images."""
     sides: list[Annotated[int, Range(min=1)]] = field(default_factory=lambda: [32])
-    """Sides of the pictures, in pixels."""
+    """Sides of the images, in pixels."""
     columns: dict[str, str] = field(default_factory=dict)
     """Names of columns."""
     note: str = ""
@@ -41,9 +41,9 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PicturesConfig(TaskConfig):
+class ImagesConfig(TaskConfig):
     data: DataConfig = field(default_factory=DataConfig)
-    """The pictures."""
+    """The images."""
     loss: Literal["mse", "huber"] = "mse"
     """Which loss."""
 
@@ -69,7 +69,7 @@ class BytesConfig(TextEncoderConfig):
 
 
 SCHEMAS: dict[Kind, dict[str, type]] = {
-    "task": {"pictures": PicturesConfig},
+    "task": {"images": ImagesConfig},
     "codec": {"identity": IdentityConfig},
     "text_encoder": {"bytes": BytesConfig},
 }
@@ -94,7 +94,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "_base_").mkdir(parents=True)
     (folder / "small").mkdir()
     (folder / "quickstart.yaml").write_text(VALID)
-    (folder / "small" / "folder.yaml").write_text("\n" + VALID.replace("# Learns pictures", "seed: 7"))
+    (folder / "small" / "folder.yaml").write_text("\n" + VALID.replace("# Learns images", "seed: 7"))
     (folder / "_base_" / "cpu.yaml").write_text("trainer: {accelerator: cpu, threads: 2}\n")
     monkeypatch.setattr("t2x_core.recipe.catalog.shipped_folder", lambda: folder)
     return folder

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from t2x_core.encoders.config import ByteWordsConfig
+from t2x_core.encoders.encoder_config import ByteWordsConfig
 from t2x_core.recipe import ComponentConfig, Range, build, commented, compose, to_plain
 
 
@@ -26,7 +26,7 @@ class Settings:
     """Settings of all kinds."""
 
     folder: Path
-    """Where the pictures are."""
+    """Where the images are."""
     share: Annotated[float, Range(above=0, max=0.5)] | None = None
     """How many of them, a rather long explanation that does not fit on one line and has to be continued on a second."""
     names: tuple[str, ...] = ("a", "b")
@@ -38,7 +38,7 @@ class Settings:
 
 
 SHOWN = """\
-# Where the pictures are.
+# Where the images are.
 folder:  # required: a path
 # How many of them, a rather long explanation that does not fit on one line and has to be continued on a
 # second.

@@ -51,17 +51,17 @@ EDITS = [
     ("  max_steps: 10", '  max_steps: "10"', 'recipe.yaml:7: trainer.max_steps must be an integer, not "10"; remove the quotes'),
     ("  max_steps: 10", "  max_steps: true", "recipe.yaml:7: trainer.max_steps must be an integer, not true"),
     ("  max_steps: 10", "  max_steps: {a: 1}", "recipe.yaml:7: trainer.max_steps must be an integer, not a mapping"),
-    ("  pictures: {}", "  pictures: null", "recipe.yaml:2: tasks has no entry that is not null; for its defaults write pictures: {}"),
-    ("  pictures: {}", "  videos: {whatever: 1}", 'recipe.yaml:3: no task "videos"'),
-    ("  pictures: {}", "  pictures: 3", "recipe.yaml:3: tasks.pictures must be a mapping, not 3"),
-    ("  pictures: {}", "  pictures: {los: mse}", 'recipe.yaml:3: unknown key "tasks.pictures.los"; did you mean "loss"?'),
-    ("  pictures: {}", "  pictures: {loss: huver}", 'recipe.yaml:3: tasks.pictures.loss must be "mse" or "huber", not "huver"; did you mean "huber"?'),
-    ("  pictures: {}", "  pictures: {weight: 0}", "recipe.yaml:3: tasks.pictures.weight must be above 0, not 0"),
-    ("  pictures: {}", "  pictures: {loss: huber, weight: 6}", "recipe.yaml:3: tasks.pictures: a weight of 6.0 is too much for huber"),
-    ("  pictures: {}", "  pictures: {data: {sides: [8, 0]}}", "recipe.yaml:3: tasks.pictures.data.sides[1] must be at least 1, not 0"),
-    ("  pictures: {}", "  pictures: {data: {sides: 8}}", "recipe.yaml:3: tasks.pictures.data.sides must be a list of integers, not 8"),
-    ("  pictures: {}", "  pictures: {data: {columns: {text: 3}}}", "recipe.yaml:3: tasks.pictures.data.columns.text must be text, not 3; put it in quotes"),
-    ("  pictures: {}", "  pictures: {data: {folder: 3}}", "recipe.yaml:3: tasks.pictures.data.folder must be a path or null, not 3"),
+    ("  images: {}", "  images: null", "recipe.yaml:2: tasks has no entry that is not null; for its defaults write images: {}"),
+    ("  images: {}", "  videos: {whatever: 1}", 'recipe.yaml:3: no task "videos"'),
+    ("  images: {}", "  images: 3", "recipe.yaml:3: tasks.images must be a mapping, not 3"),
+    ("  images: {}", "  images: {los: mse}", 'recipe.yaml:3: unknown key "tasks.images.los"; did you mean "loss"?'),
+    ("  images: {}", "  images: {loss: huver}", 'recipe.yaml:3: tasks.images.loss must be "mse" or "huber", not "huver"; did you mean "huber"?'),
+    ("  images: {}", "  images: {weight: 0}", "recipe.yaml:3: tasks.images.weight must be above 0, not 0"),
+    ("  images: {}", "  images: {loss: huber, weight: 6}", "recipe.yaml:3: tasks.images: a weight of 6.0 is too much for huber"),
+    ("  images: {}", "  images: {data: {sides: [8, 0]}}", "recipe.yaml:3: tasks.images.data.sides[1] must be at least 1, not 0"),
+    ("  images: {}", "  images: {data: {sides: 8}}", "recipe.yaml:3: tasks.images.data.sides must be a list of integers, not 8"),
+    ("  images: {}", "  images: {data: {columns: {text: 3}}}", "recipe.yaml:3: tasks.images.data.columns.text must be text, not 3; put it in quotes"),
+    ("  images: {}", "  images: {data: {folder: 3}}", "recipe.yaml:3: tasks.images.data.folder must be a path or null, not 3"),
     ("codec: {name: identity}", "codec: {name: identify}", 'recipe.yaml:5: no codec "identify"; did you mean "identity"?'),
     ("codec: {name: identity}", "codec: {}", "recipe.yaml:5: codec.name is missing (Which one, by its registered name.)"),
     ("codec: {name: identity}", "codec: identity", 'recipe.yaml:5: codec must be a mapping, not "identity"'),
@@ -100,7 +100,7 @@ OVERRIDES = [
     ("seed=${optimizer.lr}", 'cannot resolve "${optimizer.lr}": Interpolation key \'optimizer.lr\' not found; only keys that are written in the recipe can be referred to'),
     ("seed=${seed}", 'cannot resolve "${seed}": Recursive interpolation detected'),
     ("seed=${trainer", r'"${trainer" is a broken interpolation; write ${trainer.max_steps}, and a plain ${ as \${'),
-    ("watch.runs_dir=${oc.env:HOME}", '"${oc.env:HOME}" calls a resolver; a recipe may refer only to its own keys, as in ${trainer.max_steps}'),
+    ("logging.runs_dir=${oc.env:HOME}", '"${oc.env:HOME}" calls a resolver; a recipe may refer only to its own keys, as in ${trainer.max_steps}'),
 ]
 
 # A recipe's name, the message.
@@ -162,26 +162,26 @@ def test_a_mistake_in_a_base_is_shown_there(here: Path, load: Callable[..., Reci
 
 
 def test_core_mistakes_come_before_any_plugin(here: Path, valid: str) -> None:
-    (here / "recipe.yaml").write_text(valid.replace("pictures", "videos") + "watch: {sampels: 3}\n")
+    (here / "recipe.yaml").write_text(valid.replace("images", "videos") + "logging: {sampels: 3}\n")
 
     def plugins(*_: str) -> type:
         raise AssertionError("a plugin was asked")
 
     message = message_of(lambda: check_recipe(compose("recipe.yaml"), plugins))
     assert message_of(lambda: check_core(compose("recipe.yaml"))) == message
-    assert message == 'recipe.yaml:9: unknown key "watch.sampels"; did you mean "samples"?'
+    assert message == 'recipe.yaml:9: unknown key "logging.sampels"; did you mean "samples"?'
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         (
-            "tasks.pictures.data.sides=[32, 30]",
-            "command line: tasks.pictures.data.sides[1]: 30 pixels do not divide into tokens of 4 (codec 1 × backbone.patch_size 4); 28 and 32 do",
+            "tasks.images.data.sides=[32, 30]",
+            "command line: tasks.images.data.sides[1]: 30 pixels do not divide into tokens of 4 (codec 1 × backbone.patch_size 4); 28 and 32 do",
         ),
         (
             "backbone.patch_size=7",
-            "recipe.yaml:3: tasks.pictures.data.sides[0]: 32 pixels do not divide into tokens of 7 (codec 1 × backbone.patch_size 7); 28 and 35 do",
+            "recipe.yaml:3: tasks.images.data.sides[0]: 32 pixels do not divide into tokens of 7 (codec 1 × backbone.patch_size 7); 28 and 35 do",
         ),
         (
             "backbone.window=[1, 9, 2]",
@@ -194,7 +194,7 @@ def test_sizes_patches_and_windows_that_do_not_fit(
 ) -> None:
     recipe = valid.replace("preset: S", "preset: S, patch_size: 4")
     assert load(recipe, "backbone.window=[4, 8, 8]").backbone.window == (4, 8, 8)  # more frames than there are
-    assert load(recipe, "tasks.pictures.data.sides=[32, 64]", "backbone.window=[1, 16, 16]")  # fits one of them
+    assert load(recipe, "tasks.images.data.sides=[32, 64]", "backbone.window=[1, 16, 16]")  # fits one of them
     assert load(recipe, "backbone.window=[1, 9, 9]", "backbone.attention=dense")  # has no windows
     assert message_of(lambda: load(recipe, override)) == message
 
@@ -211,15 +211,15 @@ def test_a_mistake_that_names_its_key_gets_its_place(here: Path, valid: str) -> 
     composed = compose("recipe.yaml")
 
     def place(path: str, **named: str) -> str:
-        with pytest.raises(UserError) as caught, composed.blame(path):
+        with pytest.raises(UserError) as caught, composed.error_location(path):
             raise UserError("is wrong", **named)
         return str(caught.value)
 
-    assert place("tasks.pictures", key="data.note") == "recipe.yaml:5: tasks.pictures.data.note: is wrong"
-    assert place("tasks.pictures", key="data.size") == "recipe.yaml:4: tasks.pictures.data.size: is wrong"  # a default
+    assert place("tasks.images", key="data.note") == "recipe.yaml:5: tasks.images.data.note: is wrong"
+    assert place("tasks.images", key="data.size") == "recipe.yaml:4: tasks.images.data.size: is wrong"  # a default
     assert place("ema", key="decay", hint="mend it") == "recipe.yaml: ema.decay: is wrong; mend it"
-    assert place("tasks.pictures") == "recipe.yaml:3: tasks.pictures: is wrong"
-    assert place("tasks.pictures", where="x.png") == "x.png: is wrong"
+    assert place("tasks.images") == "recipe.yaml:3: tasks.images: is wrong"
+    assert place("tasks.images", where="x.png") == "x.png: is wrong"
 
 
 def test_unreadable_file(here: Path, load: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from t2x_core.recipe import Recipe, check_recipe, compose, dump_yaml, to_plain
 from t2x_core.recipe.overrides import parse_override
 from tests.recipe.conftest import VALID, schema_of
 
-FOLDER, NOTE = "tasks.pictures.data.folder", "tasks.pictures.data.note"
+FOLDER, NOTE = "tasks.images.data.folder", "tasks.images.data.note"
 KEYS = (
     "seed",
     "init_from",
@@ -26,9 +26,9 @@ KEYS = (
     "backbone.window",
     "ema",
     "trainer.devices",
-    "watch.runs_dir",
+    "logging.runs_dir",
 )
-KEYS += (FOLDER, NOTE, "tasks.pictures.data.columns", "tasks.pictures.data.crop", "tasks.pictures.data.extra", "x.y")
+KEYS += (FOLDER, NOTE, "tasks.images.data.columns", "tasks.images.data.crop", "tasks.images.data.extra", "x.y")
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))
 YAML_LIKE = st.lists(
     st.sampled_from(
@@ -118,7 +118,7 @@ def test_text_is_taken_letter_by_letter(here: Path, text: str) -> None:
         return
     recipe = checked(f"{NOTE}={text}")
     assert recipe is not None
-    assert recipe.tasks["pictures"].data.note == text  # type: ignore[attr-defined]
+    assert recipe.tasks["images"].data.note == text  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_paths_of_the_command_line(here: Path, monkeypatch: pytest.MonkeyPatch) 
     def folder(written: str) -> Path | None:
         recipe = checked(f"{FOLDER}={written}")
         assert recipe is not None
-        return recipe.tasks["pictures"].data.folder  # type: ignore[attr-defined]
+        return recipe.tasks["images"].data.folder  # type: ignore[attr-defined]
 
     assert folder("~") == Path("/home/somebody")
     assert folder("~/x") == Path("/home/somebody/x")

@@ -23,14 +23,14 @@ Load = Callable[..., Recipe]
 
 def test_defaults_and_types(load: Load, valid: str) -> None:
     recipe = load(valid, "optimizer.lr=1", "backbone.window=[1, 2, 2]", "trainer.devices=auto", "ema=null")
-    assert recipe.tasks["pictures"].weight == 1.0
+    assert recipe.tasks["images"].weight == 1.0
     assert recipe.optimizer == schema.OptimizerConfig(lr=1.0)
     assert type(recipe.optimizer.lr) is float
     assert recipe.backbone == schema.BackboneConfig(preset="S", window=(1, 2, 2))
     assert recipe.trainer == schema.TrainerConfig(max_steps=10, global_batch=8, devices="auto")
     assert recipe.ema == schema.EMAConfig()
     assert recipe.text_encoders == {}
-    assert recipe.watch.runs_dir == Path("runs")
+    assert recipe.logging.runs_dir == Path("runs")
 
 
 def test_null_is_none_where_that_is_allowed_and_the_default_elsewhere(load: Load, valid: str) -> None:
@@ -38,12 +38,12 @@ def test_null_is_none_where_that_is_allowed_and_the_default_elsewhere(load: Load
     assert recipe.optimizer.lr == schema.OptimizerConfig().lr
     assert recipe.optimizer.clip_norm is None
     two = valid.replace("tasks:", "tasks:\n  videos: {weight: 2}")
-    assert list(load(two, "tasks.videos=null").tasks) == ["pictures"]
+    assert list(load(two, "tasks.videos=null").tasks) == ["images"]
 
 
 def test_union_takes_the_member_that_fits(load: Load, valid: str) -> None:
     def crop(written: str) -> Any:
-        return load(valid, f"tasks.pictures.data.crop={written}").tasks["pictures"].data.crop  # type: ignore[attr-defined]
+        return load(valid, f"tasks.images.data.crop={written}").tasks["images"].data.crop  # type: ignore[attr-defined]
 
     assert crop("true") is True
     assert crop("1") == 1.0
@@ -61,7 +61,7 @@ def test_build_takes_one_block(here: Path, valid: str) -> None:
     (here / "recipe.yaml").write_text(valid)
     composed = compose("recipe.yaml")
     assert build(schema.BackboneConfig, composed, "backbone").preset == "S"
-    assert build(schema.WatchConfig, composed, "watch") == schema.WatchConfig()
+    assert build(schema.LoggingConfig, composed, "logging") == schema.LoggingConfig()
     with pytest.raises(UserError, match=r"x\.name is missing"):
         build(schema.ComponentConfig, composed, "x")
 
@@ -92,10 +92,10 @@ def test_round_trip(load: Load, valid: str) -> None:
         "backbone={preset: null, width: 64, depth: 2, heads: 4, window: [1, 2, 2]}",
         "optimizer={lr: 1e-5, eps: 1e-16, clip_norm: null}",
         "text_encoders={bytes: {width: 8}}",
-        "tasks.pictures.data={folder: photos, sides: [8, 16], crop: true, extra: {k: [1, {l: null}]}}",
-        "tasks.pictures.data.columns=" + dump_yaml(hard),
+        "tasks.images.data={folder: photos, sides: [8, 16], crop: true, extra: {k: [1, {l: null}]}}",
+        "tasks.images.data.columns=" + dump_yaml(hard),
     )
-    assert recipe.tasks["pictures"].data.columns == hard  # type: ignore[attr-defined]
+    assert recipe.tasks["images"].data.columns == hard  # type: ignore[attr-defined]
     text = dump_yaml(to_plain(recipe))
     assert load(text) == recipe
     assert dump_yaml(to_plain(load(text))) == text
@@ -106,8 +106,8 @@ def test_round_trip_of_text_that_looks_like_an_interpolation(load: Load, valid: 
     for _ in range(40):
         note = "".join(pick.choice(["\\", "${", "$", "{", "}", "seed", " "]) for _ in range(8))
         plain = to_plain(load(valid))
-        plain["tasks"]["pictures"]["data"]["note"] = note
-        assert load(dump_yaml(plain)).tasks["pictures"].data.note == note  # type: ignore[attr-defined]
+        plain["tasks"]["images"]["data"]["note"] = note
+        assert load(dump_yaml(plain)).tasks["images"].data.note == note  # type: ignore[attr-defined]
 
 
 def test_show(load: Load, valid: str) -> None:
@@ -118,7 +118,7 @@ def test_show(load: Load, valid: str) -> None:
         "matmul_precision: highest\n"
         "init_from: null\n"
         "tasks:\n"
-        "  pictures:\n"
+        "  images:\n"
         "    weight: 1.0\n"
         "    global_batch: null\n"
         "    data:\n"

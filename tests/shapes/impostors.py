@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from t2x_plugins.shapes.scene import BACKGROUNDS, COLOURS
 
 FINE = 16
-"""Pixels of the drawing for one of the picture, along each axis."""
+"""Pixels of the drawing for one of the image, along each axis."""
 Points = list[tuple[float, float]]
 
 
@@ -108,10 +108,10 @@ def draw(
 
 
 def impostor(kind: str, side: int, radius: float, number: int) -> tuple[NDArray[np.uint8], str]:
-    """A picture, and the colour of what it shows."""
+    """An image, and the colour of what it shows."""
     rng = np.random.default_rng(number)
     colour, background = str(rng.choice(list(COLOURS))), str(rng.choice(list(BACKGROUNDS)))
     place = (0.5 + rng.uniform(-0.1, 0.1), 0.5 + rng.uniform(-0.1, 0.1))
     points = (OUTLINES | TRUE)[kind](rng)
-    picture = draw(points, side, place, radius, COLOURS[colour], BACKGROUNDS[background])
-    return np.clip(np.round(picture), 0, 255).astype(np.uint8), colour
+    image = draw(points, side, place, radius, COLOURS[colour], BACKGROUNDS[background])
+    return np.clip(np.round(image), 0, 255).astype(np.uint8), colour

@@ -3,15 +3,15 @@
 import pytest
 
 from t2x_plugins.shapes import (
-    Description,
+    CaptionSpec,
     ObjectWords,
     canonical,
-    describe,
-    full_description,
+    caption_spec,
+    full_caption_spec,
     keyed_random,
     parse,
-    phrase,
     phrases,
+    render_caption,
     sample_scene,
 )
 from t2x_plugins.shapes.scene import BACKGROUNDS, COLOURS, PLACES, RELATIONS, SHAPES, SIZES
@@ -20,18 +20,18 @@ RED_CIRCLE = ObjectWords("circle", "red", "large", "left")
 
 
 def test_the_canonical_wording_is_plain() -> None:
-    assert canonical(Description((RED_CIRCLE,))) == "a large red circle on the left"
+    assert canonical(CaptionSpec((RED_CIRCLE,))) == "a large red circle on the left"
     assert (
-        canonical(Description((ObjectWords("square", "orange"),), None, "grey"))
+        canonical(CaptionSpec((ObjectWords("square", "orange"),), None, "grey"))
         == "an orange square on a grey background"
     )
-    pair = Description((ObjectWords("ring", "orange"), ObjectWords("cross", "blue", "small")), "left of")
+    pair = CaptionSpec((ObjectWords("ring", "orange"), ObjectWords("cross", "blue", "small")), "left of")
     assert canonical(pair) == "an orange ring to the left of a small blue cross"
 
 
 def test_every_wording_is_read_back() -> None:
     everything = [
-        Description((ObjectWords(shape, colour, size, place),), None, background)
+        CaptionSpec((ObjectWords(shape, colour, size, place),), None, background)
         for shape in SHAPES
         for colour, size, place, background in [
             *((colour, "small", "top left", None) for colour in COLOURS),
@@ -41,7 +41,7 @@ def test_every_wording_is_read_back() -> None:
         ]
     ]
     everything += [
-        Description((ObjectWords(shape, "red", size), ObjectWords(other, "orange", other_size)), relation, background)
+        CaptionSpec((ObjectWords(shape, "red", size), ObjectWords(other, "orange", other_size)), relation, background)
         for shape, other in zip(SHAPES, SHAPES[1:] + SHAPES[:1], strict=True)
         for relation in RELATIONS
         for size, other_size, background in ((None, None, None), ("small", "large", None), ("medium", None, "black"))
@@ -56,8 +56,8 @@ def test_every_wording_is_read_back() -> None:
 
 
 def test_what_is_drawn_is_one_of_the_wordings() -> None:
-    wordings = set(phrases(Description((RED_CIRCLE,))))
-    drawn = {phrase(Description((RED_CIRCLE,)), keyed_random("caption", draw)) for draw in range(2000)}
+    wordings = set(phrases(CaptionSpec((RED_CIRCLE,))))
+    drawn = {render_caption(CaptionSpec((RED_CIRCLE,)), keyed_random("caption", draw)) for draw in range(2000)}
     assert drawn <= wordings
     assert len(drawn) > 0.8 * len(wordings)
     assert {"a large red circle on the left", "red circle, large, on the left", "a big red circle on the left"} <= drawn
@@ -65,56 +65,59 @@ def test_what_is_drawn_is_one_of_the_wordings() -> None:
 
 def test_the_same_scene_takes_different_words_and_the_same_key_the_same() -> None:
     scene = sample_scene(0, 0)
-    texts = [phrase(describe(scene, rng, omit=0.5, background=0.5), rng) for rng in map(keyed_random, [1, 2, 3, 1])]
+    texts = [
+        render_caption(caption_spec(scene, rng, omit=0.5, background=0.5), rng)
+        for rng in map(keyed_random, [1, 2, 3, 1])
+    ]
     assert texts[0] == texts[3]
     assert len(set(texts)) == 3
 
 
 def test_only_size_place_and_background_are_ever_left_out() -> None:
-    full = full_description(sample_scene(0, 0))
+    full = full_caption_spec(sample_scene(0, 0))
     rng = keyed_random(0)
-    said = [describe(sample_scene(0, 0), rng, omit=0.25, background=0.5) for _ in range(2000)]
+    said = [caption_spec(sample_scene(0, 0), rng, omit=0.25, background=0.5) for _ in range(2000)]
     assert all(
         d.objects[0].shape == full.objects[0].shape and d.objects[0].colour == full.objects[0].colour for d in said
     )
     assert sum(d.objects[0].size is None for d in said) / 2000 == pytest.approx(0.25, abs=0.04)
     assert sum(d.objects[0].place is None for d in said) / 2000 == pytest.approx(0.25, abs=0.04)
     assert sum(d.background is not None for d in said) / 2000 == pytest.approx(0.5, abs=0.04)
-    assert describe(sample_scene(0, 0), rng).objects == full.objects
+    assert caption_spec(sample_scene(0, 0), rng).objects == full.objects
 
 
 @pytest.mark.parametrize(
     ("caption", "expected"),
     [
-        ("a big red circle on the left", Description((RED_CIRCLE,))),
-        ("A large RED circle, on the left of the picture.", Description((RED_CIRCLE,))),
-        ("a huge red disk on the left-hand side", Description((RED_CIRCLE,))),
-        ("green cross", Description((ObjectWords("cross", "green"),))),
-        ("circle", Description((ObjectWords("circle"),))),
+        ("a big red circle on the left", CaptionSpec((RED_CIRCLE,))),
+        ("A large RED circle, on the left of the image.", CaptionSpec((RED_CIRCLE,))),
+        ("a huge red disk on the left-hand side", CaptionSpec((RED_CIRCLE,))),
+        ("green cross", CaptionSpec((ObjectWords("cross", "green"),))),
+        ("circle", CaptionSpec((ObjectWords("circle"),))),
         (
             "Small pink donut in the upper-right corner",
-            Description((ObjectWords("ring", "pink", "small", "top right"),)),
+            CaptionSpec((ObjectWords("ring", "pink", "small", "top right"),)),
         ),
         (
             "a blue box at the top center on white",
-            Description((ObjectWords("square", "blue", None, "top"),), None, "white"),
+            CaptionSpec((ObjectWords("square", "blue", None, "top"),), None, "white"),
         ),
-        ("the cyan triangle is in the middle", Description((ObjectWords("triangle", "cyan", None, "centre"),))),
+        ("the cyan triangle is in the middle", CaptionSpec((ObjectWords("triangle", "cyan", None, "centre"),))),
         (
             "a blue square beneath a red box on a gray background",
-            Description((ObjectWords("square", "blue"), ObjectWords("square", "red")), "below", "grey"),
+            CaptionSpec((ObjectWords("square", "blue"), ObjectWords("square", "red")), "below", "grey"),
         ),
         (
             "a small red circle on the left side of a big blue ring",
-            Description((ObjectWords("circle", "red", "small"), ObjectWords("ring", "blue", "large")), "left of"),
+            CaptionSpec((ObjectWords("circle", "red", "small"), ObjectWords("ring", "blue", "large")), "left of"),
         ),
         (
             "red ring at the bottom and a tiny blue square at the top",
-            Description((ObjectWords("ring", "red"), ObjectWords("square", "blue", "small")), "below"),
+            CaptionSpec((ObjectWords("ring", "red"), ObjectWords("square", "blue", "small")), "below"),
         ),
     ],
 )
-def test_what_a_person_types_is_read(caption: str, expected: Description) -> None:
+def test_what_a_person_types_is_read(caption: str, expected: CaptionSpec) -> None:
     assert parse(caption) == expected
 
 

@@ -17,8 +17,8 @@ TOO_SMALL = {(32, "small", "octagon")}
 """At a radius of 3.5 pixels an octagon is a circle."""
 
 
-def refused(picture: NDArray) -> bool:
-    seen = read(picture)
+def refused(image: NDArray) -> bool:
+    seen = read(image)
     return len(seen.objects) != 1 or None in (seen.objects[0].shape, seen.objects[0].colour) or seen.specks > 0
 
 
@@ -40,35 +40,35 @@ def test_another_renderers_shapes_are_not(kind: str, side: int) -> None:
     assert share(kind, side, "small") + share(kind, side, "large") <= 0.05
 
 
-def soft(picture: NDArray, sigma: float) -> NDArray[np.float64]:
+def soft(image: NDArray, sigma: float) -> NDArray[np.float64]:
     weights = np.exp(-(np.arange(-6, 7) ** 2) / (2 * sigma**2))
     for axis in (0, 1):
         padding = [(0, 0)] * 3
         padding[axis] = (6, 6)
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(picture, padding, mode="edge"), 13, axis)
-        picture = windows @ (weights / weights.sum())
-    return picture
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(image, padding, mode="edge"), 13, axis)
+        image = windows @ (weights / weights.sum())
+    return image
 
 
-def moved(picture: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
+def moved(image: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
     """By up to half a pixel, with what is between pixels interpolated."""
-    values = picture.astype(np.float64)
+    values = image.astype(np.float64)
     for axis in (0, 1):
         part = rng.uniform(0, 0.5)
         values = (1 - part) * values + part * np.roll(values, 1, axis)
     return values
 
 
-def noisy(picture: NDArray, level: float, rng: np.random.Generator) -> NDArray[np.float64]:
+def noisy(image: NDArray, level: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """In [-1, 1], as a network gives it."""
-    return np.clip(picture / 127.5 - 1 + rng.normal(0, level, picture.shape), -1, 1)
+    return np.clip(image / 127.5 - 1 + rng.normal(0, level, image.shape), -1, 1)
 
 
 CHANGES = {
-    "none": lambda picture, rng: picture,
-    "noise": lambda picture, rng: noisy(picture, 0.1, rng),
-    "soft": lambda picture, rng: noisy(soft(picture, 0.5), 0.05, rng),
-    "moved": lambda picture, rng: noisy(moved(picture, rng), 0.0, rng),
+    "none": lambda image, rng: image,
+    "noise": lambda image, rng: noisy(image, 0.1, rng),
+    "soft": lambda image, rng: noisy(soft(image, 0.5), 0.05, rng),
+    "moved": lambda image, rng: noisy(moved(image, rng), 0.0, rng),
 }
 
 
@@ -77,8 +77,8 @@ CHANGES = {
 @pytest.mark.slow
 def test_decent_samples_are_right(change: str, side: int) -> None:
     scenes = [sample_scene(7, id, two_objects=0.3) for id in range(200)]
-    pictures = [CHANGES[change](render(scene, side), np.random.default_rng(i)) for i, scene in enumerate(scenes)]
-    right = [check(picture, scene)["all"] for picture, scene in zip(pictures, scenes, strict=True)]
+    images = [CHANGES[change](render(scene, side), np.random.default_rng(i)) for i, scene in enumerate(scenes)]
+    right = [check(image, scene)["all"] for image, scene in zip(images, scenes, strict=True)]
     assert np.mean(right) >= 0.995
 
 
@@ -87,11 +87,11 @@ def test_stray_pixels_are_seen(side: int) -> None:
     found = []
     for id in range(40):
         scene, rng = sample_scene(9, id), np.random.default_rng(id)
-        picture = render(scene, side)
+        image = render(scene, side)
         others = [colour for colour in COLOURS if colour != scene.objects[0].colour]
         for _ in range(3):
-            picture[tuple(rng.integers(0, side, 2))] = COLOURS[str(rng.choice(others))]
-        found.append(not check(picture, scene)["all"])
+            image[tuple(rng.integers(0, side, 2))] = COLOURS[str(rng.choice(others))]
+        found.append(not check(image, scene)["all"])
     assert np.mean(found) >= 0.95
 
 

@@ -1,4 +1,4 @@
-"""Pictures have the same bytes on every machine and measure what the scene says."""
+"""Images have the same bytes on every machine and measure what the scene says."""
 
 import hashlib
 
@@ -10,7 +10,7 @@ from t2x_plugins.shapes.render import AREAS, CENTROIDS, SUBSAMPLES, coverage
 from t2x_plugins.shapes.scene import BACKGROUNDS, COLOURS, SHAPES
 
 
-def test_golden_pictures() -> None:
+def test_golden_images() -> None:
     digest = hashlib.sha256()
     for id in range(200):
         scene = sample_scene(0, id, two_objects=0.4)
@@ -30,7 +30,7 @@ def test_area_and_centroid_are_those_of_the_shape(shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_shape_that_leaves_the_picture_is_cut_off(shape: str) -> None:
+def test_a_shape_that_leaves_the_image_is_cut_off(shape: str) -> None:
     (rows, columns), counts = coverage(shape, 1.3, 30.0, 7.5, 32, 32)
     _, whole = coverage(shape, 33.3, 30.0, 7.5, 96, 96)
     assert (columns.start, columns.stop) == (0, 9)
@@ -40,26 +40,26 @@ def test_a_shape_that_leaves_the_picture_is_cut_off(shape: str) -> None:
 
 def test_colours_are_pure_inside_and_outside_and_mixed_between() -> None:
     scene = Scene((SceneObject("circle", "red", "large", "centre", 0.5, 0.5, 0.24),), "navy")
-    picture = render(scene, 32)
-    assert picture.shape == (32, 32, 3)
-    assert picture.dtype == np.uint8
-    assert tuple(picture[16, 16]) == COLOURS["red"]
-    assert tuple(picture[0, 0]) == BACKGROUNDS["navy"]
+    image = render(scene, 32)
+    assert image.shape == (32, 32, 3)
+    assert image.dtype == np.uint8
+    assert tuple(image[16, 16]) == COLOURS["red"]
+    assert tuple(image[0, 0]) == BACKGROUNDS["navy"]
     ends = np.array([COLOURS["red"], BACKGROUNDS["navy"]])
-    assert (picture >= ends.min(0)).all()
-    assert (picture <= ends.max(0)).all()
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 5
+    assert (image >= ends.min(0)).all()
+    assert (image <= ends.max(0)).all()
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 5
 
 
-def test_pictures_need_not_be_square() -> None:
+def test_images_need_not_be_square() -> None:
     scene = Scene((SceneObject("square", "cyan", "medium", "right", 0.72, 0.5, 0.165),), "black")
-    picture = render(scene, 32, 64)
-    rows, columns = np.nonzero(picture.any(-1))
-    assert picture.shape == (32, 64, 3)
+    image = render(scene, 32, 64)
+    rows, columns = np.nonzero(image.any(-1))
+    assert image.shape == (32, 64, 3)
     assert (columns.min() + columns.max() + 1) / 2 / 64 == pytest.approx(0.72, abs=0.01)
     assert np.ptp(columns) == np.ptp(rows)
 
 
-def test_too_small_a_picture_is_refused() -> None:
+def test_too_small_a_image_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 16 pixels a side, not 32×12"):
         render(sample_scene(0, 0), 32, 12)

@@ -67,7 +67,7 @@ def test_the_share_of_pairs_and_the_backgrounds_are_as_asked() -> None:
     assert {scene.background for scene in scenes} == {"black"}
 
 
-def test_objects_lie_inside_the_picture_and_sizes_and_places_are_apart() -> None:
+def test_objects_lie_inside_the_image_and_sizes_and_places_are_apart() -> None:
     for id in range(1000):
         scene = sample_scene(1, id, two_objects=0.5)
         for thing in scene.objects:

@@ -10,14 +10,14 @@ from t2x_plugins.shapes.solids import (
     Solid,
     SolidScene,
     canonical,
+    caption_spec,
     combinations,
-    describe,
-    full_description,
+    full_caption_spec,
     is_held_out,
     parse,
-    phrase,
     phrases,
     render,
+    render_caption,
     sample_scene,
 )
 from t2x_plugins.shapes.solids.render import DARKEST, trace
@@ -31,9 +31,9 @@ def solid(kind="sphere", colour="red", centre=(0.0, 0.0, 0.0), radius=0.5):
     return Solid(kind, colour, None, centre, radius)
 
 
-def middle(picture):
-    """Row and column of the centroid, from the centre of the picture, in half sides."""
-    bright = picture.astype(float).sum(-1)
+def middle(image):
+    """Row and column of the centroid, from the centre of the image, in half sides."""
+    bright = image.astype(float).sum(-1)
     side = np.arange(len(bright)) + 0.5
     rows, columns = bright.sum(1) @ side, bright.sum(0) @ side
     return np.array([rows, columns]) / bright.sum() * 2 / len(bright) - 1
@@ -74,14 +74,14 @@ def test_pairs_stand_as_they_are_told_and_do_not_touch():
 
 def test_every_wording_is_read_back():
     for i in range(60):
-        told = full_description(sample_scene(5, i, "train", 0.5))
+        told = full_caption_spec(sample_scene(5, i, "train", 0.5))
         same = {told} if told.relation is None else {told, type(told)(told.solids[::-1], INVERSE[told.relation])}
         for text in phrases(told):
             assert parse(text) in same, text
         assert parse(canonical(told)) == told
     words = keyed_random(1)
-    assert describe(sample_scene(0, 0), words, omit=1.0).solids[0].place is None
-    assert len({phrase(told, words) for _ in range(50)}) > 4
+    assert caption_spec(sample_scene(0, 0), words, omit=1.0).solids[0].place is None
+    assert len({render_caption(told, words) for _ in range(50)}) > 4
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from t2x_plugins.shapes.solids import canonical, check, full_description, render, sample_scene, score
+from t2x_plugins.shapes.solids import canonical, check, full_caption_spec, render, sample_scene, score
 from t2x_plugins.shapes.solids.scene import INVERSE, PLACES, SOLIDS
 from t2x_plugins.text_to_multiview.cameras import Cameras
 
@@ -121,7 +121,7 @@ def test_a_turned_scene_stands_somewhere_else():
 def test_mirrored_relations_and_other_words_are_wrong():
     for i in range(60):
         scene = sample_scene(3, i, "train", 1.0)
-        told = full_description(scene)
+        told = full_caption_spec(scene)
         views = render(scene, turntable(i), FOV, 24)
         mirrored = check(views, replace(told, relation=INVERSE[told.relation]), turntable(i), FOV)
         assert not mirrored["relation"]
@@ -132,11 +132,11 @@ def test_mirrored_relations_and_other_words_are_wrong():
 
 def test_what_is_not_said_is_not_judged():
     scene = sample_scene(3, 4, "train", 1.0)
-    told = full_description(scene)
+    told = full_caption_spec(scene)
     bare = replace(told, solids=tuple(replace(words, colour=None) for words in told.solids))
     assert check(render(scene, turntable(0), FOV, 24), bare, turntable(0), FOV)["all"]
     single = sample_scene(3, 4)
-    told = full_description(single)
+    told = full_caption_spec(single)
     told = replace(told, solids=(replace(told.solids[0], place=None),))
     right = check(render(single, turntable(0), FOV, 24), told, turntable(0), FOV)
     assert set(right) == {"colour", "solid", "views", "all"}
@@ -146,7 +146,7 @@ def test_score_is_the_share_of_each_attribute():
     scenes = [sample_scene(4, i, "held_out", 0.5) for i in range(30)]
     poses = [turntable(i) for i in range(30)]
     samples = [render(scene, pose, FOV, 24) for scene, pose in zip(scenes, poses, strict=True)]
-    captions = [canonical(full_description(scene)) for scene in scenes]
+    captions = [canonical(full_caption_spec(scene)) for scene in scenes]
     right = score(samples, captions, poses, [FOV] * 30)
     assert right == dict.fromkeys(("colour", "solid", "place", "views", "all", "relation", "two_solids"), 1.0)
     wrong = score(samples, captions[1:] + captions[:1], poses, [FOV] * 30)

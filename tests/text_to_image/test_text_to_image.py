@@ -12,8 +12,8 @@ from t2x_core.types import Batch, LatentShape, Noised, SampleKey, TextDims, Text
 from t2x_plugins.shapes.captions import parse
 from t2x_plugins.shapes.checker import check
 from t2x_plugins.shapes.scene import combinations
-from t2x_plugins.text_to_image.config import DataConfig, ShapesConfig, TextToImageConfig
 from t2x_plugins.text_to_image.data import ShapesData
+from t2x_plugins.text_to_image.image_config import DataConfig, ShapesConfig, TextToImageConfig
 from t2x_plugins.text_to_image.plugin import TextToImage
 
 
@@ -37,16 +37,16 @@ def test_a_sample_follows_from_its_key(data):
     assert one.pixels.min() >= -1
     assert one.pixels.max() <= 1
     told = {source[key._replace(step=step)].caption for step in range(10)}
-    assert len(told) > 3  # the same picture in other words
+    assert len(told) > 3  # the same image in other words
     assert torch.equal(source[key._replace(step=9)].pixels, one.pixels)
 
 
-def test_captions_say_what_the_pictures_show(data):
+def test_captions_say_what_the_images_show(data):
     for source in (data.train_source(), data.val_source()):
         for i in range(100):
             sample = source[SampleKey("text-to-image", 0, i, 0, i)]
-            picture = ((sample.pixels[:, 0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-            assert check(picture, parse(sample.caption))["all"], sample.caption
+            image = ((sample.pixels[:, 0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+            assert check(image, parse(sample.caption))["all"], sample.caption
 
 
 def test_training_never_shows_a_held_out_combination(data):
@@ -65,7 +65,7 @@ def test_the_conditions_to_watch_are_always_the_same(data):
     assert data.val_conditions(20).captions == data.val_conditions(30).captions[:20]
 
 
-def test_score_of_true_pictures_is_one_and_of_wrong_ones_low(data):
+def test_score_of_true_images_is_one_and_of_wrong_ones_low(data):
     task, source = TextToImage(TextToImageConfig(data=DataConfig(shapes=ShapesConfig()))), data.val_source()
     batch = source.collate([source[SampleKey("t", 0, i, 0, i)] for i in range(60)])
     right, wrong = MeanScore(task.score), MeanScore(task.score)

@@ -226,7 +226,7 @@ def test_what_cannot_be_read_is_refused_with_its_object(tmp_path, table, message
     with pytest.raises(UserError, match=message):
         load(tmp_path, max_bad_fraction=0)
     assert list(data.context.quarantine.named("t")) == ["c"]
-    load(tmp_path, max_bad_fraction=1e-4)  # a bad object is no bad picture
+    load(tmp_path, max_bad_fraction=1e-4)  # a bad object is no bad image
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from t2x_plugins.text_to_multiview.objects import ObjectsData, ObjectSource, Thi
 from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
 
 
-def write_picture(file: Path, level: int, width: int = 48, height: int = 48) -> None:
+def write_image(file: Path, level: int, width: int = 48, height: int = 48) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, height), (level, 255 - level, 90)).save(file)
 
@@ -34,13 +34,13 @@ def write_object(folder: Path, views: int, caption: str | None = "a chair", **ch
         {"file": f"{i:02d}.png", "azimuth": 360 * i / views, "elevation": 20, "distance": 3.0} for i in range(views)
     ]
     for i in range(views):
-        write_picture(folder / f"{i:02d}.png", 10 * i)
+        write_image(folder / f"{i:02d}.png", 10 * i)
     table = {"fov": 40, "views": rows, **({} if caption is None else {"caption": caption}), **changes}
     (folder / "cameras.json").write_text(json.dumps(table))
 
 
 def write_nerf(folder: Path, views: int) -> None:
-    """As NeRF's synthetic scenes are: transforms.json, files without their ending, pictures with transparency."""
+    """As NeRF's synthetic scenes are: transforms.json, files without their ending, images with transparency."""
     frames = []
     for i in range(views):
         azimuth = 2 * math.pi * i / views
@@ -89,7 +89,7 @@ def test_a_sample_is_views_around_the_object_with_their_cameras(folder: Path) ->
     assert reds.tolist() == [10.0 * (i * there // 4) for i in range(4)]
 
 
-def test_training_turns_the_object_and_the_pictures_stay_with_their_cameras(folder: Path) -> None:
+def test_training_turns_the_object_and_the_images_stay_with_their_cameras(folder: Path) -> None:
     for choose in ("evenly", "random"):
         source = data_of(folder, choose=choose).train_source()
         seen = set()
@@ -164,15 +164,15 @@ def test_what_cannot_be_used_is_left_out_by_name(folder: Path) -> None:
     (folder / "broken" / "05.png").unlink()
     data = data_of(folder, max_bad_fraction=0.2)
     lines = "\n".join(data.describe())
-    assert "1 folder with pictures and no camera file, passed over: blind" in lines
+    assert "1 folder with images and no camera file, passed over: blind" in lines
     assert "1 object has fewer than 4 views, left out: thin has 2" in lines
-    assert "2 pictures cannot be read and are left out: broken/03.png is empty, broken/05.png is not there" in lines
+    assert "2 images cannot be read and are left out: broken/03.png is empty, broken/05.png is not there" in lines
     assert data.context.quarantine.named("t").keys() == {"broken/03.png", "broken/05.png"}
-    with pytest.raises(UserError, match=r"2 of 46 pictures cannot be read, more than a share of 0.01"):
+    with pytest.raises(UserError, match=r"2 of 46 images cannot be read, more than a share of 0.01"):
         data_of(folder, max_bad_fraction=0.01)
 
 
-def test_a_picture_that_breaks_later_is_replaced_with_its_object(folder: Path) -> None:
+def test_a_image_that_breaks_later_is_replaced_with_its_object(folder: Path) -> None:
     data = data_of(folder, batch=1, max_bad_fraction=0.5)
     source = data.train_source()
     broken = source.name(key(0))
@@ -241,7 +241,7 @@ def test_other_mistakes(folder: Path, tmp_path: Path) -> None:
         data_of(tmp_path / "empty")
     (tmp_path / "empty" / "shoe").mkdir()
     (tmp_path / "empty" / "shoe" / "00.png").touch()
-    with pytest.raises(UserError, match="empty; pictures only are in shoe; an object is a folder with"):
+    with pytest.raises(UserError, match="empty; images only are in shoe; an object is a folder with"):
         data_of(tmp_path / "empty")
     shutil.rmtree(tmp_path / "empty")
     with pytest.raises(UserError, match=r"5 objects for training have 4 views .* fewer than a batch of 9"):

@@ -32,7 +32,8 @@ from t2x_core.types import (
 from t2x_plugins.shapes.solids import check, parse
 from t2x_plugins.text_to_multiview.cameras import Cameras
 from t2x_plugins.text_to_multiview.conditioning import ViewConditioning, camera_features
-from t2x_plugins.text_to_multiview.config import (
+from t2x_plugins.text_to_multiview.data import TurntablesData
+from t2x_plugins.text_to_multiview.multiview_config import (
     DataConfig,
     SamplingConfig,
     TextToMultiviewConfig,
@@ -40,7 +41,6 @@ from t2x_plugins.text_to_multiview.config import (
     ViewConditioningConfig,
     ViewsConfig,
 )
-from t2x_plugins.text_to_multiview.data import TurntablesData
 from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
 from t2x_plugins.text_to_multiview.plugin import TextToMultiview
 from tests.conftest import TINY_MODEL
@@ -162,7 +162,7 @@ def test_the_conditioning_tells_cameras_and_the_null_one_keeps_them(camera):
     adapter = ViewConditioning(CONTEXT, ViewConditioningConfig(camera=camera), views)
     conditioning = condition(adapter, batch_of(Cameras.turntable(6, 0.0, 20.0, 3.0)))
     null = adapter.null(conditioning)
-    assert conditioning.frame_axis == null.frame_axis == FrameAxis(window=2, circular=False, numbered=False)
+    assert conditioning.frame_axis == null.frame_axis == FrameAxis(window=2, circular=False, frame_positions=False)
     part = "frames" if camera == "embedding" else "concat"
     other = "concat" if camera == "embedding" else "frames"
     assert getattr(conditioning, other) is None
@@ -200,7 +200,7 @@ def test_all_views_make_a_window_where_nothing_else_is_said():
     adapter = ViewConditioning(CONTEXT, ViewConditioningConfig(), ViewsConfig())
     for views in (4, 9):
         told = condition(adapter, batch_of(Cameras.turntable(views, 0.0, 20.0, 3.0)))
-        assert told.frame_axis == FrameAxis(window=views, circular=True, numbered=False)
+        assert told.frame_axis == FrameAxis(window=views, circular=True, frame_positions=False)
 
 
 def test_rays_have_the_shape_of_the_latents():
@@ -237,7 +237,9 @@ def test_24_views_of_512_pixels_fit_the_network(attention):
     """Latents of 64 × 64 (a codec of factor 8): the network XL, windows of the paper, tensors without content."""
     dims = ConditioningDims(frames=128)
     config = PTDiTConfig(4, **PRESETS["XL"], attention=attention, window=(4, 4, 4), dims=dims)
-    told = Conditioning(frames=torch.zeros(1, 24, 128), frame_axis=FrameAxis(window=4, circular=True, numbered=False))
+    told = Conditioning(
+        frames=torch.zeros(1, 24, 128), frame_axis=FrameAxis(window=4, circular=True, frame_positions=False)
+    )
     with torch.device("meta"):
         backbone = PTDiT(config)
     backbone.prepare(torch.empty(1, 4, 24, 64, 64), told.frame_axis)
@@ -250,7 +252,9 @@ def test_a_step_on_24_views_of_64_by_64():
     torch.manual_seed(0)
     dims = ConditioningDims(frames=128)
     backbone = PTDiT(PTDiTConfig(4, 32, 2, 2, attention="fused", window=(4, 4, 4), dims=dims))
-    told = Conditioning(frames=torch.randn(1, 24, 128), frame_axis=FrameAxis(window=4, circular=True, numbered=False))
+    told = Conditioning(
+        frames=torch.randn(1, 24, 128), frame_axis=FrameAxis(window=4, circular=True, frame_positions=False)
+    )
     out = backbone(torch.randn(1, 4, 24, 64, 64), torch.tensor([0.5]), told)
     (out - torch.randn_like(out)).square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())

@@ -18,17 +18,17 @@ from t2x_core.interfaces import DataContext
 from t2x_core.types import SampleKey
 from t2x_plugins.text_to_video.clips import ClipsData
 from t2x_plugins.text_to_video.clips_config import ClipsConfig
-from tests.video.film_set import number_of, write_damaged, write_film
+from tests.video.video_set import number_of, write_damaged, write_video
 
 SUFFIXES = (".mp4", ".webm", ".mov")
 
 
 def write_good(folder: Path, count: int, frames: int = 24) -> None:
-    """Films with captions, of two aspect ratios and two frame rates."""
+    """Videos with captions, of two aspect ratios and two frame rates."""
     for i in range(count):
         size = (48, 64) if i % 2 else (64, 48)
-        file = write_film(folder / f"{i:02d}{SUFFIXES[i % 3]}", frames, 12 if i % 4 < 2 else 24, *size)
-        file.with_suffix(".txt").write_text(f"film number {i}\n")
+        file = write_video(folder / f"{i:02d}{SUFFIXES[i % 3]}", frames, 12 if i % 4 < 2 else 24, *size)
+        file.with_suffix(".txt").write_text(f"video number {i}\n")
 
 
 def data_of(folder: Path | None, batch: int = 4, **settings: object) -> ClipsData:
@@ -79,18 +79,18 @@ def test_clips_come_in_buckets_at_their_frame_rate(good: Path) -> None:
     assert conditions.extra["fps"].tolist() == [6, 6, 6]
 
 
-def test_films_that_are_too_short_are_named_and_left_out(good: Path) -> None:
+def test_videos_that_are_too_short_are_named_and_left_out(good: Path) -> None:
     """At 24 frames a second 24 frames last less than a second: too short for 8 frames at 6 a second."""
     data = data_of(good, max_bad_fraction=0.9)
     named = data.context.quarantine.named("t")
     assert len(named) == 6
     assert all(reason == "lasts 0.958 s, less than the 1.17 s needed" for reason in named.values())
-    assert any(line.startswith("6 films are too short and are left out: 02.mov") for line in data.describe())
-    with pytest.raises(UserError, match=r"6 of 14 films cannot be read, more than a share of 0.3"):
+    assert any(line.startswith("6 videos are too short and are left out: 02.mov") for line in data.describe())
+    with pytest.raises(UserError, match=r"6 of 14 videos cannot be read, more than a share of 0.3"):
         data_of(good, max_bad_fraction=0.3)
 
 
-def test_each_film_gives_the_longest_clip_it_can(good: Path) -> None:
+def test_each_video_gives_the_longest_clip_it_can(good: Path) -> None:
     source = data_of(good, batch=2, frames=(4, 8)).train_source()
     assert {bucket.frames for bucket in source.buckets()} == {4, 8}
     for bucket, shape in enumerate(source.buckets()):
@@ -99,14 +99,14 @@ def test_each_film_gives_the_longest_clip_it_can(good: Path) -> None:
             assert shape.frames == (8 if int(sample.caption.split()[-1]) % 4 < 2 else 4)
 
 
-def test_strides_and_pictures(good: Path, tmp_path: Path) -> None:
+def test_strides_and_images(good: Path, tmp_path: Path) -> None:
     write_good(tmp_path, 6)
     for i in range(6):
         Image.new("RGB", (40, 40), (20 * i, 0, 0)).save(tmp_path / f"still_{i}.png")
-        (tmp_path / f"still_{i}.txt").write_text("a picture")
+        (tmp_path / f"still_{i}.txt").write_text("an image")
     source = data_of(tmp_path, batch=2, frames=(1, 5), fps=None, stride=3, max_aspect_ratio=1).train_source()
     frames = {bucket.frames: i for i, bucket in enumerate(source.buckets())}
-    assert source[key(0, frames[1])].caption == "a picture"
+    assert source[key(0, frames[1])].caption == "an image"
     assert source[key(0, frames[1])].pixels.shape == (3, 1, 32, 32)
     sample = source[key(0, frames[5])]
     assert np.diff(numbers(sample.pixels)).tolist() == [3] * 4
@@ -117,15 +117,15 @@ def test_strides_and_pictures(good: Path, tmp_path: Path) -> None:
 
 def test_a_manifest_with_several_captions(good: Path, tmp_path: Path) -> None:
     rows = [{"video": f"{i:02d}{SUFFIXES[i % 3]}", "text": [f"a {i}", f"b {i}"]} for i in range(14) if i % 4 < 2]
-    (tmp_path / "films.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    from t2x_plugins.captioned.config import ColumnsConfig
+    (tmp_path / "videos.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    from t2x_plugins.captioned.captioned_config import ColumnsConfig
 
     columns = ColumnsConfig(path="video", captions="text")
-    data = data_of(good, manifest=tmp_path / "films.jsonl", columns=columns)
+    data = data_of(good, manifest=tmp_path / "videos.jsonl", columns=columns)
     assert {data.train_source()[key(0, 0, step)].caption[0] for step in range(20)} == {"a", "b"}
 
 
-def test_a_film_that_breaks_later_is_replaced_by_another_of_its_bucket(tmp_path: Path) -> None:
+def test_a_video_that_breaks_later_is_replaced_by_another_of_its_bucket(tmp_path: Path) -> None:
     write_good(tmp_path, 8, frames=40)
     data = data_of(tmp_path, batch=2, max_aspect_ratio=1)
     source = data.train_source()
@@ -152,32 +152,32 @@ def test_settings_that_cannot_be(good: Path, settings: dict, message: str) -> No
         data_of(**{"folder": good, **settings})
 
 
-def test_a_folder_without_films_is_told_what_films_are(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"there are no captioned films in {tmp_path}") as caught:
+def test_a_folder_without_videos_is_told_what_videos_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"there are no captioned videos in {tmp_path}") as caught:
         data_of(tmp_path)
     assert caught.value.hint == (
-        "films are .3gp, .apng, .avi, .avif, .flv, .gif, .m2ts, .m4v, .mkv, .mov, .mp4, .mpeg, .mpg, .mts, .ogv, .png, "
-        ".ts, .webm, .webp, .wmv, each with its caption in a .txt of the same name"
+        "videos are .3gp, .apng, .avi, .avif, .flv, .gif, .m2ts, .m4v, .mkv, .mov, .mp4, .mpeg, .mpg, .mts, .ogv, "
+        ".png, .ts, .webm, .webp, .wmv, each with its caption in a .txt of the same name"
     )
 
 
-def test_sixty_films_of_which_seven_are_bad(tmp_path: Path) -> None:
-    """A whole run: five damaged films and two that are too short are named, and nothing stalls."""
-    films = tmp_path / "films"
+def test_sixty_videos_of_which_seven_are_bad(tmp_path: Path) -> None:
+    """A whole run: five damaged videos and two that are too short are named, and nothing stalls."""
+    videos = tmp_path / "videos"
     uneven = np.cumsum([0.0, *([0.04, 0.12] * 20)[:39]]).tolist()
     for i in range(53):
         kind = (".mp4", ".webm")[i % 2]
         times = uneven if i % 10 == 3 else None
-        file = write_film(films / f"{i:02d}{kind}", 40, 12 if i % 4 < 2 else 24, 32, 32, times)
-        file.with_suffix(".txt").write_text(f"film {i}")
+        file = write_video(videos / f"{i:02d}{kind}", 40, 12 if i % 4 < 2 else 24, 32, 32, times)
+        file.with_suffix(".txt").write_text(f"video {i}")
     for i in range(2):
-        write_film(films / f"short_{i}.mp4", 6, 12, 32, 32).with_suffix(".txt").write_text("short")
-    bad = write_damaged(films)
+        write_video(videos / f"short_{i}.mp4", 6, 12, 32, 32).with_suffix(".txt").write_text("short")
+    bad = write_damaged(videos)
     for name in bad:
-        (films / name).with_suffix(".txt").write_text("bad")
+        (videos / name).with_suffix(".txt").write_text("bad")
     command = [
         *(sys.executable, "-m", "t2x_core.cli.main", "fit", "text_to_video/quickstart", "--folder", "run"),
-        *("tasks.text-to-video.data.shapes=null", f"tasks.text-to-video.data.clips.folder={films}"),
+        *("tasks.text-to-video.data.shapes=null", f"tasks.text-to-video.data.clips.folder={videos}"),
         *("tasks.text-to-video.data.clips.size=16", "tasks.text-to-video.data.clips.fps=6"),
         *("tasks.text-to-video.data.clips.frames=8", "tasks.text-to-video.data.clips.max_bad_fraction=0.15"),
         *(
@@ -187,7 +187,7 @@ def test_sixty_films_of_which_seven_are_bad(tmp_path: Path) -> None:
             "trainer.global_batch=4",
             "trainer.workers=2",
         ),
-        *("watch.samples=2", "watch.final_score_samples=0", "diffusion.sampler.steps=2", "trainer.threads=1"),
+        *("logging.samples=2", "logging.final_score_samples=0", "diffusion.sampler.steps=2", "trainer.threads=1"),
     ]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
@@ -198,8 +198,8 @@ def test_sixty_films_of_which_seven_are_bad(tmp_path: Path) -> None:
     for name, reason in bad.items():
         assert named[name].startswith(reason)
     assert named["short_0.mp4"] == "lasts 0.417 s, less than the 1.17 s needed"
-    assert "5 films cannot be read and are left out: broken.mp4 is damaged" in done.stdout
-    assert "2 films are too short and are left out: short_0.mp4 lasts 0.417 s" in done.stdout
+    assert "5 videos cannot be read and are left out: broken.mp4 is damaged" in done.stdout
+    assert "2 videos are too short and are left out: short_0.mp4 lasts 0.417 s" in done.stdout
     assert "trained 12 steps" in done.stdout
     assert list((tmp_path / "run" / "samples").glob("*.mp4"))
     assert list((tmp_path / "run" / "samples").glob("*.gif"))

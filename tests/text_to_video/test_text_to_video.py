@@ -9,13 +9,13 @@ from t2x_core.assembly import load_assembly
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, ModelContext
 from t2x_core.types import LatentShape, SampleKey, TextDims
-from t2x_plugins.captioned.config import ConditioningConfig
+from t2x_plugins.captioned.captioned_config import ConditioningConfig
 from t2x_plugins.shapes.motion import combinations
 from t2x_plugins.shapes.motion_captions import parse
 from t2x_plugins.text_to_video.conditioning import VideoConditioning, embed_rate
-from t2x_plugins.text_to_video.config import DataConfig, MovingShapesConfig, SamplingConfig, TextToVideoConfig
 from t2x_plugins.text_to_video.data import MovingShapesData
 from t2x_plugins.text_to_video.plugin import TextToVideo
+from t2x_plugins.text_to_video.video_config import DataConfig, MovingShapesConfig, SamplingConfig, TextToVideoConfig
 from tests.encoders.test_encoders import ByteWords, ByteWordsConfig
 
 NAME = "text-to-video"
@@ -64,10 +64,10 @@ def test_validation_clips_and_conditions_are_held_out() -> None:
     assert module.val_conditions(8).captions == data().val_conditions(8).captions
 
 
-def test_pictures_are_clips_of_one_frame_in_a_bucket_of_their_own() -> None:
-    source = data(pictures=0.25, count=300).train_source()
-    clips, pictures = source.buckets()
-    assert (clips.frames, clips.count, pictures.frames, pictures.count) == (8, 300, 1, 100)
+def test_images_are_clips_of_one_frame_in_a_bucket_of_their_own() -> None:
+    source = data(images=0.25, count=300).train_source()
+    clips, images = source.buckets()
+    assert (clips.frames, clips.count, images.frames, images.count) == (8, 300, 1, 100)
     sample = source[key(5, bucket=1)]
     assert sample.pixels.shape == (3, 1, 32, 32)
     assert len(sample.caption.split()) == 2

@@ -29,7 +29,7 @@ from tests.conftest import TINY
 
 Factor = Callable[[SampleKey], float]
 """What the loss of a sample is multiplied by."""
-QUIET = ("watch.sample_every=0", "watch.validate_every=1000", "watch.final_score_samples=0", "watch.samples=1")
+QUIET = ("logging.sample_every=0", "logging.validate_every=1000", "logging.final_score_samples=0", "logging.samples=1")
 
 
 def nan_in(steps: range, attempts: int = 1) -> Factor:

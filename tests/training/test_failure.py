@@ -17,8 +17,8 @@ from t2x_core.module import T2XModule
 from t2x_core.training.data_record import check_data
 from t2x_core.training.failure import explain
 from t2x_core.training.out_of_memory import hint, is_out_of_memory
-from tests.conftest import PICTURES, TINY, TINY_PICTURES
-from tests.data.picture_set import write_good
+from tests.conftest import IMAGES, TINY, TINY_IMAGES
+from tests.data.image_set import write_good
 
 HANGS = """
 import sys, time
@@ -120,7 +120,7 @@ def test_any_other_failure_is_one_line_too():
 def test_a_resumed_run_wants_its_data_back(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_good(tmp_path / "photos", 28)
-    settings = [*TINY_PICTURES, f"{PICTURES}.folder=photos", "trainer.workers=0"]
+    settings = [*TINY_IMAGES, f"{IMAGES}.folder=photos", "trainer.workers=0"]
     command = ["fit", "text_to_image/folder", *settings, "trainer.max_steps=4"]
     assert main(["fit", "text_to_image/folder", *settings, "--folder", "run"]) == 0
     write_good(tmp_path / "photos", 34)
@@ -144,21 +144,21 @@ def test_more_processes_than_cores_are_told_in_a_line_of_ours(tmp_path, recwarn)
 
 
 def test_a_damaged_record_of_the_data_is_told_from_other_data(tmp_path):
-    found = {"films": {"train": {"buckets": [[1, 2, 2, 9]], "names": "a"}, "val": {"buckets": [], "names": None}}}
+    found = {"videos": {"train": {"buckets": [[1, 2, 2, 9]], "names": "a"}, "val": {"buckets": [], "names": None}}}
     check_data(tmp_path, found, resume=False)
     check_data(tmp_path, found, resume=True)
-    other = {"films": {**found["films"], "train": {"buckets": [[1, 2, 2, 9]], "names": "b"}}}
+    other = {"videos": {**found["videos"], "train": {"buckets": [[1, 2, 2, 9]], "names": "b"}}}
     with pytest.raises(
-        UserError, match="for training films had 9 samples in 1 bucket, now as many, but others; put it"
+        UserError, match="for training videos had 9 samples in 1 bucket, now as many, but others; put it"
     ):
         check_data(tmp_path, other, resume=True)
-    other["films"]["train"]["buckets"] = [[1, 2, 4, 9]]
+    other["videos"]["train"]["buckets"] = [[1, 2, 4, 9]]
     with pytest.raises(UserError, match="had 9 samples in 1 bucket, now as many, in other buckets; put it back"):
         check_data(tmp_path, other, resume=True)
-    for damaged in ("{", "[]", "7", '{"films": 3}', '{"films": {"train": [], "val": {}}}', "[" * 100_000, "\0" * 9):
+    for damaged in ("{", "[]", "7", '{"videos": 3}', '{"videos": {"train": [], "val": {}}}', "[" * 100_000, "\0" * 9):
         (tmp_path / "data.json").write_text(damaged)
         check_data(tmp_path, found, resume=True)  # as if it were missing
         assert json.loads((tmp_path / "data.json").read_text()) == found
-    other["films"]["train"]["buckets"] = [[1, 2, 2, 10]]
+    other["videos"]["train"]["buckets"] = [[1, 2, 2, 10]]
     check_data(tmp_path, other, resume=True, allow=True)
     check_data(tmp_path, other, resume=True)

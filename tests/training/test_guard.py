@@ -30,7 +30,7 @@ from tests.training.spoilt import nan_in, report, train
 OPTIMIZERS = ("adamw", "muon", "lion")
 
 
-class Watch(Callback):
+class Recorder(Callback):
     """Weights and optimizer state after each step, and the keys' attempts."""
 
     def __init__(self) -> None:
@@ -67,11 +67,11 @@ class Watch(Callback):
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_bad_step_changes_nothing_and_training_goes_on(name, accumulation, tmp_path):
-    watch = Watch()
+    recorder = Recorder()
     settings = (f"optimizer.name={name}", "trainer.max_steps=6", f"trainer.accumulation={accumulation}")
-    train(tmp_path, lambda key: nan_in(range(0, 1))(key) * nan_in(range(3, 4))(key), *settings, extra=[watch])
-    assert [watch.unchanged(step) for step in range(6)] == [True, False, False, True, False, False]
-    assert all(w.isfinite().all() for w in watch.weights[6])
+    train(tmp_path, lambda key: nan_in(range(0, 1))(key) * nan_in(range(3, 4))(key), *settings, extra=[recorder])
+    assert [recorder.unchanged(step) for step in range(6)] == [True, False, False, True, False, False]
+    assert all(w.isfinite().all() for w in recorder.weights[6])
     assert [line["step"] for line in report(tmp_path)] == [1, 4]
 
 
@@ -96,12 +96,12 @@ def test_infinity_has_its_name(tmp_path):
 
 @pytest.mark.parametrize(("settings", "skipped"), [([], [4]), (["guard.spike=null"], []), (["guard.grace=4"], [])])
 def test_a_spike_is_skipped_after_the_grace_and_if_it_counts(settings, skipped, tmp_path):
-    watch = Watch()
+    recorder = Recorder()
     settings = ["trainer.max_steps=6", "guard.grace=3", *settings]
-    train(tmp_path, lambda key: 1e3 if key.step == 3 else 1.0, *settings, extra=[watch])
+    train(tmp_path, lambda key: 1e3 if key.step == 3 else 1.0, *settings, extra=[recorder])
     lines = report(tmp_path)
     assert [line["step"] for line in lines] == skipped
-    assert watch.unchanged(3) == bool(skipped)
+    assert recorder.unchanged(3) == bool(skipped)
     for line in lines:
         assert line["reason"] == "spike"
         assert line["gradient_norm"] > 10 * line["running_mean"]
@@ -129,32 +129,32 @@ def test_tasks_have_running_means_of_their_own():
 def test_the_figures_leave_skipped_steps_out(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(tmp_path, nan_in(range(2, 3)), "trainer.max_steps=8", "watch.log_every=4")
+    train(tmp_path, nan_in(range(2, 3)), "trainer.max_steps=8", "logging.log_every=4")
     events = EventAccumulator(str(tmp_path / run_folder.TENSORBOARD)).Reload()
     for tag in ("loss/total", "optimizer/gradient_norm"):
         assert [0 < point.value < 100 for point in events.Scalars(tag)] == [True, True], tag
 
 
 def test_a_series_is_rolled_back_and_drawn_anew(tmp_path):
-    watch = Watch()
-    settings = ["guard.max_skips=3", "watch.checkpoint_every=5", "trainer.max_steps=12"]
-    through = train(tmp_path / "through", nan_in(range(6, 12)), *settings, extra=[watch])
+    recorder = Recorder()
+    settings = ["guard.max_skips=3", "logging.checkpoint_every=5", "trainer.max_steps=12"]
+    through = train(tmp_path / "through", nan_in(range(6, 12)), *settings, extra=[recorder])
     # The verdict on the third bad step, 8, is read after step 9; the checkpoint of step 5 is from before the series.
-    assert watch.attempts == [(step, 0) for step in range(10)] + [(step, 1) for step in range(5, 12)]
+    assert recorder.attempts == [(step, 0) for step in range(10)] + [(step, 1) for step in range(5, 12)]
     assert [(line["step"], line["attempt"]) for line in report(tmp_path / "through")] == [
         (step, 0) for step in range(7, 11)
     ]
     assert all(w.isfinite().all() for w in through.values())
 
     train(tmp_path / "parts", nan_in(range(6, 12)), *settings, "trainer.max_steps=11")
-    watch = Watch()
-    parts = train(tmp_path / "parts", nan_in(range(6, 12)), *settings, resume=True, extra=[watch])
-    assert watch.attempts == [(11, 1)]  # a resumed run stays in its attempt
+    recorder = Recorder()
+    parts = train(tmp_path / "parts", nan_in(range(6, 12)), *settings, resume=True, extra=[recorder])
+    assert recorder.attempts == [(11, 1)]  # a resumed run stays in its attempt
     assert all(torch.equal(parts[name], weight) for name, weight in through.items())
 
 
 def test_a_series_that_comes_again_ends_the_training(tmp_path):
-    settings = ["guard.max_skips=3", "watch.checkpoint_every=5", "watch.validate_every=5", "trainer.max_steps=12"]
+    settings = ["guard.max_skips=3", "logging.checkpoint_every=5", "logging.validate_every=5", "trainer.max_steps=12"]
     with pytest.raises(TrainingError, match="4 steps in a row were skipped, from step 7 on, and again after going ba"):
         train(tmp_path, nan_in(range(6, 12), attempts=9), *settings)
     assert [(line["step"], line["attempt"]) for line in report(tmp_path)] == [
@@ -165,21 +165,21 @@ def test_a_series_that_comes_again_ends_the_training(tmp_path):
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_back_to(tmp_path):
-    settings = ["guard.max_skips=2", "watch.checkpoint_every=100", "trainer.max_steps=12"]
+    settings = ["guard.max_skips=2", "logging.checkpoint_every=100", "trainer.max_steps=12"]
     with pytest.raises(TrainingError, match=r"from step 2 on, and there is no checkpoint from before.*t2x replay .* 2"):
         train(tmp_path, nan_in(range(1, 12)), *settings)
     assert not checkpoints_of(tmp_path)
 
 
 def test_a_series_at_the_very_end_is_seen(tmp_path):
-    settings = ["guard.max_skips=2", "watch.checkpoint_every=3", "trainer.max_steps=6"]
-    watch = Watch()
-    train(tmp_path, nan_in(range(4, 6)), *settings, extra=[watch])
-    assert watch.attempts[-4:] == [(5, 0), (3, 1), (4, 1), (5, 1)]
+    settings = ["guard.max_skips=2", "logging.checkpoint_every=3", "trainer.max_steps=6"]
+    recorder = Recorder()
+    train(tmp_path, nan_in(range(4, 6)), *settings, extra=[recorder])
+    assert recorder.attempts[-4:] == [(5, 0), (3, 1), (4, 1), (5, 1)]
 
 
 def test_a_resume_in_the_middle_of_a_series_is_exact(tmp_path):
-    factor, settings = nan_in(range(2, 5)), ["watch.checkpoint_every=4", "guard.grace=1"]
+    factor, settings = nan_in(range(2, 5)), ["logging.checkpoint_every=4", "guard.grace=1"]
     through = train(tmp_path / "through", factor, *settings, "trainer.max_steps=8")
     train(tmp_path / "parts", factor, *settings, "trainer.max_steps=4")
     parts = train(tmp_path / "parts", factor, *settings, "trainer.max_steps=8", resume=True)
@@ -199,7 +199,7 @@ def test_a_resume_in_the_middle_of_a_series_is_exact(tmp_path):
 def test_two_ranks_decide_alike(attempts, tmp_path):
     """Only the second rank sees the bad sample. Attempt 0 alone: rolled back and done; all attempts: a clear stop."""
     root = Path(__file__).parents[2]
-    settings = ["trainer.devices=2", "trainer.strategy=ddp", "guard.max_skips=3", "watch.checkpoint_every=5"]
+    settings = ["trainer.devices=2", "trainer.strategy=ddp", "guard.max_skips=3", "logging.checkpoint_every=5"]
     command = [
         sys.executable,
         "-m",
@@ -257,7 +257,7 @@ class Border(Callback):
 
 @pytest.mark.parametrize("name", ["adamw", "lion"])  # Muon looks at its step count, which is on the CPU here
 def test_no_step_waits_for_the_device(name, tmp_path):
-    settings = (f"optimizer.name={name}", "trainer.max_steps=6", "watch.log_every=3", "watch.checkpoint_every=100")
+    settings = (f"optimizer.name={name}", "trainer.max_steps=6", "logging.log_every=3", "logging.checkpoint_every=100")
     syncs = Syncs()
     with syncs:
         train(tmp_path / "run", lambda key: 1.0, *settings, extra=[Border(syncs)])

@@ -48,28 +48,28 @@ def test_a_history_goes_on_from_its_state():
     assert again.state() == whole.state()
 
 
-def pixel(picture: np.ndarray, column: float, row: int, bins: int) -> tuple[int, ...]:
+def pixel(image: np.ndarray, column: float, row: int, bins: int) -> tuple[int, ...]:
     """The colour in the middle of a cell; `column` in shares of the map's width."""
-    return tuple(picture[TOP + (bins - row) * ROW - ROW // 2, LEFT + round(WIDTH * column)].tolist())
+    return tuple(image[TOP + (bins - row) * ROW - ROW // 2, LEFT + round(WIDTH * column)].tolist())
 
 
 def test_each_row_is_coloured_by_what_it_was_before():
     """A bin whose loss falls runs through the colours as much as one with a hundred times its loss."""
     made = history({step: (0.01 / step, 1.0 / step) for step in range(1, 9)})
-    picture = draw_heat_map(made, "title").frames[0].numpy()
-    assert picture.shape[2] == 3
+    image = draw_heat_map(made, "title").frames[0].numpy()
+    assert image.shape[2] == 3
     for column in range(8):
-        low, high = (pixel(picture, (column + 0.5) / 8, row, 2) for row in (0, 1))
+        low, high = (pixel(image, (column + 0.5) / 8, row, 2) for row in (0, 1))
         assert low == high
-    assert pixel(picture, 0.06, 0, 2) == tuple(VIRIDIS[-1])  # what is above the scale has its last colour
-    assert sum(pixel(picture, 0.94, 0, 2)) < sum(VIRIDIS[1])
+    assert pixel(image, 0.06, 0, 2) == tuple(VIRIDIS[-1])  # what is above the scale has its last colour
+    assert sum(pixel(image, 0.94, 0, 2)) < sum(VIRIDIS[1])
 
 
 def test_cells_without_samples_are_grey():
     made = history({1: (1.0, math.nan), 2: (1.0, 2.0)})
-    picture = draw_heat_map(made, "title").frames[0].numpy()
-    assert len(set(pixel(picture, 0.25, 1, 2))) == 1
-    assert len(set(pixel(picture, 0.75, 1, 2))) == 3
+    image = draw_heat_map(made, "title").frames[0].numpy()
+    assert len(set(pixel(image, 0.25, 1, 2))) == 1
+    assert len(set(pixel(image, 0.75, 1, 2))) == 3
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_a_roll_back_under_fsdp2_goes_to_the_runs_own_weights(other, tmp_path):
     """The model is built anew for it, and what is frozen has the values that `init_from` gave once."""
     settings = [
         *(f"init_from={other}", "seed=5", "optimizer.freeze=[text_encoders.*, backbone.blocks.0.*]"),
-        *("guard.max_skips=3", "watch.checkpoint_every=5", "trainer.max_steps=12"),
+        *("guard.max_skips=3", "logging.checkpoint_every=5", "trainer.max_steps=12"),
     ]
     spoilt.train(tmp_path / "one", spoilt.nan_in(range(6, 12)), *settings)
     command = [sys.executable, "-m", "tests.training.spoilt", tmp_path / "two", "6", "11", "0"]
@@ -194,12 +194,12 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(other, t
     shutil.copytree(other, tmp_path / "runs/quickstart/first")
     fit = [sys.executable, "-m", "t2x_core.cli.main", "fit", "quickstart", *TINY, "seed=5", "init_from=quickstart"]
     options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300}
-    constant = ["optimizer.schedule=constant", "watch.checkpoint_every=9999", "watch.validate_every=9999"]
+    constant = ["optimizer.schedule=constant", "logging.checkpoint_every=9999", "logging.validate_every=9999"]
     done = subprocess.run([*fit, *constant, "trainer.max_steps=4", "--folder", "whole"], **options)
     assert done.returncode == 0, done.stderr
 
     process = subprocess.Popen(
-        [*fit, *constant, "trainer.max_steps=9999", "watch.sample_every=0", "--folder", "killed"],
+        [*fit, *constant, "trainer.max_steps=9999", "logging.sample_every=0", "--folder", "killed"],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
     )

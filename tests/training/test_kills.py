@@ -18,9 +18,9 @@ KILLS, STEPS = 20, 200
 SETTINGS = [
     *TINY,
     f"trainer.max_steps={STEPS}",
-    "watch.checkpoint_every=3",
-    "watch.validate_every=7",
-    "watch.sample_every=11",
+    "logging.checkpoint_every=3",
+    "logging.validate_every=7",
+    "logging.sample_every=11",
     "trainer.workers=1",
 ]
 

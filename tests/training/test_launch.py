@@ -11,7 +11,7 @@ import torch
 
 from t2x_core.errors import UserError
 from t2x_core.recipe import TrainerConfig
-from t2x_core.training.launch import ALONE, check_launch
+from t2x_core.training.check_launch import ALONE, check_launch
 from t2x_core.training.parallel import Launch, launched, store
 
 TORCHRUN = {

@@ -33,7 +33,7 @@ def values(events: EventAccumulator, tag: str) -> dict[int, float]:
 
 
 def test_tensorboard_has_all_there_is_to_watch(tmp_path):
-    events = trained(tmp_path, "trainer.max_steps=4", "watch.log_every=2", "trainer.global_batch=16")
+    events = trained(tmp_path, "trainer.max_steps=4", "logging.log_every=2", "trainer.global_batch=16")
     for tag in ("loss/total", "optimizer/learning_rate", "optimizer/gradient_norm", "speed/samples_per_second"):
         found = values(events, tag)
         assert sorted(found) == [2, 4], tag
@@ -66,7 +66,7 @@ def test_each_term_of_a_loss_is_shown_with_its_weight(tmp_path):
         return {"error": error, "slot": own, **({"odd": own + 2} if batch.keys[0].step % 2 else {})}
 
     loss.weights = {"slot": 0.5}
-    events = trained(tmp_path, "trainer.max_steps=4", "watch.log_every=2", "trainer.accumulation=2", loss=loss)
+    events = trained(tmp_path, "trainer.max_steps=4", "logging.log_every=2", "trainer.accumulation=2", loss=loss)
     error, slot, odd = (values(events, f"loss/text-to-image/{name}") for name in ("error", "slot", "odd"))
     assert slot == {2: 0.75, 4: 0.75}  # half of the mean of 0, 1, 2, 3
     assert odd == {2: 3.5, 4: 3.5}

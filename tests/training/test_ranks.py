@@ -20,7 +20,13 @@ from tests.conftest import TINY
 
 SCRIPT = Path(__file__).with_name("traced_fit.py")
 STEPS = 20
-SETTINGS = (*TINY, "trainer.max_steps=20", "watch.validate_every=10", "watch.sample_every=0", "optimizer.clip_norm=0.5")
+SETTINGS = (
+    *TINY,
+    "trainer.max_steps=20",
+    "logging.validate_every=10",
+    "logging.sample_every=0",
+    "optimizer.clip_norm=0.5",
+)
 Trace = dict[tuple[int, int], tuple[list, float]]
 
 
@@ -67,7 +73,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Trace:
 def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Half of a run on four ranks with hsdp: two copies of the weights, each on two."""
     folder = tmp_path_factory.mktemp("four")
-    traced(folder, *devices(4, "hsdp"), "watch.checkpoint_every=10", "watch.keep_checkpoints=99")
+    traced(folder, *devices(4, "hsdp"), "logging.checkpoint_every=10", "logging.keep_checkpoints=99")
     return folder
 
 

@@ -9,7 +9,7 @@ import pytest
 from t2x_core.cli.main import main
 from t2x_core.data.mixture import MixedData
 from t2x_core.encoders.byte_words import ByteWords
-from t2x_core.encoders.config import ByteWordsConfig
+from t2x_core.encoders.encoder_config import ByteWordsConfig
 from t2x_core.errors import UserError
 from t2x_core.training.callbacks.sampling import trained_shape
 from t2x_core.training.callbacks.validation import Validation
@@ -105,7 +105,7 @@ def test_the_last_line_offers_the_best_checkpoint_if_the_loss_has_risen_since(be
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Validation, "_losses", losses)
-    settings = [*TINY, "trainer.max_steps=4", "watch.validate_every=1", "watch.checkpoint_every=1"]
+    settings = [*TINY, "trainer.max_steps=4", "logging.validate_every=1", "logging.checkpoint_every=1"]
     assert main(["fit", "quickstart", *settings]) == 0
     out = capsys.readouterr().out
     offered = "the validation loss was lowest at step 2, and has risen since" in out

@@ -16,8 +16,8 @@ from t2x_core.cli.main import main
 from t2x_core.recipe import to_plain
 from t2x_core.training import fit, run_folder
 from t2x_core.training.replay import find_report, replay
-from tests.conftest import PICTURES, TINY_PICTURES
-from tests.data.picture_set import write_good
+from tests.conftest import IMAGES, TINY_IMAGES
+from tests.data.image_set import write_good
 from tests.training.spoilt import nan_in, report, train
 
 
@@ -54,7 +54,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trace]:
     """A run with two micro-batches a step that went back from step 4 to step 2."""
     torch.set_num_threads(1)
     run, trace = tmp_path_factory.mktemp("replay") / "run", Trace()
-    settings = ["guard.max_skips=2", "watch.checkpoint_every=2", "trainer.max_steps=5", "trainer.accumulation=2"]
+    settings = ["guard.max_skips=2", "logging.checkpoint_every=2", "trainer.max_steps=5", "trainer.accumulation=2"]
     train(run, nan_in(range(2, 4)), *settings, extra=[trace])
     return run, trace
 
@@ -67,12 +67,12 @@ def test_it_is_what_training_saw(trained):
     assert not torch.equal(replay(run, 3, 0).draws.t, replay(run, 3, 1).draws.t)
 
 
-def test_pictures_are_cropped_as_in_training(tmp_path):
-    write_good(tmp_path / "pictures", 24)
+def test_images_are_cropped_as_in_training(tmp_path):
+    write_good(tmp_path / "images", 24)
     settings = [
-        *TINY_PICTURES,
-        f"{PICTURES}.folder={tmp_path / 'pictures'}",
-        f"{PICTURES}.flip=0.5",
+        *TINY_IMAGES,
+        f"{IMAGES}.folder={tmp_path / 'images'}",
+        f"{IMAGES}.flip=0.5",
         "trainer.workers=1",
     ]
     assembly = load_assembly("text_to_image/folder", settings)
@@ -113,7 +113,7 @@ def test_the_command_takes_the_step_of_the_report_as_it_is(trained, tmp_path, ca
 
 def test_what_is_shown_is_noised_as_in_training(trained):
     run, _ = trained
-    replayed = replay(run, 2, pictures=3)
+    replayed = replay(run, 2, images=3)
     assert len(replayed.noised) == len(replayed.draws.noise) == 3
     t = replayed.draws.t[:3].view(-1, 1, 1, 1, 1)
     # The identity codec has the pixels themselves as latents.

@@ -28,9 +28,9 @@ STEPS, EVERY, KILL_AFTER = 12, 4, 7
 SETTINGS = [
     *TINY,
     f"trainer.max_steps={STEPS}",
-    f"watch.checkpoint_every={EVERY}",
-    "watch.validate_every=2",  # checkpoints fall on validations
-    "watch.sample_every=5",
+    f"logging.checkpoint_every={EVERY}",
+    "logging.validate_every=2",  # checkpoints fall on validations
+    "logging.sample_every=5",
 ]
 
 
@@ -136,7 +136,7 @@ class Ids(Callback):
 
 def test_a_run_goes_on_with_another_accumulation_from_its_first_step(tmp_path):
     """Whole batches of the same samples, and the same weights to rounding; no step takes halves of two batches."""
-    settings = ("optimizer.schedule=constant", "trainer.global_batch=8", "watch.checkpoint_every=100")
+    settings = ("optimizer.schedule=constant", "trainer.global_batch=8", "logging.checkpoint_every=100")
 
     def trained(folder: str, *parts: tuple[int, int]) -> tuple[Ids, dict[str, torch.Tensor]]:
         ids = Ids()

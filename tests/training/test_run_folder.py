@@ -77,11 +77,11 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_which_keys_may_change_on_resume():
-    own = {"seed": 0, "trainer": {"max_steps": 5, "global_batch": 8}, "watch": {"samples": 3}}
-    free = {"seed": 0, "trainer": {"max_steps": 9, "global_batch": 8}, "watch": {"samples": 4}}
+    own = {"seed": 0, "trainer": {"max_steps": 5, "global_batch": 8}, "logging": {"samples": 3}}
+    free = {"seed": 0, "trainer": {"max_steps": 9, "global_batch": 8}, "logging": {"samples": 4}}
     run_folder.check_resume("run", own, free)
     with pytest.raises(UserError, match=r"seed \(0 → 1\), trainer\.global_batch \(8 → 4\)"):
-        run_folder.check_resume("run", own, {"seed": 1, "trainer": {"max_steps": 5, "global_batch": 4}, "watch": {}})
+        run_folder.check_resume("run", own, {"seed": 1, "trainer": {"max_steps": 5, "global_batch": 4}, "logging": {}})
 
 
 def test_the_environment_names_versions_machine_and_commit():

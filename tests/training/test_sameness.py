@@ -14,8 +14,8 @@ import pytest
 from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.errors import TrainingError, UserError
 from t2x_core.training.parallel import Launch, Ranks, launched, sameness
+from t2x_core.training.parallel.heartbeat import AwakeClock
 from t2x_core.training.parallel.launch import PARENT
-from t2x_core.training.parallel.watch import AwakeClock
 from tests.conftest import TINY
 
 EACH = """

@@ -58,7 +58,7 @@ def test_a_step_leaves_alone_what_the_other_task_alone_uses(optimizer, tmp_path)
     assert {"text-to-image", "text-to-video", "blocks"} <= untouched.moved
 
     for step, task in enumerate(untouched.steps[:4], start=1):
-        seen = replay(tmp_path, step, pictures=1)
+        seen = replay(tmp_path, step, images=1)
         assert seen.batch.task == task
         assert seen.batch.pixels.shape[2] == (4 if task == "text-to-video" else 1)
 

@@ -26,16 +26,16 @@ from t2x_core.checkpoint import checkpoint_of
 from t2x_core.rendering import caption_grid
 from t2x_core.training import fit, run_folder, tensorboard
 from t2x_core.training.callbacks import Metrics
+from t2x_core.training.eval_timer import EvalTimer
 from t2x_core.training.fit import build_trainer
 from t2x_core.training.loss_by_t import BINS, figures
 from t2x_core.training.steps import Steps
-from t2x_core.training.watching import Watching
 from t2x_core.types import SampleKey
 from t2x_plugins.text_to_image.data import ShapesData, ShapesSource
 from tests.conftest import TINY
 
 TASK = "text-to-image"
-SETTINGS = (*TINY, "trainer.max_steps=4", "trainer.global_batch=16", "watch.log_every=2")
+SETTINGS = (*TINY, "trainer.max_steps=4", "trainer.global_batch=16", "logging.log_every=2")
 
 
 def train(folder: Path, *settings: str, resume: bool = False, extra: Sequence[Callback] = ()) -> Assembly:
@@ -94,7 +94,7 @@ def test_speed_and_memory(events):
     for step in (2, 4):
         steps = values(events, "speed/steps_per_second")[step]
         assert values(events, "speed/samples_per_second")[step] == pytest.approx(16 * steps, rel=1e-4)
-        tokens = (16 // 4) ** 2  # of a picture of 16×16 pixels in patches of 4
+        tokens = (16 // 4) ** 2  # of an image of 16×16 pixels in patches of 4
         assert values(events, "speed/tokens_per_second")[step] == pytest.approx(16 * tokens * steps, rel=1e-4)
         assert 0 < values(events, "speed/data_wait")[step] < 1
     assert 0.1 < values(events, "memory/process")[4] < 100
@@ -124,7 +124,7 @@ def test_a_slow_loader_shows(tmp_path, monkeypatch):
 
 
 def test_several_tasks_are_told_apart(tmp_path):
-    assembly = load_assembly("quickstart", [*SETTINGS, "watch.log_every=4", f"tasks.{TASK}.data.shapes.count=16"])
+    assembly = load_assembly("quickstart", [*SETTINGS, "logging.log_every=4", f"tasks.{TASK}.data.shapes.count=16"])
     module = build_module(assembly)
     module.adapters["other"], module.losses["other"] = copy.deepcopy(module.adapters[TASK]), module.losses[TASK]
     module.tasks["other"] = module.tasks[TASK]
@@ -132,7 +132,7 @@ def test_several_tasks_are_told_apart(tmp_path):
     mine = data.modules[TASK]
     assert isinstance(mine, ShapesData)
     data.modules["other"], data.weights["other"] = ShapesData("other", mine.config, mine.context), 1.0
-    metrics = Metrics(4, Watching())
+    metrics = Metrics(4, EvalTimer())
     callbacks = [metrics, Steps()]
     trainer = build_trainer(assembly.recipe, tmp_path, callbacks, metrics.clock, first_step=0)
     trainer.fit(module, datamodule=data)
@@ -149,11 +149,11 @@ def test_several_tasks_are_told_apart(tmp_path):
 
 
 def test_the_heat_map_is_drawn_after_each_validation(events):
-    pictures = events.Images(f"loss_by_t/{TASK}")
-    assert [picture.step for picture in pictures] == [2, 4]
-    with Image.open(io.BytesIO(pictures[-1].encoded_image_string)) as picture:
-        assert (picture.width, picture.height) == (pictures[-1].width, pictures[-1].height)
-        assert picture.width > picture.height > 10 * 30
+    images = events.Images(f"loss_by_t/{TASK}")
+    assert [image.step for image in images] == [2, 4]
+    with Image.open(io.BytesIO(images[-1].encoded_image_string)) as image:
+        assert (image.width, image.height) == (images[-1].width, images[-1].height)
+        assert image.width > image.height > 10 * 30
 
 
 def test_recipe_and_system_are_there_to_read(events, run):
@@ -175,7 +175,7 @@ def test_hyperparameters_belong_to_the_run_itself(events, run):
     assert start.hparams["backbone.attention"].string_value == "fused"
     assert start.hparams["backbone.preset"].string_value == "null"
     assert start.hparams[f"tasks.{TASK}.data.shapes.backgrounds"].string_value == "black"
-    assert not [key for key in start.hparams if key.startswith("watch")]
+    assert not [key for key in start.hparams if key.startswith("logging")]
 
 
 def test_results_are_what_was_measured_last(events):
@@ -217,10 +217,10 @@ def test_the_page_has_a_row_for_each_chart():
 def test_an_animation_is_shown_moving(tmp_path):
     moving = torch.linspace(-1, 1, 3).view(1, 1, 3, 1, 1).expand(1, 3, 3, 16, 16)
     with SummaryWriter(tmp_path) as writer:
-        tensorboard.write_picture(writer, "moving", caption_grid(moving, ["fading in"]), 7)
+        tensorboard.write_image(writer, "moving", caption_grid(moving, ["fading in"]), 7)
     (shown,) = EventAccumulator(str(tmp_path)).Reload().Images("moving")
-    with Image.open(io.BytesIO(shown.encoded_image_string)) as picture:
-        assert picture.n_frames == 3
+    with Image.open(io.BytesIO(shown.encoded_image_string)) as image:
+        assert image.n_frames == 3
     assert shown.step == 7
 
 
@@ -250,7 +250,7 @@ class KeepCheckpoint(Callback):
 
 def test_a_resumed_run_shows_what_an_uninterrupted_one_does(tmp_path):
     """Gone on from step 4, after all 8 steps had been written once."""
-    settings = ("trainer.max_steps=8", "watch.log_every=1", "watch.checkpoint_every=4", "watch.sample_every=3")
+    settings = ("trainer.max_steps=8", "logging.log_every=1", "logging.checkpoint_every=4", "logging.sample_every=3")
     run = tmp_path / "run"
     train(run, *settings, extra=[KeepCheckpoint(run)])
     before = everything(read(run))

@@ -32,10 +32,10 @@ def frame(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     return pixels
 
 
-def number_of(picture: np.ndarray) -> int:
-    """Which frame a picture (h, w, 3) is; -1: none."""
-    height, width = picture.shape[:2]
-    grey, number = picture.astype(float).mean(-1), 0
+def number_of(image: np.ndarray) -> int:
+    """Which frame an image (h, w, 3) is; -1: none."""
+    height, width = image.shape[:2]
+    grey, number = image.astype(float).mean(-1), 0
     for bit in range(BITS):
         left, right = bit * width // BITS, (bit + 1) * width // BITS
         columns = slice(left + (right - left) // 4, right - (right - left) // 4)
@@ -49,7 +49,7 @@ def number_of(picture: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class Kind:
-    """A codec with a structure of its groups of pictures, in a container."""
+    """A codec with a structure of its groups of images, in a container."""
 
     name: str
     suffix: str
@@ -165,10 +165,10 @@ def write(
             stream.codec_context.time_base = Fraction(1, 1000)
         prepare(stream)
         for n in range(count):
-            picture = av.VideoFrame.from_ndarray(frame(n), format="rgb24")
+            image = av.VideoFrame.from_ndarray(frame(n), format="rgb24")
             if stamps is not None:
-                picture.pts, picture.time_base = stamps[n], Fraction(1, 1000)
-            container.mux(stream.encode(picture))
+                image.pts, image.time_base = stamps[n], Fraction(1, 1000)
+            container.mux(stream.encode(image))
         container.mux(stream.encode())
     return path
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, features
 
 from t2x_core.types import SampleKey
-from t2x_core.video import Choice, Film, Films, is_animation
+from t2x_core.video import Choice, Video, Videos, is_animation
 from t2x_core.video.reader import reader_class
 from tests.text_to_video.test_clips import data_of
 from tests.video.corpus import HEIGHT, WIDTH, frame, number_of
@@ -29,11 +29,11 @@ def write(path: Path, count: int = 24, milliseconds: int | list[int] = 80) -> Pa
 
 @pytest.mark.parametrize("suffix", KINDS)
 def test_frames_are_those_shown_at_their_times(suffix: str, tmp_path: Path) -> None:
-    path, films = str(write(tmp_path / f"a{suffix}")), Films(60)
-    assert films.measure(path, whole=True) == Film(*SIZE, 24, pytest.approx(23 * 0.08))
-    frames, _ = films.clip(path, Choice(8, fps=6.25), 0.0, SIZE, SIZE)
+    path, videos = str(write(tmp_path / f"a{suffix}")), Videos(60)
+    assert videos.measure(path, whole=True) == Video(*SIZE, 24, pytest.approx(23 * 0.08))
+    frames, _ = videos.clip(path, Choice(8, fps=6.25), 0.0, SIZE, SIZE)
     assert [number_of(image) for image in frames] == list(range(0, 16, 2))
-    frames, fps = films.clip(path, Choice(5, stride=4), 1.0, SIZE, SIZE)
+    frames, fps = videos.clip(path, Choice(5, stride=4), 1.0, SIZE, SIZE)
     assert [number_of(image) for image in frames] == list(range(7, 24, 4))
     assert fps == pytest.approx(12.5 / 4)
 

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from t2x_core.video import Choice, Films
+from t2x_core.video import Choice, Videos
 from tests.video.corpus import HEIGHT, KINDS, WIDTH, Made, all_videos, number_of, write
 
 SIZE = (HEIGHT, WIDTH)
@@ -28,21 +28,21 @@ def full_decode(made: Made) -> tuple[list[int], np.ndarray]:
     return [number for *_, number in shown], times - times[0]
 
 
-def wrong_clips(films: Films, made: Made, places: np.ndarray) -> tuple[int, list[str]]:
+def wrong_clips(videos: Videos, made: Made, places: np.ndarray) -> tuple[int, list[str]]:
     """How many clips of a video were read, and those that are not what a full decode shows."""
     numbers, times = full_decode(made)
     path, wrong, count = str(made.path), [], 0
     if "refresh" not in made.name:  # cut in the midst of a refresh, its first frames cannot be decoded
         assert numbers == list(made.numbers), made.name
         assert np.abs(times - made.times).max() < 2e-3, made.name  # some containers round to milliseconds
-    film = films.measure(path, whole=True)
-    assert film.frames == len(numbers), made.name
-    assert film.seconds == pytest.approx(times[-1], abs=1e-3), made.name
-    for exact in {False, film.exact}:
+    video = videos.measure(path, whole=True)
+    assert video.frames == len(numbers), made.name
+    assert video.seconds == pytest.approx(times[-1], abs=1e-3), made.name
+    for exact in {False, video.exact}:
         for choice in CHOICES:
             for place in places:
                 expected = [numbers[n] for n in choice(times, place)[0]]
-                frames, _ = films.clip(path, choice, float(place), SIZE, SIZE, exact=exact)
+                frames, _ = videos.clip(path, choice, float(place), SIZE, SIZE, exact=exact)
                 found, count = [number_of(frame) for frame in frames], count + 1
                 if found != expected:
                     wrong.append(f"{made.name} {choice} {place:.3f} exact={exact}: {found}, not {expected}")
@@ -50,9 +50,9 @@ def wrong_clips(films: Films, made: Made, places: np.ndarray) -> tuple[int, list
 
 
 def test_a_part_of_the_corpus(tmp_path: Path) -> None:
-    films, total, wrong = Films(60), 0, []
+    videos, total, wrong = Videos(60), 0, []
     for made in all_videos(tmp_path, every=11):
-        count, bad = wrong_clips(films, made, np.asarray([0.0, 0.618]))
+        count, bad = wrong_clips(videos, made, np.asarray([0.0, 0.618]))
         total, wrong = total + count, wrong + bad
         made.path.unlink()
     assert not wrong
@@ -61,9 +61,9 @@ def test_a_part_of_the_corpus(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_whole_corpus(tmp_path: Path) -> None:
-    films, total, wrong, kinds = Films(60), 0, [], 0
+    videos, total, wrong, kinds = Videos(60), 0, [], 0
     for i, made in enumerate(all_videos(tmp_path)):
-        count, bad = wrong_clips(films, made, np.random.default_rng(i).random(3))
+        count, bad = wrong_clips(videos, made, np.random.default_rng(i).random(3))
         total, wrong, kinds = total + count, wrong + bad, kinds + 1
         made.path.unlink()
     print(f"{total} clips of {kinds} videos, {len(wrong)} wrong")
@@ -79,7 +79,7 @@ def test_the_truth_is_also_that_of_the_ffmpeg_program(name: str, tmp_path: Path)
     command = ["ffmpeg", "-v", "error", "-i", str(path), "-vsync", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24"]
     raw = subprocess.run([*command, "-"], capture_output=True, check=True).stdout
     frames = np.frombuffer(raw, np.uint8).reshape(-1, *SIZE, 3)
-    found, _ = Films(60).clip(str(path), Choice(40, stride=1), 0.0, SIZE, SIZE)
+    found, _ = Videos(60).clip(str(path), Choice(40, stride=1), 0.0, SIZE, SIZE)
     assert [number_of(frame) for frame in frames] == list(range(40)) == [number_of(frame) for frame in found]
 
 
@@ -89,14 +89,14 @@ def test_transport_streams_cut_together_and_cut_short_in_front(name: str, tmp_pa
     kind = next(kind for kind in KINDS if kind.name == name)
     data = write(kind, tmp_path / "a.ts", Fraction(24), count=40).read_bytes()
     (tmp_path / "twice.ts").write_bytes(2 * data)
-    films = Films(60)
-    film = films.measure(str(tmp_path / "twice.ts"), whole=True)
-    assert (film.frames, film.exact) == (80, False)
-    assert film.seconds == pytest.approx(79 / 24, abs=2e-3)
-    frames, _ = films.clip(str(tmp_path / "twice.ts"), Choice(8, fps=12), 0.5, SIZE, SIZE)
+    videos = Videos(60)
+    video = videos.measure(str(tmp_path / "twice.ts"), whole=True)
+    assert (video.frames, video.exact) == (80, False)
+    assert video.seconds == pytest.approx(79 / 24, abs=2e-3)
+    frames, _ = videos.clip(str(tmp_path / "twice.ts"), Choice(8, fps=12), 0.5, SIZE, SIZE)
     assert [number_of(frame) for frame in frames] == [32, 34, 36, 38, 0, 2, 4, 6]
     (tmp_path / "cut.ts").write_bytes(data[len(data) // 3 // 188 * 188 :])
-    frames, _ = films.clip(str(tmp_path / "cut.ts"), Choice(8, fps=12), 1.0, SIZE, SIZE)
+    frames, _ = videos.clip(str(tmp_path / "cut.ts"), Choice(8, fps=12), 1.0, SIZE, SIZE)
     found = [number_of(frame) for frame in frames]
     assert found == list(range(found[0], found[0] + 15, 2))
     assert found[-1] in (38, 39)

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from t2x_core.video import Choice, DamagedClipError, Films
+from t2x_core.video import Choice, DamagedClipError, Videos
 
 HEIGHT, WIDTH = 48, 64
 CORNERS = np.asarray([(220, 30, 30), (30, 200, 30), (30, 30, 220), (230, 230, 230)])
@@ -39,11 +39,11 @@ def quarters(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     return pixels
 
 
-def write(path: Path, codec: str, pixels: str, picture: np.ndarray, matrix=None, aspect=None, options=None) -> Path:
+def write(path: Path, codec: str, pixels: str, image: np.ndarray, matrix=None, aspect=None, options=None) -> Path:
     """Four equal frames of (h, w, 3 or 4)."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=8)
-        stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], pixels
+        stream.height, stream.width, stream.pix_fmt = *image.shape[:2], pixels
         stream.options = options or {}
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
@@ -51,35 +51,35 @@ def write(path: Path, codec: str, pixels: str, picture: np.ndarray, matrix=None,
             a, b, c, d = (ONE * value for value in matrix)
             stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
         for _ in range(4):
-            kind = "rgba" if picture.shape[2] == 4 else "rgb24"
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format=kind)))
+            kind = "rgba" if image.shape[2] == 4 else "rgb24"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format=kind)))
         container.mux(stream.encode())
     return path
 
 
-def corners(picture: np.ndarray) -> np.ndarray:
-    h, w = picture.shape[:2]
-    return np.asarray([picture[h * y // 4, w * x // 4] for y in (1, 3) for x in (1, 3)]).astype(int)
+def corners(image: np.ndarray) -> np.ndarray:
+    h, w = image.shape[:2]
+    return np.asarray([image[h * y // 4, w * x // 4] for y in (1, 3) for x in (1, 3)]).astype(int)
 
 
 def read(path: Path) -> np.ndarray:
     """The first frame at its own size."""
-    films = Films(60)
-    film = films.measure(str(path), whole=True)
-    size = (film.height, film.width)
-    frames, _ = films.clip(str(path), Choice(1, stride=1), 0.0, size, size, background=BEHIND, exact=film.exact)
+    videos = Videos(60)
+    video = videos.measure(str(path), whole=True)
+    size = (video.height, video.width)
+    frames, _ = videos.clip(str(path), Choice(1, stride=1), 0.0, size, size, background=BEHIND, exact=video.exact)
     return frames[0]
 
 
-def by_hand(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+def by_hand(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
     """Each pixel is put where the matrix says."""
     a, b, c, d = matrix
-    h, w = picture.shape[:2]
+    h, w = image.shape[:2]
     rows, columns = np.mgrid[:h, :w]
     x, y = a * columns + c * rows, b * columns + d * rows
     x, y = x - x.min(), y - y.min()
     shown = np.zeros((y.max() + 1, x.max() + 1, 3), np.uint8)
-    shown[y, x] = picture
+    shown[y, x] = image
     return shown
 
 
@@ -165,10 +165,10 @@ def test_colours_by_the_matrix_and_range_of_the_stream(
 def test_transparent_parts_show_the_background(
     suffix: str, codec: str, pixels: str, options: dict[str, str], tmp_path: Path
 ) -> None:
-    picture = np.dstack([quarters(), np.full((HEIGHT, WIDTH), 255, np.uint8)])
-    picture[: HEIGHT // 2, WIDTH // 2 :, 3] = 0
-    picture[HEIGHT // 2 :, : WIDTH // 2, 3] = 128
-    path = write(tmp_path / f"a{suffix}", codec, pixels, picture, options=options)
+    image = np.dstack([quarters(), np.full((HEIGHT, WIDTH), 255, np.uint8)])
+    image[: HEIGHT // 2, WIDTH // 2 :, 3] = 0
+    image[HEIGHT // 2 :, : WIDTH // 2, 3] = 128
+    path = write(tmp_path / f"a{suffix}", codec, pixels, image, options=options)
     alpha = np.asarray([1, 0, 128 / 255, 1])[:, None]
     assert np.abs(corners(read(path)) - (alpha * CORNERS + (1 - alpha) * np.asarray(BEHIND))).max() < 8
 
@@ -183,15 +183,15 @@ def test_other_kinds_of_pixels(pixels: str, tmp_path: Path) -> None:
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "folder.mp4").mkdir()
-    films = Films(20)
+    videos = Videos(20)
     for name, why in (
         ("pipe.mp4", "is a pipe, not a file"),
         ("folder.mp4", "is a folder"),
         ("/dev/zero", "is a device"),
     ):
         with pytest.raises(DamagedClipError, match=why):
-            films.measure(str(tmp_path / name), whole=True)
-    assert films._decoder is None  # nobody was asked
+            videos.measure(str(tmp_path / name), whole=True)
+    assert videos._decoder is None  # nobody was asked
 
 
 def test_a_cover_beside_the_sound_is_no_video(tmp_path: Path) -> None:
@@ -206,4 +206,4 @@ def test_a_cover_beside_the_sound_is_no_video(tmp_path: Path) -> None:
         container.mux(sound.encode(silence))
         container.mux(sound.encode())
     with pytest.raises(DamagedClipError, match="it is sound only"):
-        Films(20).measure(str(tmp_path / "a.mp4"), whole=True)
+        Videos(20).measure(str(tmp_path / "a.mp4"), whole=True)

@@ -15,7 +15,7 @@ PAPER = {256: 0.343, 1024: 0.097, 4096: 0.047, 16384: 0.023}
 
 
 def attention_costs(options: Options) -> list[AttentionCost]:
-    """For the pictures of the paper, with one window for all of them, as in the paper."""
+    """For the images of the paper, with one window for all of them, as in the paper."""
     return [_cost(options, tokens) for tokens in PAPER]
 
 

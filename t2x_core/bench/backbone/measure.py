@@ -16,7 +16,7 @@ from t2x_core.bench.backbone.memory import peak_on_cpu, peak_on_cuda
 from t2x_core.bench.backbone.networks import Inputs, Network, build
 from t2x_core.bench.backbone.options import LEAST_ROUNDS, Grid, Options
 from t2x_core.bench.backbone.results import Cell, Entry, Results
-from t2x_core.bench.backbone.turns import take_turns
+from t2x_core.bench.backbone.rounds import run_rounds
 from t2x_core.bench.machine import machine
 
 LEAST_SECONDS = {"cpu": 0.1, "cuda": 0.02}
@@ -54,7 +54,7 @@ class Bench:
                     entry.failure = _reason(error)
         if calls:
             peak = MatrixPeak(options, math.prod(grid), self.device)
-            for name, turns in take_turns(calls, peak, options.rounds, options.budget, LEAST_ROUNDS).items():
+            for name, turns in run_rounds(calls, peak, options.rounds, options.budget, LEAST_ROUNDS).items():
                 entries[name].seconds, entries[name].peaks = turns.seconds, turns.peaks
         cell = Cell(grid, resolve_window("auto", grid), pass_, list(entries.values()))
         self.results.cells.append(cell)

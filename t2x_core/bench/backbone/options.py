@@ -26,7 +26,7 @@ SHAPES = {
     "cpu": ("256,1024,4096", "16x8x8"),
     "cuda": ("256,1024,4096,16384", "16x16x16,64x16x16"),
 }
-"""Device → pictures and clips that are measured if nothing is said: on two CPU cores about ten minutes."""
+"""Device → images and clips that are measured if nothing is said: on two CPU cores about ten minutes."""
 LEAST_ROUNDS = 3
 
 
@@ -57,7 +57,7 @@ class Options:
     compiled: tuple[bool, ...] = (False,)
     """Whether the blocks are compiled: (False,), (True,), or both."""
     rounds: int = 9
-    """Turns of each network in a cell, at most."""
+    """Rounds of each network in a cell, at most."""
     budget: float = 40
     """Seconds for the turns of a cell; `LEAST_ROUNDS` are made anyway."""
 
@@ -66,7 +66,7 @@ class Options:
         return [(grid, pass_) for grid in self.grids for pass_ in self.passes if self.variants_of(grid, pass_)]
 
     def variants_of(self, grid: Grid, pass_: str) -> tuple[str, ...]:
-        """The variants that can do it: PixArt knows square pictures, what is folded only samples."""
+        """The variants that can do it: PixArt knows square images, what is folded only samples."""
         square = grid[0] == 1 and grid[1] == grid[2]
         left_out = {"pixart": not square, "folded": pass_ == "backward"}
         return tuple(name for name in self.variants if not left_out.get(name, False))
@@ -110,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--width", type=int, default=768, help="D, channels of a token (default 768)")
     add("--depth", type=int, default=4, help="blocks (default 4)")
     add("--heads", type=int, help="default: one for 64 channels; 16 at width 1152, as in the paper")
-    add("--tokens", metavar="N,…", help=f"square pictures, by their tokens (default: {on['cpu']}; GPU: {on['cuda']})")
+    add("--tokens", metavar="N,…", help=f"square images, by their tokens (default: {on['cpu']}; GPU: {on['cuda']})")
     add("--clips", metavar="FxHxW,…", help="clips, by their token grid: frames × rows × columns")
     add("--variants", metavar="NAME,…", help=f"of {', '.join(VARIANTS)} (default: all; pixart needs diffusers)")
     add("--passes", default="forward,backward", help="forward, backward (forward + backward), or both (default)")

@@ -23,9 +23,9 @@ def check_matplotlib() -> None:
 
 
 def plot(results: Results, file: Path) -> None:
-    """Writes a picture: time of a call for each pass, and the attention's own operations beside the paper's.
+    """Writes an image: time of a call for each pass, and the attention's own operations beside the paper's.
 
-    Pictures are joined by lines (compiled: dashed), clips are triangles.
+    Images are joined by lines (compiled: dashed), clips are triangles.
     """
     import matplotlib
 

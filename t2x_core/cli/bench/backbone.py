@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show(earlier: Path, picture: Path | None) -> int:
+def _show(earlier: Path, image: Path | None) -> int:
     from t2x_core.bench.backbone.report import cell_table, header, summary, title
     from t2x_core.bench.backbone.results import Results
 
@@ -70,8 +70,8 @@ def _show(earlier: Path, picture: Path | None) -> int:
     for cell in results.cells:
         print(f"\n{title(cell.grid, cell.pass_)}\n{cell_table(cell)}")
     print(f"\n{summary(results)}")
-    if picture:
+    if image:
         from t2x_core.bench.backbone.plot import plot
 
-        plot(results, picture)
+        plot(results, image)
     return 0

@@ -11,7 +11,7 @@ from t2x_core.cli.options import path
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="FOLDER", nargs="?", type=path, help="films to read (default: made for it)")
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", type=path, help="videos to read (default: made for it)")
     parser.add_argument("--blocks", type=int, default=20, help="turns of each that are measured (default 20)")
     parser.add_argument("--frames", type=int, default=16, help="frames of a clip (default 16)")
     parser.add_argument("--stride", type=int, default=2, help="every n-th frame is taken (default 2)")
@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import tempfile
 
-    from t2x_core.bench.data import bench_data, find_films, write_films
+    from t2x_core.bench.data import bench_data, find_videos, write_videos
     from t2x_core.bench.machine import machine
     from t2x_core.errors import UserError
     from t2x_core.video import DamagedClipError, ShortClipError
@@ -33,15 +33,15 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(f"--{name} must be at least {least}, not {getattr(arguments, name)}")
     asked = (arguments.blocks, arguments.frames, arguments.stride, arguments.size)
     with tempfile.TemporaryDirectory() as folder:
-        films = find_films(arguments.folder) if arguments.folder else write_films(Path(folder))
+        videos = find_videos(arguments.folder) if arguments.folder else write_videos(Path(folder))
         try:
-            result = bench_data(films, *asked)
+            result = bench_data(videos, *asked)
         except (DamagedClipError, ShortClipError) as error:
-            raise UserError(f"a film in {arguments.folder} {error}", where="command line") from error
+            raise UserError(f"a video in {arguments.folder} {error}", where="command line") from error
     here = machine()
     print(f"machine    {here['cpu']}, {here['cores']} cores")
     print(
-        f"measured   {arguments.blocks} turns of {len(films)} clips of {arguments.frames} frames, interleaved; medians"
+        f"measured   {arguments.blocks} turns of {len(videos)} clips of {arguments.frames} frames, interleaved; medians"
     )
     for name, seconds in (("loader", result.loader), ("pyav", result.pyav), ("decord", result.decord)):
         content = result.content[name]

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name) < least:
             raise UserError(f"--{name} must be at least {least}, not {getattr(arguments, name)}")
     length = (arguments.blocks + 1) * arguments.steps + 1
-    never = ("watch.validate_every", "watch.sample_every", "trainer.max_steps")
+    never = ("logging.validate_every", "logging.sample_every", "trainer.max_steps")
     arguments.overrides += [f"{key}={length}" for key in never]
     check_early(arguments)
 

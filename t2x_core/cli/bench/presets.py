@@ -9,7 +9,7 @@ from t2x_core.bench.backbone.options import read_tokens
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--tokens", default="256,1024,4096", metavar="N,…", help="square pictures (default 256,1024,4096)"
+        "--tokens", default="256,1024,4096", metavar="N,…", help="square images (default 256,1024,4096)"
     )
     parser.add_argument("--text", type=int, default=200, help="text tokens of a sample (default 200)")
     parser.set_defaults(run=run)

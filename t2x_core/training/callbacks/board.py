@@ -77,8 +77,8 @@ class Board(StepCallback):
         self._drawn_at = step
         for writer in tensorboard.writers(trainer):
             for task, history in self.metrics.histories.items():
-                picture = draw_heat_map(history, f"{task}: training loss by t")
-                tensorboard.write_picture(writer, f"loss_by_t/{task}", picture, step)
+                image = draw_heat_map(history, f"{task}: training loss by t")
+                tensorboard.write_image(writer, f"loss_by_t/{task}", image, step)
 
     def state_dict(self) -> dict[str, Any]:
         return {"texts": self._texts, "drawn_at": self._drawn_at}

@@ -26,7 +26,7 @@ class Checkpoints(StepCallback):
     def __init__(
         self, run: Path, recipe: Recipe, validation: Validation, guard: Guard, interruption: Interruption
     ) -> None:
-        self.run, self.watch, self.trainer_config = run, recipe.watch, recipe.trainer
+        self.run, self.logging, self.trainer_config = run, recipe.logging, recipe.trainer
         self.validation, self.guard, self.interruption = validation, guard, interruption
         self._saved = -1
 
@@ -37,11 +37,11 @@ class Checkpoints(StepCallback):
         self._note_best(trainer)  # a kill may have come between a checkpoint and its note
 
     def on_optimizer_step(self, trainer: Trainer, module: LightningModule, step: Step) -> None:
-        minutes = self.watch.checkpoint_minutes
+        minutes = self.logging.checkpoint_minutes
         late = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
         (waited,) = self._agree(int(late))
         best = self.validation.best_step == step.number
-        regular = step.number % self.watch.checkpoint_every == 0 or step.number >= self.trainer_config.max_steps
+        regular = step.number % self.logging.checkpoint_every == 0 or step.number >= self.trainer_config.max_steps
         if regular or best or waited or self.interruption.signal:
             self.save(trainer)
         if self.interruption.signal:
@@ -62,7 +62,7 @@ class Checkpoints(StepCallback):
         self._note_best(trainer)
         if trainer.is_global_zero and not self.guard.in_a_row:  # else it may have to go back to one of them
             best = best_of(self.run)
-            for old in checkpoints_of(self.run)[: -self.watch.keep_checkpoints]:
+            for old in checkpoints_of(self.run)[: -self.logging.keep_checkpoints]:
                 if step_of(old) != best:
                     SafeCheckpointIO().remove_checkpoint(old)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from t2x_core.data.mixture import MixedData
 from t2x_core.module import T2XModule
+from t2x_core.training.eval_timer import EvalTimer
 from t2x_core.training.flops import bucket_name, flops_by_bucket, peak
 from t2x_core.training.heat_map import LossHistory
 from t2x_core.training.loader_clock import LoaderClock
@@ -25,7 +26,6 @@ from t2x_core.training.loss_by_t import BINS, figures, sums_by_t
 from t2x_core.training.memory import memory
 from t2x_core.training.step_times import StepTimes
 from t2x_core.training.steps import Step, StepCallback
-from t2x_core.training.watching import Watching
 
 log = logging.getLogger("t2x")
 
@@ -45,8 +45,8 @@ class Metrics(StepCallback):
         clock: the Trainer's profiler, which tells how long data was waited for.
     """
 
-    def __init__(self, every: int, watching: Watching) -> None:
-        self.every, self.watching = every, watching
+    def __init__(self, every: int, eval_timer: EvalTimer) -> None:
+        self.every, self.eval_timer = every, eval_timer
         self.latest: dict[str, float] = {}
         self.histories: dict[str, LossHistory] = {}
         self.clock = LoaderClock()
@@ -74,7 +74,7 @@ class Metrics(StepCallback):
                 "compute    %s a step, at most; peak of a device %s/s (%s)",
                 *(in_flop(max(self._flops.values())), in_flop(self._peak.flops), self._peak.how),
             )
-        self.watching.start()
+        self.eval_timer.start()
         self._restart(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -158,7 +158,7 @@ class Metrics(StepCallback):
         }
 
     def _speed(self, trainer: Trainer, steps: int) -> dict[str, float]:
-        seconds = self.watching.training_seconds - self._since
+        seconds = self.eval_timer.training_seconds - self._since
         waited = self.clock.seconds - self._waited
         by_bucket = self._times_of_step.collect()  # the device is past it: the losses have been read
         return {
@@ -166,7 +166,7 @@ class Metrics(StepCallback):
             "speed/steps_per_second": steps / seconds,
             "speed/tokens_per_second": self._tokens * trainer.world_size / seconds,
             "speed/data_wait": waited / seconds,
-            "speed/watching": self.watching.share,
+            "speed/evaluation": self.eval_timer.share,
             "speed/step/data": waited / steps,
             **{
                 f"speed/step/{part}": sum(times[part] for times in by_bucket.values()) / steps
@@ -192,7 +192,7 @@ class Metrics(StepCallback):
         self._terms: dict[tuple[str, str], list[Tensor]] = {}  # (task, term) → (B,) each
         self._squares: list[Tensor] = []  # (parts,) each
         self._steps: Counter[str] = Counter()  # by bucket
-        self._since, self._since_step = self.watching.training_seconds, trainer.global_step
+        self._since, self._since_step = self.eval_timer.training_seconds, trainer.global_step
         self._waited, self._tokens, self._samples = self.clock.seconds, 0, 0
 
     def state_dict(self) -> dict[str, Any]:

@@ -66,11 +66,11 @@ class Progress(StepCallback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
-        watching = self.metrics.watching
-        whole = watching.training_seconds + watching.seconds
+        eval_timer = self.metrics.eval_timer
+        whole = eval_timer.training_seconds + eval_timer.seconds
         log.info(
             "validation and sampling took %s of %s (%.1f %%)",
-            *(minutes(watching.seconds), minutes(whole), 100 * watching.share),
+            *(minutes(eval_timer.seconds), minutes(whole), 100 * eval_timer.share),
         )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""Pictures while training: sampled from held-out conditions with the averaged weights, shown and scored."""
+"""Images while training: sampled from held-out conditions with the averaged weights, shown and scored."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from t2x_core.rendering import save_all
 from t2x_core.training import tensorboard
 from t2x_core.training.callbacks.interruption import Interruption
 from t2x_core.training.ema import EMA
+from t2x_core.training.eval_timer import EvalTimer, evaluating
 from t2x_core.training.run_folder import finished
 from t2x_core.training.steps import Step, StepCallback
-from t2x_core.training.watching import Watching, evaluating
 from t2x_core.types import Batch, Bucket, RenderedSamples
 
 log = logging.getLogger("t2x")
@@ -42,7 +42,7 @@ def trained_shape(wanted: Bucket, trained: Sequence[Bucket]) -> Bucket:
 
 
 class Sampling(StepCallback):
-    """Every `watch.sample_every` steps, and at the end: a grid to a file and to TensorBoard, and the scores.
+    """Every `logging.sample_every` steps, and at the end: a grid to a file and to TensorBoard, and the scores.
 
     The ranks share the work, a batch each; the first one scores and writes.
     """
@@ -52,12 +52,12 @@ class Sampling(StepCallback):
         assembly: Assembly,
         data: MixedData,
         ema: EMA,
-        watching: Watching,
+        eval_timer: EvalTimer,
         interruption: Interruption,
         folder: Path,
     ) -> None:
-        self.assembly, self.data, self.ema, self.watching, self.folder = assembly, data, ema, watching, folder
-        self.interruption, self.watch = interruption, assembly.recipe.watch
+        self.assembly, self.data, self.ema, self.eval_timer, self.folder = assembly, data, ema, eval_timer, folder
+        self.interruption, self.logging = interruption, assembly.recipe.logging
         self.scores: dict[str, dict[str, float]] = {}
         """Task → its last scores."""
         self._sampled_at = -1
@@ -66,10 +66,10 @@ class Sampling(StepCallback):
         self._run_if_due(trainer, module, step.number)
 
     def _run_if_due(self, trainer: Trainer, module: LightningModule, step: int) -> None:
-        every = self.watch.sample_every
+        every = self.logging.sample_every
         if every and step % every == 0 and step < trainer.max_steps and not self.interruption.signal:
             with self.interruption.leaving(module):
-                self.run(trainer, module, self.watch.score_samples)
+                self.run(trainer, module, self.logging.score_samples)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first_step = trainer.global_step
@@ -79,15 +79,15 @@ class Sampling(StepCallback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step >= trainer.max_steps and not self.interruption.signal:
             with self.interruption.leaving(pl_module):
-                self.run(trainer, pl_module, self.watch.final_score_samples)
+                self.run(trainer, pl_module, self.logging.final_score_samples)
 
     def run(self, trainer: Trainer, module: LightningModule, score_samples: int) -> None:
         """Samples, shows and scores each task."""
         assert isinstance(module, T2XModule)
         step = trainer.global_step
-        again = self.watch.sample_every if step < trainer.max_steps else 0
+        again = self.logging.sample_every if step < trainer.max_steps else 0
         with (
-            self.watching.clocked("watch.sample_every", again, step - self._first_step),
+            self.eval_timer.clocked("logging.sample_every", again, step - self._first_step),
             evaluating(module),
             self.ema.applied(module),
             trainer.precision_plugin.forward_context(),
@@ -103,7 +103,7 @@ class Sampling(StepCallback):
         self._sampled_at = state_dict["sampled_at"]
 
     def _run_task(self, trainer: Trainer, module: T2XModule, name: str, score_samples: int) -> None:
-        count = max(self.watch.samples, score_samples)
+        count = max(self.logging.samples, score_samples)
         if not count:
             return
         conditions = self.data.val_conditions(name, count)
@@ -113,7 +113,7 @@ class Sampling(StepCallback):
         for chosen, pixels in self._sample(trainer, module, conditions, bucket):
             if not trainer.is_global_zero:
                 continue
-            if kept := [i for i, j in enumerate(chosen) if j < self.watch.samples]:
+            if kept := [i for i, j in enumerate(chosen) if j < self.logging.samples]:
                 shown.append(pixels[kept])
             scored = [i for i, j in enumerate(chosen) if j < score_samples]
             if metric is not None and scored:
@@ -124,7 +124,7 @@ class Sampling(StepCallback):
         step = trainer.global_step
         if shown:
             with self._logged(name, "render"):
-                self._show(trainer, name, torch.cat(shown), conditions.select(list(range(self.watch.samples))), step)
+                self._show(trainer, name, torch.cat(shown), conditions.select(list(range(self.logging.samples))), step)
         if metric is not None:
             with self._logged(name, "metrics"):
                 self._score(trainer, name, metric, score_samples, step)
@@ -178,10 +178,10 @@ class Sampling(StepCallback):
             raise TypeError(f"it must return RenderedSamples, not {type(rendered).__name__}")
         save_all(rendered, self.folder / f"{name}_{step:07d}")
         for writer in tensorboard.writers(trainer):
-            tensorboard.write_picture(writer, f"samples/{name}", rendered, step)
+            tensorboard.write_image(writer, f"samples/{name}", rendered, step)
             if rendered.still is not None and len(rendered.frames) > 1:
                 still = RenderedSamples(rendered.still.unsqueeze(0))
-                tensorboard.write_picture(writer, f"samples/{name}/still", still, step)
+                tensorboard.write_image(writer, f"samples/{name}/still", still, step)
 
     @staticmethod
     def _log(trainer: Trainer, figures: Mapping[str, float], step: int) -> None:

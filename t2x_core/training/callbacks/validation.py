@@ -13,9 +13,9 @@ from t2x_core.data.mixture import KeyedLoader, MixedData
 from t2x_core.module import T2XModule
 from t2x_core.training.callbacks.interruption import Interruption
 from t2x_core.training.ema import EMA
+from t2x_core.training.eval_timer import EvalTimer, evaluating
 from t2x_core.training.loss_by_t import figures, sums_by_t
 from t2x_core.training.steps import Step, StepCallback
-from t2x_core.training.watching import Watching, evaluating
 
 log = logging.getLogger("t2x")
 
@@ -37,9 +37,9 @@ class Validation(StepCallback):
     """
 
     def __init__(
-        self, data: MixedData, ema: EMA, watching: Watching, interruption: Interruption, *, every: int
+        self, data: MixedData, ema: EMA, eval_timer: EvalTimer, interruption: Interruption, *, every: int
     ) -> None:
-        self.data, self.ema, self.watching, self.every = data, ema, watching, every
+        self.data, self.ema, self.eval_timer, self.every = data, ema, eval_timer, every
         self.interruption = interruption
         self.latest: dict[str, float] = {}
         self.best, self.best_step = math.inf, -1
@@ -69,7 +69,7 @@ class Validation(StepCallback):
         step = trainer.global_step
         again = self.every if step < trainer.max_steps else 0
         with (
-            self.watching.clocked("watch.validate_every", again, step - self._first_step),
+            self.eval_timer.clocked("logging.validate_every", again, step - self._first_step),
             evaluating(module),
             torch.no_grad(),
             trainer.precision_plugin.forward_context(),

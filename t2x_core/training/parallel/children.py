@@ -13,8 +13,8 @@ from typing import Any
 from lightning.fabric.strategies.launchers.subprocess_script import _basic_subprocess_cmd
 
 from t2x_core.signals import STOPPING
+from t2x_core.training.parallel.heartbeat import CHILDREN, FAILED, end
 from t2x_core.training.parallel.launch import PARENT
-from t2x_core.training.parallel.watch import CHILDREN, FAILED, end
 
 WELL: tuple[int | None, ...] = (None, 0, *(128 + number for number in STOPPING))
 """Exit codes of a process that runs, is done, or has saved and stopped because it was asked to."""
@@ -42,7 +42,7 @@ def start(ranks: int, port: int) -> None:
 def observe(children: Sequence[subprocess.Popen[Any]], grace: float = 5.0) -> None:
     """Waits for a child that ends badly, then ends all of them and this process.
 
-    It leaves `Watch`, which may know why, `grace` seconds to say so first.
+    It leaves `RankHeartbeat`, which may know why, `grace` seconds to say so first.
     """
     while True:
         codes = [child.poll() for child in children]

@@ -18,9 +18,9 @@ from t2x_core.assembly import Assembly
 from t2x_core.data.mixture import MixedData
 from t2x_core.errors import UserError
 from t2x_core.training.parallel import children, sameness, store
+from t2x_core.training.parallel.heartbeat import FAILED, RankHeartbeat, is_from_another
 from t2x_core.training.parallel.launch import Launch
 from t2x_core.training.parallel.strategies import TIMEOUT
-from t2x_core.training.parallel.watch import FAILED, Watch, is_from_another
 from t2x_core.training.precision import device_count, has_gpu
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class Ranks:
     def __init__(self, launch: Launch) -> None:
         self.launch = launch
         self._store: dist.Store | None = None
-        self._watch: Watch | None = None
+        self._heartbeat: RankHeartbeat | None = None
         self._connected = False
 
     def __enter__(self) -> Ranks:
@@ -49,16 +49,16 @@ class Ranks:
     ) -> None:
         if error is not None and not isinstance(error, SystemExit):
             self.failed(error)
-        elif error is None and self._watch is not None:
-            self._watch.done()
+        elif error is None and self._heartbeat is not None:
+            self._heartbeat.done()
 
     def failed(self, error: BaseException) -> None:
         """Tells the others; if this rank only failed because another did, waits until it is known which."""
-        if self._watch is None:
+        if self._heartbeat is None:
             return
         if is_from_another(error):
-            self._watch.wait()
-        self._watch.failed(*_reason(error))
+            self._heartbeat.wait()
+        self._heartbeat.failed(*_reason(error))
 
     def connect(self, assembly: Assembly, data: MixedData, **options: Any) -> None:
         """Starts the other ranks if this process is to, opens the process group, and compares what the ranks have.
@@ -164,7 +164,7 @@ class Ranks:
         else:
             kept = store.connect(launch)
         self._store = store.of_job(kept, launch)
-        self._watch = Watch(launch)
+        self._heartbeat = RankHeartbeat(launch)
 
 
 def _several() -> bool:

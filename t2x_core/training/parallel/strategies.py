@@ -22,7 +22,7 @@ from t2x_core.tensor_files import StoredTensor
 from t2x_core.training.checkpoint_io import SafeCheckpointIO
 
 TIMEOUT = timedelta(hours=12)
-"""Of a collective. A rank that dies is noticed in seconds (`Watch`); this clock runs on while all ranks are paused."""
+"""Of a collective. `RankHeartbeat` notices a dead rank in seconds; this clock runs on while all ranks are paused."""
 
 
 def build_strategy(recipe: Recipe) -> Strategy | str:

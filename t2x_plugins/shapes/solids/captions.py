@@ -25,7 +25,7 @@ class SolidWords:
 
 
 @dataclass(frozen=True)
-class Description:
+class CaptionSpec:
     """What is said about a scene: one solid, or two and where the first lies as seen from the second."""
 
     solids: tuple[SolidWords, ...]
@@ -66,33 +66,33 @@ TWO_SOLIDS = (
 )
 
 
-def full_description(scene: SolidScene) -> Description:
+def full_caption_spec(scene: SolidScene) -> CaptionSpec:
     """All of a scene."""
-    return Description(tuple(SolidWords(s.kind, s.colour, s.place) for s in scene.solids), scene.relation)
+    return CaptionSpec(tuple(SolidWords(s.kind, s.colour, s.place) for s in scene.solids), scene.relation)
 
 
-def describe(scene: SolidScene, rng: random.Random, omit: float = 0.0) -> Description:
+def caption_spec(scene: SolidScene, rng: random.Random, omit: float = 0.0) -> CaptionSpec:
     """What of a scene is to be said; `omit` is the chance that the place of a single solid is left out."""
-    full = full_description(scene)
+    full = full_caption_spec(scene)
     if scene.relation is not None or rng.random() >= omit:
         return full
     (only,) = full.solids
-    return Description((SolidWords(only.kind, only.colour),))
+    return CaptionSpec((SolidWords(only.kind, only.colour),))
 
 
-def canonical(description: Description) -> str:
+def canonical(description: CaptionSpec) -> str:
     """The plainest wording, such as "a red cone on the left"."""
     return _fill(_templates(description)[0], {slot: words[0] for slot, words in _slots(description).items()})
 
 
-def phrase(description: Description, rng: random.Random) -> str:
+def render_caption(description: CaptionSpec, rng: random.Random) -> str:
     """One of the wordings, in lower case."""
     template = choose(rng, _templates(description))
     return _fill(template, {slot: choose(rng, words) for slot, words in _slots(description).items()})
 
 
-def phrases(description: Description) -> Iterator[str]:
-    """Every wording that `phrase` can give."""
+def phrases(description: CaptionSpec) -> Iterator[str]:
+    """Every wording that `render_caption` can give."""
     slots = _slots(description)
     for template in _templates(description):
         used = [slot for slot in slots if f"{{{slot}}}" in template]
@@ -100,11 +100,11 @@ def phrases(description: Description) -> Iterator[str]:
             yield _fill(template, dict.fromkeys(slots, "") | dict(zip(used, words, strict=True)))
 
 
-def _templates(description: Description) -> tuple[str, ...]:
+def _templates(description: CaptionSpec) -> tuple[str, ...]:
     return TWO_SOLIDS if description.relation else ONE_SOLID
 
 
-def _slots(description: Description) -> dict[str, tuple[str, ...]]:
+def _slots(description: CaptionSpec) -> dict[str, tuple[str, ...]]:
     """The words that each slot of a template may take; ("",) where nothing is said."""
     slots: dict[str, tuple[str, ...]] = {}
     for words, mark in zip(description.solids, ("", "2"), strict=False):
@@ -143,17 +143,17 @@ _RELATION = re.compile(
 )
 
 
-def parse(caption: str) -> Description | None:
+def parse(caption: str) -> CaptionSpec | None:
     """The attributes that a caption names; None for a caption that is not of this world.
 
-    Reads every wording of `phrase`, and freer ones: unknown words, a contradiction, more than two solids, or two
-    without a relation give None.
+    Reads every wording of `render_caption`, and freer ones. Unknown words, a contradiction, more than two solids, or
+    two without a relation give None.
     """
     text = " ".join(re.sub(r"[^a-z]+", " ", caption.lower()).split())
     nouns = [word.start() for word in re.finditer(r"\w+", text) if word[0] in _VOCABULARY["kind"]]
     if len(nouns) == 1:
         only = _read_solid(text)
-        return None if only is None else Description((only,))
+        return None if only is None else CaptionSpec((only,))
     if len(nouns) != 2 or not (found := _RELATION.search(text, nouns[0], nouns[1])):
         return None
     first, second = _read_solid(text[: found.start()]), _read_solid(text[found.end() :])
@@ -161,7 +161,7 @@ def parse(caption: str) -> Description | None:
         return None
     names = {"front": "in front of", "behind": "behind", "top": "on top of", "under": "under"}
     relation = f"{found['beside']} of" if found["beside"] else next(names[n] for n in names if found[n])
-    return Description((first, second), relation)
+    return CaptionSpec((first, second), relation)
 
 
 def _read_solid(text: str) -> SolidWords | None:

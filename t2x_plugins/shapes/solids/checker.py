@@ -4,7 +4,7 @@ What stands out from black is a solid, and the direction of a pixel's RGB is its
 into the world: where it lies and how large it is follow from where it is seen in the views (triangulation, then a few
 steps of Gauss and Newton against its own rendering). The candidate whose rendering agrees best with all views is seen.
 A view that disagrees with the rendering, because it shows something else or is of another camera, is found out. So
-pictures that a network made can be read too: noise, soft edges and slightly wrong colours do little harm.
+images that a network made can be read too: noise, soft edges and slightly wrong colours do little harm.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..scene import COLOURS
 from ..verdicts import Verdict, shares
-from .captions import Description, full_description, parse
+from .captions import CaptionSpec, full_caption_spec, parse
 from .render import Floats, shrink, trace
 from .scene import OFFSET, PLACES, RADIUS, RELATIONS, SOLIDS, Solid, SolidScene
 
@@ -47,7 +47,7 @@ LENGTHS = np.linalg.norm(PURE, axis=1)
 
 @dataclass(frozen=True)
 class Cameras:
-    """Known cameras, and the size of their pictures."""
+    """Known cameras, and the size of their images."""
 
     poses: Floats
     """(F, 4, 4) camera-to-world, axes as in `render`."""
@@ -86,14 +86,14 @@ class Fit:
     """With all views."""
 
 
-def check(views: Views, wanted: SolidScene | Description, poses: NDArray[np.floating], fov: float) -> dict[str, bool]:
+def check(views: Views, wanted: SolidScene | CaptionSpec, poses: NDArray[np.floating], fov: float) -> dict[str, bool]:
     """Whether views (F, H, W, 3) show each attribute that is named, in every view, and "all" of them.
 
     "views" says that all views are of one scene, seen from these cameras, whatever it is. With two solids an attribute
     is right if it is so for both; where the colours are wrong, neither solid nor relation can be told.
     """
     if isinstance(wanted, SolidScene):
-        wanted = full_description(wanted)
+        wanted = full_caption_spec(wanted)
     levels = views.astype(np.float64)
     if views.dtype != np.uint8:
         levels = np.clip((levels + 1) * 127.5, 0, 255)
@@ -116,7 +116,7 @@ def _read(levels: Floats) -> tuple[Floats, NDArray[np.int64]]:
     return np.where(stands_out, length / LENGTHS[label], 0), label
 
 
-def _check_one(bright: Floats, label: NDArray, wanted: Description, cameras: Cameras) -> dict[str, bool]:
+def _check_one(bright: Floats, label: NDArray, wanted: CaptionSpec, cameras: Cameras) -> dict[str, bool]:
     (words,) = wanted.solids
     per_colour = np.stack([np.where(label == i, bright, 0).sum((1, 2)) for i in range(len(NAMES))], 1)  # (F, colours)
     totals = per_colour.sum(1)
@@ -138,7 +138,7 @@ def _check_one(bright: Floats, label: NDArray, wanted: Description, cameras: Cam
     return right
 
 
-def _check_pair(bright: Floats, label: NDArray, wanted: Description, cameras: Cameras) -> dict[str, bool]:
+def _check_pair(bright: Floats, label: NDArray, wanted: CaptionSpec, cameras: Cameras) -> dict[str, bool]:
     per_colour = np.array([np.where(label == i, bright, 0).sum() for i in range(len(NAMES))])
     found = [int(i) for i in per_colour.argsort()[::-1][:2]]
     asked = [words.colour for words in wanted.solids]
@@ -163,7 +163,7 @@ def _check_pair(bright: Floats, label: NDArray, wanted: Description, cameras: Ca
     return right
 
 
-def _coloured(wanted: Description, found: Sequence[int]) -> list[Description]:
+def _coloured(wanted: CaptionSpec, found: Sequence[int]) -> list[CaptionSpec]:
     """The description with the colours that are seen, both ways round, where it names none."""
     ways = (found, found[::-1])
     return [

@@ -1,1 +1,1 @@
-"""A task for t2x: pictures of a class."""
+"""A task for t2x: images of a class."""

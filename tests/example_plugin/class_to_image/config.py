@@ -14,9 +14,9 @@ class ClassToImageConfig(TaskConfig):
     """The task's block of a recipe."""
 
     size: Annotated[int, Range(min=8)] = 16
-    """Height and width of a picture, in pixels."""
+    """Height and width of an image, in pixels."""
     count: Annotated[int, Range(min=1)] = 10_000
-    """Training pictures, of all classes together."""
+    """Training images, of all classes together."""
     channels: Annotated[int, Range(min=1)] = 64
     """Width of the embedding of a class."""
 

@@ -1,4 +1,4 @@
-"""The pictures, and how to tell one class from another."""
+"""The images, and how to tell one class from another."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def draw(label: int, size: int, random: torch.Generator) -> Tensor:
 
 
 def classify(pixels: Tensor) -> Tensor:
-    """The class (B,) of pictures (B, 3, 1, H, W): that of the nearest of 64 drawings of each."""
+    """The class (B,) of images (B, 3, 1, H, W): that of the nearest of 64 drawings of each."""
     size = pixels.shape[-1]
     known = [draw(c, size, keyed.generator(0, "known", c, i)) for c in range(len(CLASSES)) for i in range(64)]
     return torch.cdist(pixels.float().flatten(1), torch.stack(known).flatten(1)).argmin(1) // 64

@@ -39,13 +39,13 @@ class ColumnsConfig:
     """Which columns of a manifest hold what."""
 
     path: str = "path"
-    """Path of the picture or the film."""
+    """Path of the image or the video."""
     captions: str | tuple[str, ...] = "caption"
     """A column, or several; a cell is a text or a list of texts, and all of them are captions of it."""
     height: str | None = None
-    """Height of the upright picture in pixels, so that `check: headers` need not open the file; with `width` only."""
+    """Height of the upright image in pixels, so that `check: headers` need not open the file; with `width` only."""
     width: str | None = None
-    """Width of the upright picture in pixels; with `height` only."""
+    """Width of the upright image in pixels; with `height` only."""
 
     group: str | None = None
     """What a file is a piece of (the video that clips were cut from, the person on photos): files with the same text

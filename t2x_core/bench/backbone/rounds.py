@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Turns:
+class Rounds:
     """What one network did, round by round."""
 
     seconds: list[float] = field(default_factory=list)
@@ -17,14 +17,14 @@ class Turns:
     """Operations per second of a product of matrices, right before and after (harmonic mean)."""
 
 
-def take_turns(
+def run_rounds(
     calls: Mapping[str, Callable[[], float]],
     peak: Callable[[], float],
     rounds: int,
     budget: float,
     least: int,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, Turns]:
+) -> dict[str, Rounds]:
     """Lets each have its turn in every round; each round begins with another one.
 
     Args:
@@ -34,7 +34,7 @@ def take_turns(
         budget: seconds; no round is begun that would probably end later, but `least` are made.
         clock: seconds since some moment.
     """
-    turns = {name: Turns() for name in calls}
+    turns = {name: Rounds() for name in calls}
     names = list(calls)
     began = clock()
     for done in range(rounds):

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
 from t2x_core.recipe import Range, TaskConfig
-from t2x_plugins.captioned.config import ConditioningConfig, LossConfig
+from t2x_plugins.captioned.captioned_config import ConditioningConfig, LossConfig
 from t2x_plugins.text_to_video.clips_config import ClipsConfig
 
 LONGEST = 1.8
-"""Seconds of a clip of the shapes world: a fast object would leave the picture later."""
+"""Seconds of a clip of the shapes world: a fast object would leave the image later."""
 Rate = Annotated[float, Range(above=0, max=240)]
 
 
@@ -28,8 +28,8 @@ class MovingShapesConfig:
     """Frame rates, in frames a second, each equally likely; with `frames`, no clip may be longer than 1.8 s."""
     spread: Annotated[float, Range(min=0, max=1)] = 1.0
     """How far from the middle objects may move, from 0 (through the middle) to 1 (anywhere)."""
-    pictures: Annotated[float, Range(min=0, max=0.9)] = 0.0
-    """Share of the samples that are single pictures: clips of one frame."""
+    images: Annotated[float, Range(min=0, max=0.9)] = 0.0
+    """Share of the samples that are single images: clips of one frame."""
     count: Annotated[int, Range(min=1)] = 1_000_000
     """Different training clips there are."""
     backgrounds: tuple[Literal["black", "white", "grey", "navy"], ...] = ("black", "white", "grey", "navy")
@@ -90,7 +90,7 @@ class SamplingConfig:
     """What can be asked for besides a prompt."""
 
     frames: Annotated[int, Range(min=1)] | None = None
-    """Frames of a clip; 1: a picture; `null`: as many as the data has."""
+    """Frames of a clip; 1: an image; `null`: as many as the data has."""
     fps: Rate | None = None
     """Frames a second; `null`: the first frame rate of the data."""
     height: Annotated[int, Range(min=1)] | None = None

@@ -17,7 +17,7 @@ SHARE = 0.05
 """More of the time than this, for any one thing, is said to be too much."""
 
 
-class Watching:
+class EvalTimer:
     """The clock of validation and sampling.
 
     A run that is due to spend too much on one of them is told so once, when that has been clocked first, with the
@@ -36,7 +36,7 @@ class Watching:
 
     @property
     def training_seconds(self) -> float:
-        """Since the start, without what was spent on watching."""
+        """Since the start, without what was spent on validation and sampling."""
         return time.perf_counter() - self._began - self.seconds
 
     @property
@@ -46,7 +46,7 @@ class Watching:
 
     @contextmanager
     def clocked(self, key: str, every: int, steps: int) -> Iterator[None]:
-        """The time inside is watching; the device is waited for.
+        """The time inside counts as evaluation; the device is waited for.
 
         Args:
             key: setting of the recipe that says how often it comes.

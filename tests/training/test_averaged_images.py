@@ -1,4 +1,4 @@
-"""Pictures and scores while training come from the averaged weights, not from those being trained."""
+"""Images and scores while training come from the averaged weights, not from those being trained."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from t2x_core.checkpoint import materialize, open_checkpoint
 from t2x_core.training.fit import fit
 from tests.conftest import TINY
 
-SETTINGS = ("optimizer.lr=0.01", "ema.decay=0.9", "watch.sample_every=3", "trainer.max_steps=4")
+SETTINGS = ("optimizer.lr=0.01", "ema.decay=0.9", "logging.sample_every=3", "trainer.max_steps=4")
 NAMES = ("backbone.head.linear.weight", "text_encoders.bytes.position")
 
 
@@ -27,7 +27,7 @@ def seen(monkeypatch):
     return weights
 
 
-def test_pictures_while_training_and_at_its_end_come_from_the_average(tmp_path, seen):
+def test_images_while_training_and_at_its_end_come_from_the_average(tmp_path, seen):
     assembly = load_assembly("quickstart", [*TINY, *SETTINGS])
     module = build_module(assembly)
     fit(assembly, module, build_data(assembly, module), tmp_path)
@@ -39,7 +39,7 @@ def test_pictures_while_training_and_at_its_end_come_from_the_average(tmp_path, 
         assert torch.equal(seen[1][name], average[name]), name
         assert not torch.equal(average[name], trained)
         assert not torch.equal(seen[0][name], seen[1][name])
-    # The pictures of step 3 are of the average then: the last one follows from it and the last weights.
+    # The images of step 3 are of the average then: the last one follows from it and the last weights.
     decay = min(0.9, 4 / 13)
     for name in NAMES:
         trained = dict(module.named_parameters())[name]

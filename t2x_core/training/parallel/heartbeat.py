@@ -59,7 +59,7 @@ class AwakeClock:
         self._last = now
 
 
-class Watch:
+class RankHeartbeat:
     """Ends this process, with the reason, when another rank has failed or has said nothing for `patience` seconds.
 
     The seconds are those in which this process ran itself: ranks that are all stopped, and go on one after the other,
@@ -78,7 +78,7 @@ class Watch:
         self._clock, self._heard = AwakeClock(self.INTERVAL / 2), 0.0
         self._store.set(self._key("beat"), "0")
         self._store.set(self._key("name"), f"process {os.getpid()} on {socket.gethostname()}")
-        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="logging", daemon=True)
         self._thread.start()
         threading.Thread(target=self._tick, name="awake", daemon=True).start()
 

@@ -9,19 +9,19 @@ from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
 from t2x_core.recipe import Range, TaskConfig
-from t2x_plugins.captioned.config import Colour, ColumnsConfig, ConditioningConfig, LossConfig, Pattern
+from t2x_plugins.captioned.captioned_config import Colour, ColumnsConfig, ConditioningConfig, LossConfig, Pattern
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShapesConfig:
-    """Pictures of the shapes world, made on the fly."""
+    """Images of the shapes world, made on the fly."""
 
     size: Annotated[int, Range(min=16)] = 32
-    """Height and width of a picture, in pixels."""
+    """Height and width of an image, in pixels."""
     count: Annotated[int, Range(min=1)] = 1_000_000
-    """Different training pictures there are."""
+    """Different training images there are."""
     two_objects: Annotated[float, Range(min=0, max=1)] = 0.2
-    """Share of pictures with two objects that stand in a relation."""
+    """Share of images with two objects that stand in a relation."""
     omit: Annotated[float, Range(min=0, max=1)] = 0.1
     """Chance that a training caption leaves out a size or a place, each by itself."""
     backgrounds: tuple[Literal["black", "white", "grey", "navy"], ...] = ("black", "white", "grey", "navy")
@@ -29,76 +29,76 @@ class ShapesConfig:
     background: Annotated[float, Range(min=0, max=1)] = 0.3
     """Chance that a caption names the background."""
     val_count: Annotated[int, Range(min=1)] = 256
-    """Pictures of the validation set, all of held-out combinations."""
+    """Images of the validation set, all of held-out combinations."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PicturesConfig:
-    """Pictures of one's own, from a folder or a manifest."""
+class ImagesConfig:
+    """Images of one's own, from a folder or a manifest."""
 
     folder: Path | None = None
-    """Folder of the pictures, each with its captions in a `.txt` of the same name; with a manifest, what its paths are
+    """Folder of the images, each with its captions in a `.txt` of the same name; with a manifest, what its paths are
     relative to."""
     manifest: Path | None = None
-    """Table with one picture a row (`.jsonl`, `.csv`, `.tsv`, `.parquet`); its paths are relative to it."""
+    """Table with one image a row (`.jsonl`, `.csv`, `.tsv`, `.parquet`); its paths are relative to it."""
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     """Which columns of the manifest hold what."""
     missing_captions: Literal["error", "empty", "skip"] = "error"
-    """Pictures without a caption: `error` stops and names them, `empty` gives them an empty one, `skip` drops them."""
+    """Images without a caption: `error` stops and names them, `empty` gives them an empty one, `skip` drops them."""
     size: Annotated[int, Range(min=1)] = 256
     """Height and width of the square bucket, in pixels; the other buckets have about as many pixels."""
     max_aspect_ratio: Annotated[float, Range(min=1)] = 2.0
-    """Longer side over shorter side of the longest bucket; 1: squares only. Longer pictures are cropped."""
+    """Longer side over shorter side of the longest bucket; 1: squares only. Longer images are cropped."""
     bucket_step: Annotated[int, Range(min=1)] | None = None
     """Pixels by which the short sides of neighbouring buckets differ; `null`: about an eighth of the size."""
     small_buckets: Literal["merge", "error"] = "merge"
-    """Buckets with fewer pictures than a batch: `merge` moves these to the next one, `error` stops and names them."""
+    """Buckets with fewer images than a batch: `merge` moves these to the next one, `error` stops and names them."""
     crop: Literal["center", "random"] = "center"
-    """Which part is kept of a picture that is longer than its bucket (training only)."""
+    """Which part is kept of an image that is longer than its bucket (training only)."""
     flip: Annotated[float, Range(min=0, max=1)] = 0.0
-    """Chance that a picture is mirrored; then "left" in a caption is no longer true (training only)."""
+    """Chance that an image is mirrored; then "left" in a caption is no longer true (training only)."""
     background: Annotated[str, Colour()] = "#ffffff"
     """Colour behind transparent pixels, as "#rrggbb"."""
     held_out: Annotated[float, Range(above=0, max=0.5)] = 0.05
-    """Share of the pictures that is never trained on, at least one; chosen by the path (or the group), so
+    """Share of the images that is never trained on, at least one; chosen by the path (or the group), so
     that it stays the same."""
     group: Annotated[str, Pattern()] | None = None
-    """Regular expression for the path below the folder: pictures in which it matches the same text (or the same groups
+    """Regular expression for the path below the folder: images in which it matches the same text (or the same groups
     in parentheses) are pieces of one source, and are held out together; `null`: each by itself."""
     val_count: Annotated[int, Range(min=1)] = 512
-    """Most pictures of the validation set; of those held out, always the same."""
+    """Most images of the validation set; of those held out, always the same."""
     check: Literal["full", "headers"] = "full"
-    """Before training, decode every picture once (and remember the good ones), or look at headers only."""
+    """Before training, decode every image once (and remember the good ones), or look at headers only."""
     max_bad_fraction: Annotated[float, Range(min=0, max=1)] = 0.05
     """Share of damaged or missing files above which training stops."""
 
     def __post_init__(self) -> None:
         if self.folder is None and self.manifest is None:
             raise ValueError(
-                "folder is missing (the folder of your pictures, each with its caption in a .txt beside it), "
+                "folder is missing (the folder of your images, each with its caption in a .txt beside it), "
                 "or else manifest (a .jsonl, .csv, .tsv or .parquet with a row for each)"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where captioned pictures come from: one of these."""
+    """Where captioned images come from: one of these."""
 
     shapes: ShapesConfig | None = None
     """The shapes world."""
-    pictures: PicturesConfig | None = None
-    """Pictures of one's own."""
+    images: ImagesConfig | None = None
+    """Images of one's own."""
 
     def __post_init__(self) -> None:
-        if self.shapes is None and self.pictures is None:
-            raise UserError("set shapes (made on the fly; {} for its defaults) or pictures (your own)")
-        if self.shapes is not None and self.pictures is not None:
-            raise UserError("there are both shapes and pictures", hint="write shapes: null, or pictures: null")
+        if self.shapes is None and self.images is None:
+            raise UserError("set shapes (made on the fly; {} for its defaults) or images (your own)")
+        if self.shapes is not None and self.images is not None:
+            raise UserError("there are both shapes and images", hint="write shapes: null, or images: null")
 
     @property
     def size(self) -> int:
-        """Height and width of the square pictures, in pixels."""
-        return (self.shapes or self.pictures).size  # type: ignore[union-attr]
+        """Height and width of the square images, in pixels."""
+        return (self.shapes or self.images).size  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +106,9 @@ class SamplingConfig:
     """What can be asked for besides a prompt."""
 
     height: Annotated[int, Range(min=1)] | None = None
-    """Height of a picture, in pixels; `null`: the size of the data."""
+    """Height of an image, in pixels; `null`: the size of the data."""
     width: Annotated[int, Range(min=1)] | None = None
-    """Width of a picture, in pixels; `null`: the size of the data."""
+    """Width of an image, in pixels; `null`: the size of the data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ class TextToImageConfig(TaskConfig):
     """The task's block of a recipe."""
 
     data: DataConfig
-    """Where captioned pictures come from."""
+    """Where captioned images come from."""
     conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
     """How the caption reaches the backbone."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -125,9 +125,9 @@ class TextToImageConfig(TaskConfig):
     """What can be asked for besides a prompt."""
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        pictures, sides = self.data.pictures, (("height", self.sampling.height), ("width", self.sampling.width))
+        images, sides = self.data.images, (("height", self.sampling.height), ("width", self.sampling.width))
         asked = {f"sampling.{side}": (pixels, pixels) for side, pixels in sides if pixels is not None}
-        if pictures is None:
+        if images is None:
             return {"data.shapes.size": (self.data.size, self.data.size), **asked}
-        step = {} if pictures.bucket_step is None else {"data.pictures.bucket_step": (pictures.bucket_step,) * 2}
-        return {"data.pictures.size": (pictures.size, pictures.size), **step, **asked}
+        step = {} if images.bucket_step is None else {"data.images.bucket_step": (images.bucket_step,) * 2}
+        return {"data.images.size": (images.size, images.size), **step, **asked}

@@ -1,4 +1,4 @@
-"""Captioned pictures of one's own: from a folder or a manifest, in aspect-ratio buckets, with a held-out share."""
+"""Captioned images of one's own: from a folder or a manifest, in aspect-ratio buckets, with a held-out share."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import torch
 
 from t2x_core import keyed
 from t2x_core.data import stack
-from t2x_core.data.buckets import Move, Shape, fill_buckets, nearest_bucket
+from t2x_core.data.buckets import BucketMerge, Shape, fill_buckets, nearest_bucket
 from t2x_core.data.damage import Damage, instead
-from t2x_core.data.decode import DamagedPictureError, decode, fit_to
+from t2x_core.data.decode import DamagedImageError, decode, fit_to
+from t2x_core.data.image_files import ImageFile
 from t2x_core.data.index import Finding, examine
-from t2x_core.data.picture_files import PictureFile
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
 from t2x_core.wording import counted
-from t2x_plugins.captioned.config import rgb
+from t2x_plugins.captioned.captioned_config import rgb
 from t2x_plugins.captioned.own_files import OwnFilesData, aspect_buckets, captioned_files
-from t2x_plugins.text_to_image.config import PicturesConfig
+from t2x_plugins.text_to_image.image_config import ImagesConfig
 
 LISTED = 8
 """Buckets that the log names."""
-BLOCK = "data.pictures"
+BLOCK = "data.images"
 SMALL, BAD = f"{BLOCK}.small_buckets", f"{BLOCK}.max_bad_fraction"
-MORE = "to keep it: more such pictures, a larger bucket_step, or a smaller trainer.global_batch"
+MORE = "to keep it: more such images, a larger bucket_step, or a smaller trainer.global_batch"
 
 
-class PictureSource(Source):
-    """Pictures in buckets; a file that turns out to be damaged is replaced by another of its bucket.
+class ImageSource(Source):
+    """Images in buckets; a file that turns out to be damaged is replaced by another of its bucket.
 
     Args:
         buckets: each shape with its files; none is empty.
@@ -40,8 +40,8 @@ class PictureSource(Source):
 
     def __init__(
         self,
-        buckets: Sequence[tuple[Shape, Sequence[PictureFile]]],
-        config: PicturesConfig,
+        buckets: Sequence[tuple[Shape, Sequence[ImageFile]]],
+        config: ImagesConfig,
         seed: int,
         damage: Damage,
         train: bool,
@@ -59,16 +59,16 @@ class PictureSource(Source):
         for id in instead(key, len(files), self.seed):
             file = files[id]
             try:
-                picture = decode(file.path, rgb(self.config.background), covering=shape)  # (3, h, w) uint8
-            except DamagedPictureError as error:
+                image = decode(file.path, rgb(self.config.background), covering=shape)  # (3, h, w) uint8
+            except DamagedImageError as error:
                 self.damage.note([(file.name, str(error))])
                 continue
-            own = keyed.generator(self.seed, "picture", key.attempt, key.step, key.slot)
+            own = keyed.generator(self.seed, "image", key.attempt, key.step, key.slot)
             x, y, mirror, word = torch.rand(4, generator=own, dtype=torch.float64).tolist()
             place = (y, x) if self.train and self.config.crop == "random" else (0.5, 0.5)
-            pixels = fit_to(picture, *shape, place, flip=self.train and mirror < self.config.flip)  # (3, 1, H, W)
+            pixels = fit_to(image, *shape, place, flip=self.train and mirror < self.config.flip)  # (3, 1, H, W)
             return Sample(key, pixels, file.captions[int(word * len(file.captions)) if self.train else 0])
-        raise UserError(f"none of the {len(files)} pictures of the bucket {_name(shape)} can be read any more")
+        raise UserError(f"none of the {len(files)} images of the bucket {_name(shape)} can be read any more")
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         return stack(samples)
@@ -77,24 +77,24 @@ class PictureSource(Source):
         return self._buckets[key.bucket][1][key.id].name
 
 
-class PicturesData(OwnFilesData[PictureSource]):
-    """One's own pictures as training data."""
+class ImagesData(OwnFilesData[ImageSource]):
+    """One's own images as training data."""
 
-    def __init__(self, task: str, config: PicturesConfig, context: DataContext) -> None:
+    def __init__(self, task: str, config: ImagesConfig, context: DataContext) -> None:
         super().__init__(task, context)
         self.config, multiple = config, context.pixel_multiple
         self.shapes = aspect_buckets(config.size, config.max_aspect_ratio, config.bucket_step, multiple, BLOCK)
 
     def val_conditions(self, count: int) -> Batch:
-        """First captions of the pictures held out, over again if there are fewer."""
+        """First captions of the images held out, over again if there are fewer."""
         self.sources()
         captions = tuple(self._held_out[i % len(self._held_out)].captions[0] for i in range(count))
         return Batch(self.task, captions)
 
-    def find(self) -> tuple[PictureSource, PictureSource]:
+    def find(self) -> tuple[ImageSource, ImageSource]:
         config = self.config
         found = captioned_files(
-            *(config.folder, config.manifest, config.columns, config.missing_captions, BLOCK, "pictures"),
+            *(config.folder, config.manifest, config.columns, config.missing_captions, BLOCK, "images"),
             sized=True,
             group=config.group,
         )
@@ -102,60 +102,63 @@ class PicturesData(OwnFilesData[PictureSource]):
         findings = examine(found.files, str(config.manifest or config.folder), config.check == "full")
         pairs = list(zip(found.files, findings, strict=True))
         damaged = [(file.name, finding.damage) for file, finding in pairs if finding.damage is not None]
-        damage = Damage(self.task, len(pairs), config.max_bad_fraction, "pictures", BAD, self.context.quarantine)
+        damage = Damage(self.task, len(pairs), config.max_bad_fraction, "images", BAD, self.context.quarantine)
         damage.note(damaged)
         sources = self._split([(file, finding) for file, finding in pairs if finding.damage is None], damage)
         self.note_left_out(damaged, "files", "cannot be read", 2)
         self.lines += found.remarks
         return sources
 
-    def _split(
-        self, good: Sequence[tuple[PictureFile, Finding]], damage: Damage
-    ) -> tuple[PictureSource, PictureSource]:
+    def _split(self, good: Sequence[tuple[ImageFile, Finding]], damage: Damage) -> tuple[ImageSource, ImageSource]:
         need = self.context.global_batch
-        train, held_out = self.set_apart([file for file, _ in good], self.config.held_out, "pictures")
+        train, held_out = self.set_apart([file for file, _ in good], self.config.held_out, "images")
         sizes = np.asarray([(finding.height, finding.width) for _, finding in good])
         shapes, bucket, moves = fill_buckets(sizes[train], self.shapes, need)
         if moves and self.config.small_buckets == "error":
             small = ", ".join(f"{_name(move.shape)} {move.count}" for move in moves)
-            raise UserError(f"buckets with fewer pictures than a batch of {need}: {small}", key=SMALL, hint=MORE)
+            raise UserError(f"buckets with fewer images than a batch of {need}: {small}", key=SMALL, hint=MORE)
         held = held_out[: self.config.val_count]
         val_bucket = nearest_bucket(sizes[held], shapes)
         self._held_out = [good[i][0] for i in held]
         held_words = self.held_out_words([file for file, _ in good], held_out)
         self.lines = self._report(shapes, bucket, sizes[train], moves, held_words)
 
-        def filled(members: Sequence[int], of: np.ndarray) -> list[tuple[Shape, list[PictureFile]]]:
+        def filled(members: Sequence[int], of: np.ndarray) -> list[tuple[Shape, list[ImageFile]]]:
             files = [[good[i][0] for i, b in zip(members, of, strict=True) if b == j] for j in range(len(shapes))]
             return [(shape, there) for shape, there in zip(shapes, files, strict=True) if there]
 
         seed = self.context.seed
         return (
-            PictureSource(filled(train, bucket), self.config, seed, damage, train=True),
-            PictureSource(filled(held, val_bucket), self.config, seed, damage, train=False),
+            ImageSource(filled(train, bucket), self.config, seed, damage, train=True),
+            ImageSource(filled(held, val_bucket), self.config, seed, damage, train=False),
         )
 
     def _report(
-        self, shapes: Sequence[Shape], bucket: np.ndarray, sizes: np.ndarray, moves: Sequence[Move], held_out: str
+        self,
+        shapes: Sequence[Shape],
+        bucket: np.ndarray,
+        sizes: np.ndarray,
+        moves: Sequence[BucketMerge],
+        held_out: str,
     ) -> list[str]:
         counts = np.bincount(bucket, minlength=len(shapes))
         most = np.argsort(-counts, kind="stable")
         listed = ", ".join(f"{_name(shapes[j])}: {counts[j]}" for j in most[:LISTED])
         listed += f" and {len(shapes) - LISTED} more" if len(shapes) > LISTED else ""
-        pictures, buckets = counted(len(sizes), "picture"), counted(len(shapes), "bucket")
-        lines = [f"{pictures} for training in {buckets} ({listed}), {held_out}"]
+        images, buckets = counted(len(sizes), "image"), counted(len(shapes), "bucket")
+        lines = [f"{images} for training in {buckets} ({listed}), {held_out}"]
         enlarged = int((sizes < np.asarray(shapes)[bucket]).any(1).sum())
         if enlarged:
-            lines.append(f"{counted(enlarged, 'picture', 'are')} smaller than the bucket, and enlarged")
+            lines.append(f"{counted(enlarged, 'image', 'are')} smaller than the bucket, and enlarged")
         need, commonest = self.context.global_batch, max((move.count for move in moves), default=0)
         if moves and commonest >= int(np.bincount(nearest_bucket(sizes, self.shapes)).max()):
             shape = next(move.shape for move in moves if move.count == commonest)
             lines.append(
-                f"the commonest shape, {_name(shape)} ({counted(commonest, 'picture')}), is not trained: "
+                f"the commonest shape, {_name(shape)} ({counted(commonest, 'image')}), is not trained: "
                 f"set trainer.global_batch to at most {commonest}"
             )
         return lines + [
-            f"bucket {_name(move.shape)} has {counted(move.count, 'picture')} and a batch needs {need}: they go to "
+            f"bucket {_name(move.shape)} has {counted(move.count, 'image')} and a batch needs {need}: they go to "
             f"{' and '.join(map(_name, move.to))} ({MORE})"
             for move in moves
         ]

@@ -1,4 +1,4 @@
-"""Real picture files of many kinds, good and damaged, for tests."""
+"""Real image files of many kinds, good and damaged, for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ORIENTATION = 274
 """EXIF tag."""
 
 
-def picture(width: int, height: int, colour: tuple[int, int, int] = (200, 40, 40)) -> Image.Image:
+def make_image(width: int, height: int, colour: tuple[int, int, int] = (200, 40, 40)) -> Image.Image:
     """A gradient with a coloured quarter at the top left, so that orientation and colour show."""
     y, x = np.mgrid[:height, :width]
     pixels = np.stack([x * 255 // width, y * 255 // height, np.full_like(x, 90)], -1).astype(np.uint8)
@@ -25,7 +25,7 @@ def picture(width: int, height: int, colour: tuple[int, int, int] = (200, 40, 40
 
 
 def save_turned(image: Image.Image, file: Path, orientation: int) -> None:
-    """Writes the picture so that it is upright when the EXIF orientation is applied."""
+    """Writes the image so that it is upright when the EXIF orientation is applied."""
     back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the Transpose that undoes each
     stored = image.transpose(Image.Transpose(back[orientation])) if orientation in back else image
     exif = Image.Exif()
@@ -51,16 +51,16 @@ def write_rgb16(image: Image.Image, file: Path) -> None:
 
 
 def write_good(folder: Path, count: int) -> list[str]:
-    """`count` pictures with captions: every kind in every aspect ratio, in turn. Returns their names."""
+    """`count` images with captions: every kind in every aspect ratio, in turn. Returns their names."""
     names = []
     for i in range(count):
-        image = picture(*SHAPES[i % 4], colour=(i % 256, 255 - i % 256, (7 * i) % 256))
+        image = make_image(*SHAPES[i % 4], colour=(i % 256, 255 - i % 256, (7 * i) % 256))
         kind = KINDS[i // 4 % len(KINDS)]
         name = f"{'sub/' if i % 7 == 0 else ''}{i:04d}.{kind.split('-')[0]}"
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         write_kind(image, kind, file)
-        file.with_suffix(".txt").write_text(f"picture {i}\nnumber {i}, {kind}\n" if i % 3 else f"picture {i}\n")
+        file.with_suffix(".txt").write_text(f"image {i}\nnumber {i}, {kind}\n" if i % 3 else f"image {i}\n")
         names.append(name)
     return names
 
@@ -73,7 +73,7 @@ KINDS = (
 
 
 def write_kind(image: Image.Image, kind: str, file: Path) -> None:
-    """Writes the picture as one of KINDS."""
+    """Writes the image as one of KINDS."""
     half = Image.new("L", image.size, 255)
     half.paste(0, (0, 0, image.width // 3, image.height))
     match kind.split("-")[-1]:
@@ -103,7 +103,7 @@ def write_kind(image: Image.Image, kind: str, file: Path) -> None:
 
 
 def write_damaged(folder: Path) -> dict[str, str]:
-    """Twelve files from which no picture can be had, with captions; name → what is said of it."""
+    """Twelve files from which no image can be had, with captions; name → what is said of it."""
     folder.mkdir(parents=True, exist_ok=True)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3)).astype(np.uint8))
     whole = {}
@@ -118,11 +118,11 @@ def write_damaged(folder: Path) -> dict[str, str]:
         "short.jpg": (whole["jpg"][: len(whole["jpg"]) // 2], "is cut short"),
         "short.png": (whole["png"][: len(whole["png"]) // 2], "is cut short"),
         "short.webp": (whole["webp"][: len(whole["webp"]) // 2], "is cut short"),
-        "text.png": (b"not a picture, only words\n", "is text, not a picture"),
-        "page.jpg": (b"<!DOCTYPE html><html><body>404</body></html>", "is a web page, not a picture"),
+        "text.png": (b"not an image, only words\n", "is text, not an image"),
+        "page.jpg": (b"<!DOCTYPE html><html><body>404</body></html>", "is a web page, not an image"),
         "flipped.png": (bytes(flipped), "is damaged (broken data stream when reading image file)"),
-        "zeros.webp": (bytes(5000), "is no picture of a known kind"),
-        "phone.jpg": (b"\0\0\0\x18ftypheic" + bytes(100), "is a HEIC picture, which cannot be read"),
+        "zeros.webp": (bytes(5000), "is no image of a known kind"),
+        "phone.jpg": (b"\0\0\0\x18ftypheic" + bytes(100), "is a HEIC image, which cannot be read"),
     }
     for name, (data, _) in contents.items():
         (folder / name).write_bytes(data)
@@ -135,5 +135,5 @@ def write_damaged(folder: Path) -> dict[str, str]:
         "folder.jpg": "is a folder",
     }
     for name in reasons:
-        (folder / name).with_suffix(".txt").write_text("a damaged picture\n")
+        (folder / name).with_suffix(".txt").write_text("a damaged image\n")
     return reasons

@@ -1,4 +1,4 @@
-"""Captioned pictures in a folder: which files there are, and what their captions say."""
+"""Captioned images in a folder: which files there are, and what their captions say."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from t2x_core.data.files import identity, name_below, read_captions, shown
 from t2x_core.errors import UserError
 from t2x_core.wording import counted, first_of, shorten
 
-_PICTURES = (".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".exr", ".hdr", ".avif")
-_RAW_PICTURES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
-OTHER_PICTURES = frozenset((*_PICTURES, *_RAW_PICTURES)) - SUFFIXES
-"""Endings of pictures that are not read."""
+_IMAGES = (".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".exr", ".hdr", ".avif")
+_RAW_IMAGES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
+OTHER_IMAGES = frozenset((*_IMAGES, *_RAW_IMAGES)) - SUFFIXES
+"""Endings of images that are not read."""
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFile:
-    """A picture with its captions; nothing is known yet of what the file holds."""
+class ImageFile:
+    """An image with its captions; nothing is known yet of what the file holds."""
 
     path: str
     """Where the file is."""
@@ -39,10 +39,10 @@ class PictureFile:
 
 
 @dataclass(frozen=True)
-class PictureList:
+class ImageList:
     """What a folder or a manifest holds."""
 
-    files: Sequence[PictureFile]
+    files: Sequence[ImageFile]
     remarks: Sequence[str] = field(default=())
     """Lines for the log: what was passed over, and why."""
 
@@ -51,14 +51,14 @@ class OneEach:
     """Files, each once: what has several names (other spellings, links) is one file with the captions of all."""
 
     def __init__(self) -> None:
-        self._files: dict[Hashable, PictureFile] = {}
+        self._files: dict[Hashable, ImageFile] = {}
         self._twice: list[str] = []
 
     def __len__(self) -> int:
         return len(self._files)
 
     @property
-    def files(self) -> list[PictureFile]:
+    def files(self) -> list[ImageFile]:
         """In the order in which they came."""
         return list(self._files.values())
 
@@ -70,7 +70,7 @@ class OneEach:
         names = counted(len(self._twice), "further name")
         return [f"{names} of the same files, each trained once with all of its captions: {first_of(self._twice, 2)}"]
 
-    def add(self, file: PictureFile, where: str | None = None) -> None:
+    def add(self, file: ImageFile, where: str | None = None) -> None:
         """Raises UserError if the file is there already, with another size or of another group."""
         own = identity(file.path)
         before = self._files.get(own)
@@ -93,8 +93,8 @@ class OneEach:
         )
 
 
-def list_folder(folder: Path, suffixes: Collection[str] = SUFFIXES, what: str = "picture") -> PictureList:
-    """The pictures (or `what` has one of these suffixes) in a folder and those below it, in the order of their names.
+def list_folder(folder: Path, suffixes: Collection[str] = SUFFIXES, what: str = "image") -> ImageList:
+    """The images (or `what` has one of these suffixes) in a folder and those below it, in the order of their names.
 
     The captions of `x.jpg` are the lines of `x.txt` beside it that are not blank. Names that begin with a dot are
     passed over. Raises UserError if there is no such folder, it or one below cannot be read, or a caption cannot.
@@ -111,9 +111,9 @@ def list_folder(folder: Path, suffixes: Collection[str] = SUFFIXES, what: str = 
             path = os.path.join(parent, name)
             if suffix.lower() in suffixes and (stem in captions or not os.path.isdir(path)):
                 told = read_captions(Path(parent, captions[stem])) if stem in captions else ()
-                listed.append(PictureFile(path, name_below(path, str(folder)), told))
+                listed.append(ImageFile(path, name_below(path, str(folder)), told))
                 used.add(stem)
-            elif suffix.lower() in OTHER_PICTURES and suffixes is SUFFIXES:
+            elif suffix.lower() in OTHER_IMAGES and suffixes is SUFFIXES:
                 others[suffix.lower()] += 1
                 used.add(stem)
         texts += len(captions.keys() - used)
@@ -128,7 +128,7 @@ def list_folder(folder: Path, suffixes: Collection[str] = SUFFIXES, what: str = 
     ]
     if texts:
         remarks.append(f"{counted(texts, '.txt file', 'have')} no {what} of their name beside them")
-    return PictureList(found.files, remarks)
+    return ImageList(found.files, remarks)
 
 
 def _stem(name: str) -> str:
@@ -137,9 +137,9 @@ def _stem(name: str) -> str:
 
 
 def settle_captions(
-    found: PictureList, policy: Literal["error", "empty", "skip"], setting: str, what: str = "pictures"
-) -> PictureList:
-    """Applies the policy for pictures without a caption; `setting` is the recipe's key for it.
+    found: ImageList, policy: Literal["error", "empty", "skip"], setting: str, what: str = "images"
+) -> ImageList:
+    """Applies the policy for images without a caption; `setting` is the recipe's key for it.
 
     Raises:
         UserError: there are some, and the policy is "error"; it names the first three.
@@ -156,12 +156,12 @@ def settle_captions(
         )
     if policy == "empty":
         files = [file if file.captions else replace(file, captions=("",)) for file in found.files]
-        return PictureList(files, [*found.remarks, f"{missing} no caption, and “” instead: {first}"])
+        return ImageList(files, [*found.remarks, f"{missing} no caption, and “” instead: {first}"])
     files = [file for file in found.files if file.captions]
-    return PictureList(files, [*found.remarks, f"{missing} no caption, left out: {first}"])
+    return ImageList(files, [*found.remarks, f"{missing} no caption, left out: {first}"])
 
 
-def grouped(found: PictureList, pattern: str | None, setting: str) -> PictureList:
+def grouped(found: ImageList, pattern: str | None, setting: str) -> ImageList:
     """Gives files without a group one: what the regular expression matches in the name, or its groups if it has some.
 
     Raises:
@@ -181,10 +181,10 @@ def grouped(found: PictureList, pattern: str | None, setting: str) -> PictureLis
     remarks = list(found.remarks)
     if unmatched:
         remarks.append(f"{counted(len(unmatched), 'name')} without a match of {setting}: {first_of(unmatched)}")
-    return PictureList(files, remarks)
+    return ImageList(files, remarks)
 
 
-def group_names(files: Sequence[PictureFile]) -> list[str]:
+def group_names(files: Sequence[ImageFile]) -> list[str]:
     """For each file what it is held out by: its group, or its own name."""
     return [f"group\n{file.group}" if file.group else file.name for file in files]
 

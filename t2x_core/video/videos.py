@@ -1,4 +1,4 @@
-"""Films, read in a process of their own that is replaced when it hangs, crashes or has read enough."""
+"""Videos, read in a process of their own that is replaced when it hangs, crashes or has read enough."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ READS = 500
 
 
 @dataclass(frozen=True)
-class Film:
-    """What a film turned out to be."""
+class Video:
+    """What a video turned out to be."""
 
     height: int
     width: int
@@ -37,8 +37,8 @@ class Film:
     """Whether decord has been proved right about it."""
 
 
-class Films:
-    """Reads films by the reader that is right about them. May be copied into other processes; each then has a decoder
+class Videos:
+    """Reads videos by the reader that is right about them. May be copied into other processes; each then has a decoder
     process of its own.
 
     Args:
@@ -52,9 +52,9 @@ class Films:
         self.readers = None if readers is None else list(readers)
         self._decoder: _Decoder | None = None
 
-    def measure(self, path: str, whole: bool) -> Film:
-        """What a film is. Raises DamagedClipError; `whole`: some of its frames are decoded, too."""
-        return Film(**self._ask({"what": "measure", "path": path, "whole": whole}, exact=False)[0])
+    def measure(self, path: str, whole: bool) -> Video:
+        """What a video is. Raises DamagedClipError; `whole`: some of its frames are decoded, too."""
+        return Video(**self._ask({"what": "measure", "path": path, "whole": whole}, exact=False)[0])
 
     def clip(
         self,
@@ -67,7 +67,7 @@ class Films:
         background: Colour = WHITE,
         exact: bool = False,
     ) -> tuple[Frames, float]:
-        """A clip (F, height, width, 3) of a film, and its frames a second.
+        """A clip (F, height, width, 3) of a video, and its frames a second.
 
         Args:
             place: where it begins, 0 … 1, see `Choice`.
@@ -81,8 +81,8 @@ class Films:
             ShortClipError: it is too short.
         """
         how = {"choice": asdict(choice), "place": place, "size": size, "crop": crop, "at": at}
-        told, raw = self._ask({"what": "clip", "path": path, "background": background, **how}, exact)
-        return np.frombuffer(bytearray(raw), np.uint8).reshape(told["shape"]), told["fps"]
+        reply, raw = self._ask({"what": "clip", "path": path, "background": background, **how}, exact)
+        return np.frombuffer(bytearray(raw), np.uint8).reshape(reply["shape"]), reply["fps"]
 
     def close(self) -> None:
         """Ends the decoder process; the next request starts another."""
@@ -97,7 +97,7 @@ class Films:
         for reader in self.readers or readers_of(request["path"], exact):
             decoder = self._running()
             try:
-                told, raw = decoder.ask({**request, "reader": reader}, self.seconds)
+                reply, raw = decoder.ask({**request, "reader": reader}, self.seconds)
             except TimeoutError:
                 self.close()
                 problem = f"is damaged: decoding hangs (more than {self.seconds:g} s)"
@@ -106,11 +106,11 @@ class Films:
                 self.close()
                 problem = "is damaged: it makes the decoder crash"
                 continue
-            if "short" in told:
-                raise ShortClipError(told["short"])
-            if "damaged" not in told:
-                return told, raw
-            problem = told["damaged"]
+            if "short" in reply:
+                raise ShortClipError(reply["short"])
+            if "damaged" not in reply:
+                return reply, raw
+            problem = reply["damaged"]
             if problem in ("is empty", "is not there") or problem.startswith("is text"):
                 break  # no other reader will find more
         raise DamagedClipError(problem or "cannot be read: there is no reader")
@@ -144,7 +144,7 @@ class _Decoder:
             env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C is for the training process
         )
-        self._waiting = ThreadPoolExecutor(1, thread_name_prefix="t2x-film")
+        self._waiting = ThreadPoolExecutor(1, thread_name_prefix="t2x-video")
 
     def ask(self, request: dict[str, Any], seconds: float) -> tuple[dict[str, Any], bytes]:
         """The answer. Raises TimeoutError, or EOFError or OSError if the process has ended."""
@@ -158,8 +158,8 @@ class _Decoder:
             raise TimeoutError from error
 
     def _answer(self) -> tuple[dict[str, Any], bytes]:
-        told = json.loads(self._part())
-        return told, self._part()
+        reply = json.loads(self._part())
+        return reply, self._part()
 
     def _part(self) -> bytes:
         assert self._process.stdout is not None

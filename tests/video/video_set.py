@@ -1,4 +1,4 @@
-"""Real films of several kinds, good and damaged, made with real encoders, for tests."""
+"""Real videos of several kinds, good and damaged, made with real encoders, for tests."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def frame(number: int, height: int, width: int) -> np.ndarray:
     return pixels
 
 
-def number_of(picture: np.ndarray) -> int:
-    """Which frame a picture (h, w, 3) uint8 is."""
-    h, w = picture.shape[:2]
-    return round(float(picture[h // 4 : 3 * h // 4, w // 8 : 3 * w // 8].mean()) / STEP)
+def number_of(image: np.ndarray) -> int:
+    """Which frame an image (h, w, 3) uint8 is."""
+    h, w = image.shape[:2]
+    return round(float(image[h // 4 : 3 * h // 4, w // 8 : 3 * w // 8].mean()) / STEP)
 
 
-def write_film(
+def write_video(
     file: Path,
     frames: int = 24,
     fps: float = 12,
@@ -37,7 +37,7 @@ def write_film(
     width: int = 64,
     times: Sequence[float] | None = None,
 ) -> Path:
-    """A film; `times`: when each frame is shown, in seconds, for a variable frame rate."""
+    """A video; `times`: when each frame is shown, in seconds, for a variable frame rate."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(file), "w") as container:
         stream = container.add_stream(CODECS[file.suffix], rate=Fraction(fps).limit_denominator(1001))
@@ -48,10 +48,10 @@ def write_film(
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for i in range(frames):
-            picture = av.VideoFrame.from_ndarray(frame(i, height, width), format="rgb24")
+            image = av.VideoFrame.from_ndarray(frame(i, height, width), format="rgb24")
             if times is not None:
-                picture.pts, picture.time_base = round(1000 * times[i]), Fraction(1, 1000)
-            container.mux(stream.encode(picture))
+                image.pts, image.time_base = round(1000 * times[i]), Fraction(1, 1000)
+            container.mux(stream.encode(image))
         container.mux(stream.encode())
     return file
 
@@ -65,14 +65,14 @@ def turn(file: Path) -> None:
 
 
 def write_damaged(folder: Path) -> dict[str, str]:
-    """Five films that cannot be read: name → how the reason for it begins."""
-    whole = write_film(folder / "cut.mp4", frames=40).read_bytes()
+    """Five videos that cannot be read: name → how the reason for it begins."""
+    whole = write_video(folder / "cut.mp4", frames=40).read_bytes()
     (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.mp4").write_bytes(b"")
-    (folder / "letter.mp4").write_text("This is a letter, and no film.\n")
+    (folder / "letter.mp4").write_text("This is a letter, and no video.\n")
     rng = np.random.default_rng(0)
     (folder / "noise.webm").write_bytes(rng.bytes(20_000))
-    broken = bytearray(write_film(folder / "broken.mp4", frames=40).read_bytes())
+    broken = bytearray(write_video(folder / "broken.mp4", frames=40).read_bytes())
     start = broken.index(b"mdat") + 8
     broken[start : broken.index(b"moov") - 8] = bytes(broken.index(b"moov") - 8 - start)
     (folder / "broken.mp4").write_bytes(broken)

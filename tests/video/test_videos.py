@@ -1,4 +1,4 @@
-"""Reading films: which frames, by which reader, and what becomes of films that cannot be read."""
+"""Reading videos: which frames, by which reader, and what becomes of videos that cannot be read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from t2x_core.video import Choice, DamagedClipError, Film, Films, ShortClipError
-from t2x_core.video import films as films_module
-from tests.video.film_set import CODECS, number_of, turn, write_damaged, write_film
+from t2x_core.video import Choice, DamagedClipError, ShortClipError, Video, Videos
+from t2x_core.video import videos as videos_module
+from tests.video.video_set import CODECS, number_of, turn, write_damaged, write_video
 
 UNEVEN = np.cumsum([0.0, *([0.04, 0.12] * 12)[:23]])
 """Times of 24 frames, two at a time."""
@@ -21,49 +21,49 @@ UNEVEN = np.cumsum([0.0, *([0.04, 0.12] * 12)[:23]])
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("films")
+    folder = tmp_path_factory.mktemp("videos")
     for suffix in CODECS:
-        write_film(folder / f"even{suffix}")
+        write_video(folder / f"even{suffix}")
     for suffix in (".mp4", ".webm"):
-        write_film(folder / f"uneven{suffix}", times=UNEVEN.tolist())
+        write_video(folder / f"uneven{suffix}", times=UNEVEN.tolist())
     return folder
 
 
 @pytest.mark.parametrize("reader", ["decord", "pyav"])
 @pytest.mark.parametrize("suffix", CODECS)
 def test_frames_are_those_asked_for(folder: Path, suffix: str, reader: str) -> None:
-    films, path = Films(20, [reader]), str(folder / f"even{suffix}")
-    film = films.measure(path, whole=True)
-    assert film == Film(48, 64, 24, pytest.approx(23 / 12, abs=2e-3), exact=reader == "pyav")
-    frames, fps = films.clip(path, Choice(8, fps=6), 0.0, (48, 64), (48, 64))
+    videos, path = Videos(20, [reader]), str(folder / f"even{suffix}")
+    video = videos.measure(path, whole=True)
+    assert video == Video(48, 64, 24, pytest.approx(23 / 12, abs=2e-3), exact=reader == "pyav")
+    frames, fps = videos.clip(path, Choice(8, fps=6), 0.0, (48, 64), (48, 64))
     assert [number_of(frame) for frame in frames] == list(range(0, 16, 2))
     assert fps == 6
-    frames, fps = films.clip(path, Choice(8, stride=2), 1.0, (48, 64), (48, 64))
+    frames, fps = videos.clip(path, Choice(8, stride=2), 1.0, (48, 64), (48, 64))
     assert [number_of(frame) for frame in frames] == list(range(9, 24, 2))
     assert fps == pytest.approx(6, rel=1e-2)
-    (frame,), _ = films.clip(path, Choice(1, fps=6), 0.5, (48, 64), (48, 64))
+    (frame,), _ = videos.clip(path, Choice(1, fps=6), 0.5, (48, 64), (48, 64))
     assert number_of(frame) in (11, 12)
 
 
 @pytest.mark.parametrize("reader", ["decord", "pyav"])
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 def test_a_variable_frame_rate_is_read_by_its_clock(folder: Path, suffix: str, reader: str) -> None:
-    films, path = Films(20, [reader]), str(folder / f"uneven{suffix}")
-    frames, fps = films.clip(path, Choice(8, fps=5), 0.0, (48, 64), (48, 64))
+    videos, path = Videos(20, [reader]), str(folder / f"uneven{suffix}")
+    frames, fps = videos.clip(path, Choice(8, fps=5), 0.0, (48, 64), (48, 64))
     shown = [int(np.flatnonzero(i / 5 + 1e-3 >= UNEVEN)[-1]) for i in range(8)]
     assert [number_of(frame) for frame in frames] == shown
     assert shown != list(range(0, 24, 3))  # as if it were even
     assert fps == 5
-    _, fps = films.clip(path, Choice(5, stride=2), 0.0, (48, 64), (48, 64))
+    _, fps = videos.clip(path, Choice(5, stride=2), 0.0, (48, 64), (48, 64))
     assert fps == pytest.approx(4 / UNEVEN[8], rel=0.02)
 
 
 def test_frames_are_scaled_and_cropped(folder: Path) -> None:
-    films, path = Films(20), str(folder / "even.mp4")
-    whole, _ = films.clip(path, Choice(1, fps=1), 0.0, (24, 32), (24, 32))
+    videos, path = Videos(20), str(folder / "even.mp4")
+    whole, _ = videos.clip(path, Choice(1, fps=1), 0.0, (24, 32), (24, 32))
     assert whole.shape == (1, 24, 32, 3)
-    left, _ = films.clip(path, Choice(1, fps=1), 0.0, (24, 32), (24, 16), (0.5, 0.0))
-    right, _ = films.clip(path, Choice(1, fps=1), 0.0, (24, 32), (24, 16), (0.5, 1.0))
+    left, _ = videos.clip(path, Choice(1, fps=1), 0.0, (24, 32), (24, 16), (0.5, 0.0))
+    right, _ = videos.clip(path, Choice(1, fps=1), 0.0, (24, 32), (24, 16), (0.5, 1.0))
     assert np.array_equal(left, whole[:, :, :16])
     assert np.array_equal(right, whole[:, :, 16:])
     assert abs(whole[0, 4, 28].astype(int) - (220, 20, 20)).max() < 25  # red at the top right
@@ -72,11 +72,11 @@ def test_frames_are_scaled_and_cropped(folder: Path) -> None:
 
 def test_what_a_telephone_has_turned_is_turned_upright(tmp_path: Path) -> None:
     """48 × 64, turned clockwise: the grey left half is at the top, the red top right corner at the bottom right."""
-    path = write_film(tmp_path / "a.mp4")
+    path = write_video(tmp_path / "a.mp4")
     turn(path)
-    films = Films(20)
-    assert films.measure(str(path), whole=True) == Film(64, 48, 24, pytest.approx(23 / 12, abs=2e-3))
-    (frame,), _ = films.clip(str(path), Choice(1, stride=1), 1.0, (64, 48), (64, 48))
+    videos = Videos(20)
+    assert videos.measure(str(path), whole=True) == Video(64, 48, 24, pytest.approx(23 / 12, abs=2e-3))
+    (frame,), _ = videos.clip(str(path), Choice(1, stride=1), 1.0, (64, 48), (64, 48))
     assert abs(frame[48, 36].astype(int) - (220, 20, 20)).max() < 25
     assert abs(frame[48, 12].astype(int) - (20, 200, 20)).max() < 25
     assert abs(frame[16, 24].astype(int) - 184).max() < 12  # the last frame's grey, 23 · 8
@@ -100,20 +100,20 @@ def test_where_a_clip_begins() -> None:
     ],
 )
 def test_too_short_is_never_stretched(tmp_path: Path, choice: Choice, frames: int, fps: float, message: str) -> None:
-    path = write_film(tmp_path / "a.mp4", frames=frames, fps=fps)
+    path = write_video(tmp_path / "a.mp4", frames=frames, fps=fps)
     with pytest.raises(ShortClipError, match=message):
-        Films(20).clip(str(path), choice, 0.0, (48, 64), (48, 64))
+        Videos(20).clip(str(path), choice, 0.0, (48, 64), (48, 64))
 
 
-def test_damaged_films_are_named_with_reasons(tmp_path: Path) -> None:
-    films = Films(20)
+def test_damaged_videos_are_named_with_reasons(tmp_path: Path) -> None:
+    videos = Videos(20)
     for name, reason in write_damaged(tmp_path).items():
         with pytest.raises(DamagedClipError) as caught:
-            films.measure(str(tmp_path / name), whole=True)
+            videos.measure(str(tmp_path / name), whole=True)
         assert str(caught.value).startswith(reason), name
         assert "\n" not in str(caught.value)
     with pytest.raises(DamagedClipError, match="is not there"):
-        films.measure(str(tmp_path / "nowhere.mp4"), whole=False)
+        videos.measure(str(tmp_path / "nowhere.mp4"), whole=False)
 
 
 HANGS = """
@@ -131,17 +131,17 @@ child.main()
 
 @pytest.fixture
 def decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Decoders in which decord does something bad at films of a name."""
+    """Decoders in which decord does something bad at videos of a name."""
 
     def make(does: str, name: str) -> None:
         script = tmp_path / "decoder.py"
         script.write_text(HANGS.format(does=does, name=name))
-        real = films_module.subprocess.Popen
+        real = videos_module.subprocess.Popen
 
         def popen(command, **options):
             return real([command[0], str(script)], **options)
 
-        monkeypatch.setattr(films_module.subprocess, "Popen", popen)
+        monkeypatch.setattr(videos_module.subprocess, "Popen", popen)
 
     return make
 
@@ -149,13 +149,13 @@ def decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 @pytest.mark.parametrize("does", ["time.sleep(3600)", "import os; os.kill(os.getpid(), 11)"], ids=["hangs", "crashes"])
 def test_a_decoder_that_hangs_or_crashes_is_replaced(folder: Path, decoder, does: str) -> None:
     decoder(does, "uneven")
-    films = Films(4)
+    videos = Videos(4)
     path = str(folder / "uneven.mp4")
     began = time.monotonic()
-    frames, _ = films.clip(path, Choice(8, fps=5), 0.0, (48, 64), (48, 64), exact=True)  # the next reader can
+    frames, _ = videos.clip(path, Choice(8, fps=5), 0.0, (48, 64), (48, 64), exact=True)  # the next reader can
     assert time.monotonic() - began < 20
     assert number_of(frames[-1]) == int(np.flatnonzero(UNEVEN <= 1.401)[-1])
-    only = Films(2, ["decord"])
+    only = Videos(2, ["decord"])
     with pytest.raises(DamagedClipError, match=r"decoding hangs \(more than 2 s\)|makes the decoder crash"):
         only.measure(path, whole=False)
     assert only.measure(str(folder / "even.mp4"), whole=False).frames == 24  # and goes on
@@ -171,21 +171,21 @@ def alive(pid: int) -> bool:
 
 
 def test_the_decoder_is_replaced_now_and_then_and_ends_with_its_owner(folder: Path, monkeypatch) -> None:
-    monkeypatch.setattr(films_module, "READS", 3)
-    films, pids = Films(20), []
+    monkeypatch.setattr(videos_module, "READS", 3)
+    videos, pids = Videos(20), []
     for _ in range(7):
-        films.measure(str(folder / "even.mp4"), whole=False)
-        pids.append(films._decoder._process.pid)
+        videos.measure(str(folder / "even.mp4"), whole=False)
+        pids.append(videos._decoder._process.pid)
     assert [len(list(group)) for _, group in itertools.groupby(pids)] == [3, 3, 1]
     assert not any(alive(pid) for pid in set(pids[:6]))
-    films.close()
+    videos.close()
     assert not alive(pids[-1])
 
     reader, writer = os.pipe()
     owner = os.fork()
     if not owner:
-        Films.measure(films, str(folder / "even.mp4"), False)
-        os.write(writer, str(films._decoder._process.pid).encode())
+        Videos.measure(videos, str(folder / "even.mp4"), False)
+        os.write(writer, str(videos._decoder._process.pid).encode())
         time.sleep(60)
         os._exit(0)
     child = int(os.read(reader, 20))
@@ -201,16 +201,16 @@ def test_the_decoder_is_replaced_now_and_then_and_ends_with_its_owner(folder: Pa
 @pytest.mark.slow
 def test_memory_stays_flat_over_two_thousand_clips(tmp_path: Path) -> None:
     """Of this process and of its decoder, which is replaced on the way."""
-    paths = [str(write_film(tmp_path / f"{i}{suffix}", 60, 24, 240, 320)) for i, suffix in enumerate(CODECS)]
-    films, choice, seen = Films(20), Choice(16, fps=12), []
+    paths = [str(write_video(tmp_path / f"{i}{suffix}", 60, 24, 240, 320)) for i, suffix in enumerate(CODECS)]
+    videos, choice, seen = Videos(20), Choice(16, fps=12), []
 
     def resident() -> float:
-        pids = (os.getpid(), films._decoder._process.pid)
+        pids = (os.getpid(), videos._decoder._process.pid)
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     for i in range(2000):
-        films.clip(paths[i % 4], choice, (i * 0.618) % 1, (128, 171), (128, 128))
+        videos.clip(paths[i % 4], choice, (i * 0.618) % 1, (128, 171), (128, 128))
         if i % 100 == 99:
             seen.append(resident())
     print([round(m) for m in seen], "MiB")

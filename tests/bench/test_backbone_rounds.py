@@ -6,7 +6,7 @@ import pytest
 
 from t2x_core.bench.backbone.report import cell_table, memory_table, ratio_table
 from t2x_core.bench.backbone.results import Cell, Entry, Results, Spread
-from t2x_core.bench.backbone.turns import take_turns
+from t2x_core.bench.backbone.rounds import run_rounds
 
 
 class Machine:
@@ -29,7 +29,7 @@ class Machine:
 def test_the_networks_take_turns_with_the_matrix_product_in_between():
     machine = Machine()
     calls = {name: lambda name=name: machine.work(name, 2) for name in "abc"}
-    turns = take_turns(calls, machine.peak, rounds=4, budget=1000, least=3, clock=lambda: machine.now)
+    turns = run_rounds(calls, machine.peak, rounds=4, budget=1000, least=3, clock=lambda: machine.now)
     assert machine.log == "-a-b-c-" + "-b-c-a-" + "-c-a-b-" + "-a-b-c-"
     assert turns["a"].seconds == [2, 2, 2, 2]
     # a is between the products 1 and 2, of 12 and 6 operations a second: 2 operations take 1/12 + 1/6 seconds
@@ -41,7 +41,7 @@ def test_the_networks_take_turns_with_the_matrix_product_in_between():
 def test_a_budget_ends_the_rounds_but_not_the_first_three(budget, rounds):
     machine = Machine()
     calls = {name: lambda name=name: machine.work(name, 3) for name in "ab"}
-    turns = take_turns(calls, machine.peak, rounds=9, budget=budget, least=3, clock=lambda: machine.now)
+    turns = run_rounds(calls, machine.peak, rounds=9, budget=budget, least=3, clock=lambda: machine.now)
     assert len(turns["a"].seconds) == len(turns["b"].peaks) == rounds
 
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from t2x_core.data.image_files import hold_out, list_folder, settle_captions
 from t2x_core.data.manifest import Columns, read_manifest
-from t2x_core.data.picture_files import hold_out, list_folder, settle_captions
 from t2x_core.errors import UserError
 
 
@@ -35,14 +35,14 @@ def test_a_folder_is_listed_with_its_sub_folders_and_captions(folder):
     assert [remark.split()[:2] for remark in found.remarks] == [["1", ".heic"], ["1", ".txt"]]
 
 
-def test_pictures_without_a_caption_are_never_dropped_in_silence(folder):
+def test_images_without_a_caption_are_never_dropped_in_silence(folder):
     found = list_folder(folder)
-    with pytest.raises(UserError, match=r"1 picture has no caption \(of 3\): sub/c.webp"):
+    with pytest.raises(UserError, match=r"1 image has no caption \(of 3\): sub/c.webp"):
         settle_captions(found, "error", "key")
     assert settle_captions(found, "empty", "key").files[2].captions == ("",)
     skipped = settle_captions(found, "skip", "key")
     assert len(skipped.files) == 2
-    assert "1 picture has no caption, left out: sub/c.webp" in skipped.remarks
+    assert "1 image has no caption, left out: sub/c.webp" in skipped.remarks
 
 
 def test_a_caption_that_is_not_utf_8_is_named(folder):
@@ -120,7 +120,7 @@ def test_a_mistake_in_a_manifest_is_named_with_its_line(name, text, message, tmp
     assert message in str(caught.value)
 
 
-def test_what_is_held_out_stays_so_when_pictures_come():
+def test_what_is_held_out_stays_so_when_images_come():
     names = [f"{i}.jpg" for i in range(2000)]
     held = {names[i] for i in hold_out(names, 0.05)}
     more = [f"new{i}.jpg" for i in range(1000)] + names

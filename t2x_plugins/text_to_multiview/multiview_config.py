@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
 from t2x_core.recipe import Range, TaskConfig
-from t2x_plugins.captioned.config import ConditioningConfig, LossConfig
+from t2x_plugins.captioned.captioned_config import ConditioningConfig, LossConfig
 from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
 
 Degrees = Annotated[float, Range(min=-360, max=360)]

@@ -1,4 +1,4 @@
-"""Training on one's own pictures."""
+"""Training on one's own images."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext
 from t2x_core.runs import find_run
 from t2x_core.types import SampleKey
-from t2x_plugins.captioned.config import ColumnsConfig
-from t2x_plugins.text_to_image import pictures
-from t2x_plugins.text_to_image.config import DataConfig, PicturesConfig, TextToImageConfig
-from t2x_plugins.text_to_image.pictures import PicturesData
+from t2x_plugins.captioned.captioned_config import ColumnsConfig
+from t2x_plugins.text_to_image import images
+from t2x_plugins.text_to_image.image_config import DataConfig, ImagesConfig, TextToImageConfig
+from t2x_plugins.text_to_image.images import ImagesData
 from t2x_plugins.text_to_image.plugin import TextToImage
-from tests.conftest import PICTURES as BLOCK
-from tests.conftest import TINY_PICTURES
-from tests.data.picture_set import picture, write_damaged, write_good
+from tests.conftest import IMAGES as BLOCK
+from tests.conftest import TINY_IMAGES
+from tests.data.image_set import make_image, write_damaged, write_good
 
 
-def data_of(folder: Path | None, batch: int = 4, seed: int = 0, **settings: object) -> PicturesData:
-    config = PicturesConfig(folder=folder, **{"size": 32, **settings})
-    data = PicturesData("t", config, DataContext(seed=seed, pixel_multiple=4, global_batch=batch))
+def data_of(folder: Path | None, batch: int = 4, seed: int = 0, **settings: object) -> ImagesData:
+    config = ImagesConfig(folder=folder, **{"size": 32, **settings})
+    data = ImagesData("t", config, DataContext(seed=seed, pixel_multiple=4, global_batch=batch))
     data.prepare_data()
     data.setup("fit")
     return data
@@ -48,22 +48,22 @@ def key(id: int = 0, bucket: int = 0, step: int = 0, slot: int = 0) -> SampleKey
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], dict[str, str]]:
     """488 good files and 12 damaged ones: the folder, the names of the good, and what is wrong with the others."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     return folder, write_good(folder, 488), write_damaged(folder / "bad")
 
 
 @pytest.fixture
 def few(tmp_path: Path) -> Path:
-    """Twenty pictures of two shapes."""
+    """Twenty images of two shapes."""
     folder = tmp_path / "few"
     folder.mkdir()
     for i in range(20):
-        picture(48, 48 if i % 2 else 28, (10 * i, 0, 255)).save(folder / f"{i:02d}.png")
-        (folder / f"{i:02d}.txt").write_text(f"picture {i}\nagain {i}\n")
+        make_image(48, 48 if i % 2 else 28, (10 * i, 0, 255)).save(folder / f"{i:02d}.png")
+        (folder / f"{i:02d}.txt").write_text(f"image {i}\nagain {i}\n")
     return folder
 
 
-def test_an_epoch_shows_every_good_picture_exactly_once(many, monkeypatch):
+def test_an_epoch_shows_every_good_image_exactly_once(many, monkeypatch):
     folder, good, _ = many
     batch = 2
     # A share held out with which the batch divides what is left of each bucket.
@@ -72,7 +72,7 @@ def test_an_epoch_shows_every_good_picture_exactly_once(many, monkeypatch):
     source = data.train_source()
     read: list[str] = []
     real = decoding.decode
-    monkeypatch.setattr(pictures, "decode", lambda path, *a, **k: read.append(path) or real(path, *a, **k))
+    monkeypatch.setattr(images, "decode", lambda path, *a, **k: read.append(path) or real(path, *a, **k))
     order = SampleOrder(0, {"t": (1.0, source.buckets())}, lambda *_: batch)
     for step in range(len(source) // batch):
         samples = [source[key] for key in order.keys(step)]
@@ -88,7 +88,7 @@ def test_an_epoch_shows_every_good_picture_exactly_once(many, monkeypatch):
 def test_500_files_train_and_the_damaged_twelve_are_named_with_reasons(many, tmp_path, monkeypatch, capsys):
     folder, _, damaged = many
     monkeypatch.chdir(tmp_path)
-    settings = [*TINY_PICTURES, f"{BLOCK}.folder={folder}", "trainer.workers=2", "trainer.max_steps=6"]
+    settings = [*TINY_IMAGES, f"{BLOCK}.folder={folder}", "trainer.workers=2", "trainer.max_steps=6"]
     assert main(["fit", "text_to_image/folder", *settings]) == 0
     run = find_run("text_to_image/folder")
     lines = [json.loads(line) for line in (run / "quarantine.jsonl").read_text().splitlines()]
@@ -97,7 +97,7 @@ def test_500_files_train_and_the_damaged_twelve_are_named_with_reasons(many, tmp
     assert named.keys() == damaged.keys()
     assert all(named[name].startswith(reason) for name, reason in damaged.items())
     told = (run / "log.txt").read_text()
-    assert re.search(r"data +4\d\d pictures for training in 4 buckets \(.*: \d+, .*\), \d+ held out", told)
+    assert re.search(r"data +4\d\d images for training in 4 buckets \(.*: \d+, .*\), \d+ held out", told)
     assert re.search(r"12 files cannot be read and are left out: bad/\w+.\w+ .*, … \(all in quarantine.jsonl\)", told)
     assert "score" not in told
     settings[settings.index("trainer.max_steps=6")] = "trainer.max_steps=8"
@@ -134,7 +134,7 @@ def test_too_many_damaged_files_stop_the_run_with_the_list(few):
     with pytest.raises(UserError) as caught:
         data_of(few, max_bad_fraction=0.25)
     message = str(caught.value)
-    assert "6 of 20 pictures cannot be read, more than a share of 0.25: 00.png is empty; 01.png is empty" in message
+    assert "6 of 20 images cannot be read, more than a share of 0.25: 00.png is empty; 01.png is empty" in message
     listed = Path(re.search(r"all in (.*?quarantine\.jsonl)", message)[1]).read_text()
     assert all(f"{i:02d}.png" in listed for i in range(6))
     assert len(data_of(few, max_bad_fraction=0.3).train_source()) < 14
@@ -145,17 +145,17 @@ def test_damage_while_training_stops_it_with_one_line(workers, few, tmp_path, mo
     """Headers are right, the data is not: it shows when a loader reads it, and is still the user's mistake."""
     for file in few.glob("*.png"):
         file.write_bytes(file.read_bytes()[:-60])
-    settings = [*TINY_PICTURES, f"{BLOCK}.folder={few}", f"{BLOCK}.check=headers", f"trainer.workers={workers}"]
+    settings = [*TINY_IMAGES, f"{BLOCK}.folder={few}", f"{BLOCK}.check=headers", f"trainer.workers={workers}"]
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "text_to_image/folder", *settings]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert re.search(r"^t2x: .*[234] of 20 pictures cannot be read, more than a share of 0.05: .*is cut short", error)
+    assert re.search(r"^t2x: .*[234] of 20 images cannot be read, more than a share of 0.05: .*is cut short", error)
 
 
 def test_ctrl_c_reaches_the_workers_too_and_the_run_is_saved(few, tmp_path):
-    settings = [*TINY_PICTURES, f"{BLOCK}.folder={few}", "trainer.workers=2", "trainer.max_steps=100000"]
-    settings += ["watch.checkpoint_every=100000", "watch.sample_every=0"]
+    settings = [*TINY_IMAGES, f"{BLOCK}.folder={few}", "trainer.workers=2", "trainer.max_steps=100000"]
+    settings += ["logging.checkpoint_every=100000", "logging.sample_every=0"]
     command = [sys.executable, "-m", "t2x_core.cli.main", "fit", "text_to_image/folder", *settings]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -172,20 +172,20 @@ def test_ctrl_c_reaches_the_workers_too_and_the_run_is_saved(few, tmp_path):
     assert out.count("SIGINT: saving") == 1  # a worker that takes the signal for its own says it too
 
 
-def test_no_bucket_is_left_too_small_and_the_log_says_where_its_pictures_went(few):
+def test_no_bucket_is_left_too_small_and_the_log_says_where_its_images_went(few):
     data = data_of(few, batch=12)
     (bucket,) = data.train_source().buckets()
     assert bucket.count >= 12
     assert any(
-        re.match(r"bucket .* has \d pictures and a batch needs 12: they go to \d+×\d+ \(", x) for x in data.describe()
+        re.match(r"bucket .* has \d images and a batch needs 12: they go to \d+×\d+ \(", x) for x in data.describe()
     )
-    with pytest.raises(UserError, match=r"buckets with fewer pictures than a batch of 12: \d+×\d+ \d"):
+    with pytest.raises(UserError, match=r"buckets with fewer images than a batch of 12: \d+×\d+ \d"):
         data_of(few, batch=12, small_buckets="error")
     with pytest.raises(UserError, match=r"fewer than a batch of 64; set trainer.global_batch to at most 1\d, or add"):
         data_of(few, batch=64)
 
 
-def test_small_pictures_are_enlarged_and_that_is_said(few):
+def test_small_images_are_enlarged_and_that_is_said(few):
     assert any("are smaller than the bucket, and enlarged" in line for line in data_of(few, size=64).describe())
 
 
@@ -194,13 +194,13 @@ def test_captions_are_drawn_in_training_and_fixed_in_validation(few):
     told = {data.train_source()[key(step=step)].caption for step in range(20)}
     assert len(told) == 2
     source = data.val_source()
-    assert all(source[key(step=-1, slot=slot)].caption.startswith("picture") for slot in range(10))
+    assert all(source[key(step=-1, slot=slot)].caption.startswith("image") for slot in range(10))
     conditions = data.val_conditions(5)
     assert len(conditions) == 5
-    assert set(conditions.captions) <= {f"picture {i}" for i in range(20)}
+    assert set(conditions.captions) <= {f"image {i}" for i in range(20)}
 
 
-def test_held_out_pictures_are_never_trained_on(few):
+def test_held_out_images_are_never_trained_on(few):
     data = data_of(few, held_out=0.3)
     trained = {file.name for _, files in data.train_source()._buckets for file in files}
     held = {file.name for _, files in data.val_source()._buckets for file in files}
@@ -211,7 +211,7 @@ def test_held_out_pictures_are_never_trained_on(few):
 
 def test_crop_and_flip_follow_the_key_and_only_in_training(tmp_path):
     for i in range(8):
-        picture(90, 40).save(tmp_path / f"{i}.png")
+        make_image(90, 40).save(tmp_path / f"{i}.png")
         (tmp_path / f"{i}.txt").write_text("x")
     still = data_of(tmp_path, max_aspect_ratio=1.0)
     moved = data_of(tmp_path, max_aspect_ratio=1.0, crop="random", flip=0.5)
@@ -223,23 +223,23 @@ def test_crop_and_flip_follow_the_key_and_only_in_training(tmp_path):
 
 
 def test_a_manifest_trains_like_a_folder(few, tmp_path):
-    rows = [{"img": f"few/{i:02d}.png", "a": f"picture {i}", "b": [f"again {i}"]} for i in range(20)]
+    rows = [{"img": f"few/{i:02d}.png", "a": f"image {i}", "b": [f"again {i}"]} for i in range(20)]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     columns = ColumnsConfig(path="img", captions=("a", "b"))
     data, plain = data_of(None, manifest=tmp_path / "m.jsonl", columns=columns), data_of(few)
     assert len(data.train_source()) + len(data.val_source()) == 20
     captions = {file.captions for _, files in data.train_source()._buckets for file in files}
-    assert captions < {(f"picture {i}", f"again {i}") for i in range(20)}
+    assert captions < {(f"image {i}", f"again {i}") for i in range(20)}
     assert data.train_source().buckets()[0].height == plain.train_source().buckets()[0].height
     (tmp_path / "m.jsonl").write_text(json.dumps({"img": "absent.png", "a": "x", "b": []}))
-    with pytest.raises(UserError, match=r"1 of 1 pictures cannot be read.*absent.png is not there"):
+    with pytest.raises(UserError, match=r"1 of 1 images cannot be read.*absent.png is not there"):
         data_of(None, manifest=tmp_path / "m.jsonl", columns=columns)
 
 
-def test_own_pictures_are_not_scored_by_the_shapes_checker(few):
+def test_own_images_are_not_scored_by_the_shapes_checker(few):
     (few / "00.txt").write_text("a red circle")
     conditions = data_of(few, held_out=0.5).val_conditions(20)
-    task = TextToImage(TextToImageConfig(data=DataConfig(pictures=PicturesConfig(folder=few))))
+    task = TextToImage(TextToImageConfig(data=DataConfig(images=ImagesConfig(folder=few))))
     assert task.score(torch.zeros(20, 3, 1, 32, 32), conditions) is None
     metric = task.metrics()
     metric.update(torch.zeros(20, 3, 1, 32, 32), conditions)
@@ -252,13 +252,13 @@ def test_own_pictures_are_not_scored_by_the_shapes_checker(few):
         ([], f"{BLOCK}: folder is missing"),
         ([f"{BLOCK}.folder=nowhere"], f"command line: {BLOCK}.folder: there is no folder"),
         ([f"{BLOCK}.folder=few/00.png"], "00.png is not a folder"),
-        ([f"{BLOCK}.folder=empty"], f"{BLOCK}.folder: there are no captioned pictures in"),
-        ([f"{BLOCK}.folder=bare"], "1 picture has no caption (of 1): x.png"),
+        ([f"{BLOCK}.folder=empty"], f"{BLOCK}.folder: there are no captioned images in"),
+        ([f"{BLOCK}.folder=bare"], "1 image has no caption (of 1): x.png"),
         ([f"{BLOCK}.manifest=few"], f"{BLOCK}.manifest: "),
         ([f"{BLOCK}.folder=few", f"{BLOCK}.size=30"], "30 pixels do not divide into tokens of 4"),
         ([f"{BLOCK}.folder=few", f"{BLOCK}.background=white"], 'must be a colour such as "#ffffff", not "white"'),
         ([f"{BLOCK}.folder=few", f"{BLOCK}.columns.height=h"], "height and width go together"),
-        ([f"{BLOCK}.folder=few", "tasks.text-to-image.data.shapes={}"], "there are both shapes and pictures"),
+        ([f"{BLOCK}.folder=few", "tasks.text-to-image.data.shapes={}"], "there are both shapes and images"),
         ([f"{BLOCK}=null"], "set shapes"),
         (
             [f"{BLOCK}.folder=few", "trainer.global_batch=64"],
@@ -270,23 +270,23 @@ def test_a_mistake_gets_one_line_and_leaves_no_run_behind(settings, message, few
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "bare").mkdir()
-    picture(40, 40).save(tmp_path / "bare" / "x.png")
-    assert main(["fit", "text_to_image/folder", *TINY_PICTURES, *settings]) == 2
+    make_image(40, 40).save(tmp_path / "bare" / "x.png")
+    assert main(["fit", "text_to_image/folder", *TINY_IMAGES, *settings]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_user_is_told_of_quickstart_with_pictures(few, capsys):
+def test_the_user_is_told_of_quickstart_with_images(few, capsys):
     assert main(["fit", "quickstart", f"{BLOCK}.folder={few}"]) == 2
-    assert "there are both shapes and pictures; write shapes: null" in capsys.readouterr().err
+    assert "there are both shapes and images; write shapes: null" in capsys.readouterr().err
 
 
 def test_the_check_is_cheap_the_second_time(few, monkeypatch):
-    assembly = load_assembly("text_to_image/folder", [*TINY_PICTURES, f"{BLOCK}.folder={few}"])
+    assembly = load_assembly("text_to_image/folder", [*TINY_IMAGES, f"{BLOCK}.folder={few}"])
     data = build_data(assembly, build_module(assembly))
     data.check()
-    monkeypatch.setattr(pictures, "examine", None)
+    monkeypatch.setattr(images, "examine", None)
     data.check()
     assert data.describe()[0].startswith("data       1")
