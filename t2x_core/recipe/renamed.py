@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from t2x_core.recipe.source import Node
 
 Path = tuple[str, ...]
@@ -49,15 +51,15 @@ def _name_now(path: Path) -> str:
 
 
 def _in_interpolations(text: str) -> str:
-    """`${watch.samples}` → `${logging.samples}`."""
-    parts = text.split("${")
-    for i, part in enumerate(parts[1:], 1):
-        inside, brace, rest = part.partition("}")
-        keys = tuple(inside.strip().split("."))
+    """`${watch.samples}` → `${logging.samples}`; all else stays as it is written."""
+
+    def now(found: re.Match[str]) -> str:
+        keys = tuple(found[1].split("."))
         for end in range(1, len(keys) + 1):
             keys = (*keys[: end - 1], _name_now(keys[:end]), *keys[end:])
-        parts[i] = ".".join(keys) + brace + rest
-    return "${".join(parts)
+        return "${" + ".".join(keys) + "}"
+
+    return re.sub(r"\$\{([\w.-]+)\}", now, text)
 
 
 def _text_encoders(root: Node, notes: list[str]) -> Node:

@@ -159,14 +159,16 @@ def test_find_and_list(here: Path, shipped: Path, valid: str) -> None:
 
 def test_paths_belong_to_where_they_are_written(here: Path, load: Callable[..., Recipe], valid: str) -> None:
     (here / "pieces").mkdir()
-    (here / "pieces" / "data.yaml").write_text("tasks: {images: {data: {folder: ../photos}}}\nwatch: {runs_dir: out}\n")
+    (here / "pieces" / "data.yaml").write_text(
+        "tasks: {images: {data: {folder: ../photos}}}\nlogging: {runs_dir: out}\n"
+    )
     text = "base: pieces/data.yaml\n" + valid
 
     def folder(recipe: Recipe) -> Path:
         return recipe.tasks["images"].data.folder  # type: ignore[attr-defined]
 
     assert folder(load(text)) == here / "photos"
-    assert load(text).watch.runs_dir == Path("out")
+    assert load(text).logging.runs_dir == Path("out")
     assert folder(load(text.replace("images: {}", "images: {data: {folder: /abs/x}}"))) == Path("/abs/x")
     assert folder(load(text, "tasks.images.data.folder=other/./photos")) == here / "other" / "photos"
     assert folder(load(text, "tasks.images.data.folder=null")) is None
