@@ -40,6 +40,10 @@ class TrainingError(RuntimeError):
         super().__init__(printable(f"{message}; {hint}" if hint else message, LONGEST))
 
 
+class UnreadableError(Exception):
+    """A sample cannot be read; who raises it has noted why. The core takes another sample of its bucket."""
+
+
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """'did you mean "x"?' for the candidate that looks most like `word`, whatever the case; "" if none does."""
     if len(word) > 200:  # comparing takes time that grows with the square of the length

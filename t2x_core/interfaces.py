@@ -19,6 +19,7 @@ from t2x_core.losses import velocity_error
 from t2x_core.quarantine import Quarantine
 from t2x_core.recipe import ComponentConfig, TaskConfig
 from t2x_core.rendering import caption_grid
+from t2x_core.source import Source, largest
 from t2x_core.types import (
     Batch,
     Bucket,
@@ -27,7 +28,6 @@ from t2x_core.types import (
     LatentShape,
     Noised,
     RenderedSamples,
-    Sample,
     SampleKey,
     TextDims,
     TextInput,
@@ -169,36 +169,6 @@ class MeanScore:
         return {name: (total / count).item() for name, (total, count) in self._sums.items() if count}
 
 
-class Source(ABC):
-    """Samples by key, as a map-style dataset; read in worker processes, so it must pickle."""
-
-    @abstractmethod
-    def buckets(self) -> Sequence[Bucket]:
-        """The shapes there are, each with its number of samples; a key's `bucket` is an index into this."""
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Number of samples in all buckets."""
-
-    @abstractmethod
-    def __getitem__(self, key: SampleKey) -> Sample:
-        """The sample `key.id` (0 … count - 1) of bucket `key.bucket`.
-
-        Anything random about it comes from `keyed.generator(seed, "<what>", key.attempt, key.step, key.slot)`.
-        """
-
-    @abstractmethod
-    def collate(self, samples: Sequence[Sample]) -> Batch:
-        """Samples of one bucket → a batch (`t2x_core.data.stack` does it for plain samples)."""
-
-    def name(self, key: SampleKey) -> str:
-        """What the user calls the sample: its file, as it is called in messages; "" if it is made on the fly.
-
-        It is what a loader that hangs is said to read, and by it a resumed run knows whether the samples are the same.
-        """
-        return ""
-
-
 @dataclass(frozen=True)
 class DataContext:
     """What the core tells a task that builds its data."""
@@ -334,11 +304,3 @@ class Component:
     against; what it derives from says what the component is."""
     build: Callable[[Any], Any]
     """The config → a `Task`, `LatentCodec` or `TextEncoder`: usually the class itself."""
-
-
-def largest(buckets: Sequence[Bucket]) -> int:
-    """Index of the bucket with the largest samples, of those that have any."""
-    return max(
-        (i for i, bucket in enumerate(buckets) if bucket.count),
-        key=lambda i: buckets[i].frames * buckets[i].height * buckets[i].width,
-    )

@@ -185,3 +185,31 @@ def mix(words: np.ndarray) -> np.ndarray:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+class Permutation:
+    """A random order of 0 … n - 1 that needs no memory: a Feistel network that walks its cycle until it is below n.
+
+    (Black & Rogaway 2002, "Ciphers with arbitrary finite domains", method 2.)
+    """
+
+    ROUNDS = 6
+
+    def __init__(self, n: int, seed: int, *words: Word) -> None:
+        self.n = n
+        self.half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))  # bits of each half
+        self.keys = [np.uint64(digest(seed, *words, r)) for r in range(self.ROUNDS)]
+
+    def __call__(self, places: np.ndarray) -> np.ndarray:
+        """Which samples stand at these places; both int64 arrays with values in 0 … n - 1."""
+        ids = self._encrypt(places.astype(np.uint64))
+        while (outside := ids >= self.n).any():
+            ids[outside] = self._encrypt(ids[outside])
+        return ids.astype(np.int64)
+
+    def _encrypt(self, x: np.ndarray) -> np.ndarray:
+        low = (np.uint64(1) << self.half) - np.uint64(1)
+        left, right = x >> self.half, x & low
+        for key in self.keys:
+            left, right = right, left ^ (mix(right ^ key) & low)
+        return (left << self.half) | right

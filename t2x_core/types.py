@@ -253,17 +253,40 @@ class ConditioningDims:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One item of a source. A source whose `collate` understands another type may hand out that instead."""
+class Variation:
+    """What is random about one turn of a sample."""
 
     key: SampleKey
-    pixels: Tensor
-    """(3, F, H, W) in [-1, 1]."""
+    """Which sample it is, and in which turn."""
+    choices: tuple[Any, ...] = ()
+    """What its pixels depend on besides the sample: where it is cropped, whether it is flipped, its first frame.
+    Numbers, texts, booleans, and tuples of these; () if the pixels are the same each time."""
+    caption: str | None = None
+    """The caption of this turn; None: the only one, which `Source.load` finds."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One item of a source."""
+
+    key: SampleKey
+    pixels: Tensor | None
+    """(3, F, H, W) in [-1, 1]; None if there are latents."""
     caption: str
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     """What else the task needs, without the batch axis."""
     controls: Mapping[str, Tensor] = field(default_factory=dict)
     """Further pixels by name, each (3, F, H, W) in [-1, 1]."""
+    latents: Tensor | None = None
+    """(C, F', H', W') from the cache."""
+    encoded_controls: Mapping[str, Tensor] = field(default_factory=dict)
+    """Latents (C, F', H', W') of controls, by name, from the cache."""
+    shape: tuple[int, ...] = ()
+    """(F, H, W) in pixels, whether there are pixels or not."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.pixels, Tensor) and not self.shape:
+            object.__setattr__(self, "shape", tuple(self.pixels.shape[1:]))
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from t2x_core.data.order import Permutation
 from t2x_core.errors import UserError
 from t2x_core.quarantine import FILE_NAME, Quarantine
-from t2x_core.types import SampleKey
 from t2x_core.wording import shorten
 
 
@@ -49,12 +45,3 @@ class Damage:
             f"{first}{more}",
             hint=f"mend or remove them, or raise {self.setting}",
         )
-
-
-def instead(key: SampleKey, count: int, seed: int) -> Iterator[int]:
-    """The sample that the key names, then all `count` of its bucket in an order that follows from the key: the first
-    that can be read is taken, so that all ranks keep their shapes."""
-    yield key.id
-    order = Permutation(count, seed, "replacement", key.attempt, key.step, key.slot)
-    for place in range(count):
-        yield int(order(np.asarray([place]))[0])

@@ -21,6 +21,8 @@ from PIL import TiffImagePlugin as TiffTags
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+DECODING = 1
+"""Counts changes of how pixels come about: with another one, cached latents are out of date."""
 Image.init()
 FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF") if name in Image.OPEN)
 """What is read, by content; of an animation the first frame."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import pickle
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from t2x_core.data.batch import stack
 from t2x_core.interfaces import Source, TaskDataModule
-from t2x_core.types import Batch, Bucket, Sample, SampleKey
+from t2x_core.source import Identify
+from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 
 
 class Made(NamedTuple):
@@ -29,8 +35,8 @@ Make = Callable[[str, int], Any]
 class MadeSource(Source):
     """`count` samples of one split."""
 
-    def __init__(self, make: Make, split: str, count: int) -> None:
-        self.make, self.split, self.count = make, split, count
+    def __init__(self, make: Make, split: str, count: int, version: str = "") -> None:
+        self.make, self.split, self.count, self.version = make, split, count, version
         frames, height, width = Made(*make(split, 0)).pixels.shape[1:]
         self.bucket = Bucket(frames, height, width, count)
 
@@ -40,8 +46,15 @@ class MadeSource(Source):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, key: SampleKey) -> Sample:
-        return Sample(key, *Made(*self.make(self.split, key.id)))
+    def vary(self, key: SampleKey) -> Variation:
+        return Variation(key)
+
+    def load(self, variation: Variation) -> Sample:
+        return Sample(variation.key, *Made(*self.make(self.split, variation.key.id)))
+
+    def fingerprint(self, variation: Variation, identify: Identify) -> tuple[Any, ...] | None:
+        own = code_of(self.make)
+        return None if own is None else (own, self.version, self.split, variation.key.id)
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         return stack(samples)
@@ -54,14 +67,37 @@ class MadeData(TaskDataModule):
         make: (split, number) → pixels, caption, and, if there are any, `extra` and controls.
         count: training samples.
         held_out: validation samples.
+        version: another one makes cached latents out of date. The text of the module that holds `make`, and what is
+            bound to it, count by themselves; what `make` calls elsewhere does not.
     """
 
-    def __init__(self, make: Make, count: int = 100_000, held_out: int = 64) -> None:
+    def __init__(self, make: Make, count: int = 100_000, held_out: int = 64, version: str = "") -> None:
         super().__init__()
-        self.make, self.count, self.held_out = make, count, held_out
+        self.make, self.count, self.held_out, self.version = make, count, held_out, version
 
     def train_source(self) -> Source:
-        return MadeSource(self.make, "train", self.count)
+        return MadeSource(self.make, "train", self.count, self.version)
 
     def val_source(self) -> Source:
-        return MadeSource(self.make, "val", self.held_out)
+        return MadeSource(self.make, "val", self.held_out, self.version)
+
+
+@cache
+def _text_of(module: str) -> str | None:
+    try:
+        return inspect.getsource(sys.modules[module])
+    except (KeyError, OSError, TypeError):
+        return None
+
+
+def code_of(make: Make) -> str | None:
+    """A hash of a function's module and of what is bound to it; None if that cannot be told (a lambda, a closure)."""
+    plain = make
+    while isinstance(plain, partial):
+        plain = plain.func
+    text = _text_of(getattr(plain, "__module__", None) or "")
+    try:
+        bound = pickle.dumps(make)
+    except Exception:  # whatever a class may raise that does not pickle
+        return None
+    return None if text is None else hashlib.blake2b(bound + text.encode(), digest_size=16).hexdigest()

@@ -14,35 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from t2x_core import keyed
+from t2x_core.keyed import Permutation
 from t2x_core.types import Bucket, SampleKey
-
-
-class Permutation:
-    """A random order of 0 … n - 1 that needs no memory: a Feistel network that walks its cycle until it is below n.
-
-    (Black & Rogaway 2002, "Ciphers with arbitrary finite domains", method 2.)
-    """
-
-    ROUNDS = 6
-
-    def __init__(self, n: int, seed: int, *words: keyed.Word) -> None:
-        self.n = n
-        self.half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))  # bits of each half
-        self.keys = [np.uint64(keyed.digest(seed, *words, r)) for r in range(self.ROUNDS)]
-
-    def __call__(self, places: np.ndarray) -> np.ndarray:
-        """Which samples stand at these places; both int64 arrays with values in 0 … n - 1."""
-        ids = self._encrypt(places.astype(np.uint64))
-        while (outside := ids >= self.n).any():
-            ids[outside] = self._encrypt(ids[outside])
-        return ids.astype(np.int64)
-
-    def _encrypt(self, x: np.ndarray) -> np.ndarray:
-        low = (np.uint64(1) << self.half) - np.uint64(1)
-        left, right = x >> self.half, x & low
-        for key in self.keys:
-            left, right = right, left ^ (keyed.mix(right ^ key) & low)
-        return (left << self.half) | right
 
 
 class TaskSchedule:

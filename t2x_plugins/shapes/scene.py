@@ -16,6 +16,8 @@ from functools import lru_cache
 from itertools import product
 from typing import Literal, TypeVar
 
+DRAWING = 1
+"""Counts changes of scenes and of how they are drawn: with another one, cached latents are out of date."""
 RGB = tuple[int, int, int]
 Split = Literal["train", "held_out"]
 Combination = tuple[str, str, str, str]

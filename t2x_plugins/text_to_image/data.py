@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from t2x_core.data import stack
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source, TaskDataModule
-from t2x_core.types import Batch, Bucket, Sample, SampleKey
+from t2x_core.source import Identify
+from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 from t2x_plugins.shapes import captions
 from t2x_plugins.shapes.render import render
-from t2x_plugins.shapes.scene import keyed_random, sample_scene
+from t2x_plugins.shapes.scene import DRAWING, Scene, keyed_random, sample_scene
 from t2x_plugins.text_to_image.image_config import ShapesConfig
 
 
@@ -30,14 +31,25 @@ class ShapesSource(Source):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, key: SampleKey) -> Sample:
-        config = self.config
-        scene = sample_scene(self.seed, key.id, self.split, config.two_objects, config.backgrounds)
+    def vary(self, key: SampleKey) -> Variation:
         words = keyed_random(self.seed, "caption", key.attempt, key.step, key.slot)
-        told = captions.caption_spec(scene, words, omit=config.omit, background=config.background)
-        image = torch.from_numpy(render(scene, config.size))  # (H, W, 3) uint8
+        told = captions.caption_spec(
+            self._scene(key.id), words, omit=self.config.omit, background=self.config.background
+        )
+        return Variation(key, caption=captions.render_caption(told, words))
+
+    def load(self, variation: Variation) -> Sample:
+        assert variation.caption is not None
+        image = torch.from_numpy(render(self._scene(variation.key.id), self.config.size))  # (H, W, 3) uint8
         pixels = image.permute(2, 0, 1).unsqueeze(1).float() / 127.5 - 1  # (3, 1, H, W)
-        return Sample(key, pixels, captions.render_caption(told, words))
+        return Sample(variation.key, pixels, variation.caption)
+
+    def fingerprint(self, variation: Variation, identify: Identify) -> tuple[Any, ...]:
+        config, own = self.config, ("shapes", DRAWING, self.seed, self.split, variation.key.id)
+        return (*own, config.size, config.two_objects, config.backgrounds)
+
+    def _scene(self, id: int) -> Scene:
+        return sample_scene(self.seed, id, self.split, self.config.two_objects, self.config.backgrounds)
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         return stack(samples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,13 +11,14 @@ import torch
 from t2x_core import keyed
 from t2x_core.data import stack
 from t2x_core.data.buckets import BucketMerge, Shape, fill_buckets, nearest_bucket
-from t2x_core.data.damage import Damage, instead
-from t2x_core.data.decode import DamagedImageError, decode, fit_to
+from t2x_core.data.damage import Damage
+from t2x_core.data.decode import DECODING, DamagedImageError, decode, fit_to
 from t2x_core.data.image_files import ImageFile
 from t2x_core.data.index import Finding, examine
-from t2x_core.errors import UserError
+from t2x_core.errors import UnreadableError, UserError
 from t2x_core.interfaces import DataContext, Source
-from t2x_core.types import Batch, Bucket, Sample, SampleKey
+from t2x_core.source import Identify
+from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 from t2x_core.wording import counted
 from t2x_plugins.captioned.captioned_config import rgb
 from t2x_plugins.captioned.own_files import OwnFilesData, aspect_buckets, captioned_files
@@ -54,21 +56,35 @@ class ImageSource(Source):
     def __len__(self) -> int:
         return sum(len(files) for _, files in self._buckets)
 
-    def __getitem__(self, key: SampleKey) -> Sample:
-        shape, files = self._buckets[key.bucket]
-        for id in instead(key, len(files), self.seed):
-            file = files[id]
-            try:
-                image = decode(file.path, rgb(self.config.background), covering=shape)  # (3, h, w) uint8
-            except DamagedImageError as error:
-                self.damage.note([(file.name, str(error))])
-                continue
-            own = keyed.generator(self.seed, "image", key.attempt, key.step, key.slot)
-            x, y, mirror, word = torch.rand(4, generator=own, dtype=torch.float64).tolist()
-            place = (y, x) if self.train and self.config.crop == "random" else (0.5, 0.5)
-            pixels = fit_to(image, *shape, place, flip=self.train and mirror < self.config.flip)  # (3, 1, H, W)
-            return Sample(key, pixels, file.captions[int(word * len(file.captions)) if self.train else 0])
-        raise UserError(f"none of the {len(files)} images of the bucket {_name(shape)} can be read any more")
+    def vary(self, key: SampleKey) -> Variation:
+        captions = self._file(key).captions
+        own = keyed.generator(self.seed, "image", key.attempt, key.step, key.slot)
+        x, y, mirror, word = torch.rand(4, generator=own, dtype=torch.float64).tolist()
+        place = (y, x) if self.train and self.config.crop == "random" else (0.5, 0.5)
+        flip = self.train and mirror < self.config.flip
+        return Variation(key, (place, flip), captions[int(word * len(captions)) if self.train else 0])
+
+    def load(self, variation: Variation) -> Sample:
+        assert variation.caption is not None
+        file, (place, flip) = self._file(variation.key), variation.choices
+        shape = self._buckets[variation.key.bucket][0]
+        try:
+            image = decode(file.path, rgb(self.config.background), covering=shape)  # (3, h, w) uint8
+        except DamagedImageError as error:
+            self.damage.note([(file.name, str(error))])
+            raise UnreadableError from error
+        return Sample(variation.key, fit_to(image, *shape, place, flip=flip), variation.caption)
+
+    def fingerprint(self, variation: Variation, identify: Identify) -> tuple[Any, ...]:
+        shape = self._buckets[variation.key.bucket][0]
+        return "image", DECODING, identify(self._file(variation.key).path), shape, self.config.background
+
+    def captions(self, key: SampleKey) -> Sequence[str]:
+        captions = self._file(key).captions
+        return captions if self.train else captions[:1]
+
+    def _file(self, key: SampleKey) -> ImageFile:
+        return self._buckets[key.bucket][1][key.id]
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         return stack(samples)

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from t2x_core.data import stack
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source, TaskDataModule
-from t2x_core.types import Batch, Bucket, Sample, SampleKey
-from t2x_plugins.shapes.scene import keyed_random
-from t2x_plugins.shapes.solids import caption_spec, render, render_caption, sample_scene
+from t2x_core.source import Identify
+from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
+from t2x_plugins.shapes.scene import DRAWING, keyed_random
+from t2x_plugins.shapes.solids import SolidScene, caption_spec, render, render_caption, sample_scene
 from t2x_plugins.text_to_multiview.cameras import Cameras
 from t2x_plugins.text_to_multiview.multiview_config import TurntablesConfig
 
 
-def draw_turntable(config: TurntablesConfig, *words: str | int) -> Cameras:
-    """A turntable from the ranges of the settings, drawn by `words`; float64."""
+def draw_turntable(config: TurntablesConfig, *words: str | int) -> tuple[float, ...]:
+    """Azimuth, elevation and distance from the ranges of the settings, drawn by `words`."""
     rng = keyed_random("turntable", *words)
-    azimuth, elevation, distance = (
-        low + (high - low) * rng.random() for low, high in (config.azimuth, config.elevation, config.distance)
-    )
+    return tuple(low + (high - low) * rng.random() for low, high in (config.azimuth, config.elevation, config.distance))
+
+
+def cameras_of(config: TurntablesConfig, drawn: tuple[float, ...]) -> Cameras:
+    """The turntable that was drawn; float64."""
+    azimuth, elevation, distance = drawn
     return Cameras.turntable(config.views, azimuth, elevation, distance, config.fov)
 
 
@@ -41,14 +45,26 @@ class TurntableSource(Source):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, key: SampleKey) -> Sample:
-        config, place = self.config, (key.attempt, key.step, key.slot)
-        scene = sample_scene(self.seed, key.id, self.split, config.two_solids)
-        cameras = draw_turntable(config, self.seed, *place)
+    def vary(self, key: SampleKey) -> Variation:
+        place = (key.attempt, key.step, key.slot)
         words = keyed_random(self.seed, "turntable caption", *place)
-        caption = render_caption(caption_spec(scene, words, config.omit), words)
+        caption = render_caption(caption_spec(self._scene(key.id), words, self.config.omit), words)
+        return Variation(key, draw_turntable(self.config, self.seed, *place), caption)
+
+    def load(self, variation: Variation) -> Sample:
+        assert variation.caption is not None
+        config, scene = self.config, self._scene(variation.key.id)
+        cameras = cameras_of(config, variation.choices)
         views = torch.from_numpy(render(scene, cameras.poses.numpy(), config.fov, config.size))  # (F, H, W, 3) uint8
-        return Sample(key, views.permute(3, 0, 1, 2).float() / 127.5 - 1, caption, cameras.extra())
+        pixels = views.permute(3, 0, 1, 2).float() / 127.5 - 1
+        return Sample(variation.key, pixels, variation.caption, cameras.extra())
+
+    def fingerprint(self, variation: Variation, identify: Identify) -> tuple[Any, ...]:
+        config, own = self.config, ("turntables", DRAWING, self.seed, self.split, variation.key.id)
+        return (*own, config.size, config.views, config.fov, config.two_solids)
+
+    def _scene(self, id: int) -> SolidScene:
+        return sample_scene(self.seed, id, self.split, self.config.two_solids)
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         return stack(samples)
@@ -87,6 +103,7 @@ class TurntablesData(TaskDataModule):
             words = keyed_random(self.context.seed, "turntable condition", i)
             scene = sample_scene(self.context.seed, i, "held_out", self.config.two_solids)
             texts.append(render_caption(caption_spec(scene, words), words))
-            turntables.append(draw_turntable(self.config, self.context.seed, "condition", i).extra())
+            drawn = draw_turntable(self.config, self.context.seed, "condition", i)
+            turntables.append(cameras_of(self.config, drawn).extra())
         extra = {name: torch.stack([table[name] for table in turntables]) for name in turntables[0]}
         return Batch(self.task, tuple(texts), extra=extra)

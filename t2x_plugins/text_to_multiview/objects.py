@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +13,14 @@ from torchvision.transforms.v2 import functional as transforms
 
 from t2x_core import keyed
 from t2x_core.data import stack
-from t2x_core.data.damage import Damage, instead
-from t2x_core.data.decode import DamagedImageError, decode, fit_to
+from t2x_core.data.damage import Damage
+from t2x_core.data.decode import DECODING, DamagedImageError, decode, fit_to
 from t2x_core.data.image_files import hold_out
 from t2x_core.data.index import Finding, examine
-from t2x_core.errors import UserError
+from t2x_core.errors import UnreadableError, UserError
 from t2x_core.interfaces import DataContext, Source
-from t2x_core.types import Batch, Bucket, Sample, SampleKey
+from t2x_core.source import Identify
+from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 from t2x_core.wording import counted, first_of, shorten
 from t2x_plugins.captioned.captioned_config import rgb
 from t2x_plugins.captioned.own_files import OwnFilesData
@@ -64,20 +66,41 @@ class ObjectSource(Source):
     def __len__(self) -> int:
         return sum(len(objects) for _, objects in self.objects)
 
-    def __getitem__(self, key: SampleKey) -> Sample:
-        count, objects = self.objects[key.bucket]
-        for id in instead(key, len(objects), self.seed):
-            thing = objects[id]
-            own = keyed.generator(self.seed, "object", key.attempt, key.step, key.slot)
-            views = [thing.views[i] for i in self._choice(len(thing.views), count, own)]
-            try:
-                pixels = torch.cat([self._pixels(view) for view in views], 1)  # (3, F, H, W)
-            except DamagedImageError:
-                continue  # named already
-            word = torch.rand((), generator=own, dtype=torch.float64).item()
-            caption = thing.captions[int(word * len(thing.captions)) if self.train else 0]
-            return Sample(key, pixels, caption, cameras_of(views, self.config.distance).extra())
-        raise UserError(f"none of the {len(objects)} objects with {count} views can be read any more")
+    def vary(self, key: SampleKey) -> Variation:
+        thing = self._thing(key)
+        own = keyed.generator(self.seed, "object", key.attempt, key.step, key.slot)
+        views = self._choice(len(thing.views), self.objects[key.bucket][0], own)
+        word = torch.rand((), generator=own, dtype=torch.float64).item()
+        return Variation(key, tuple(views), thing.captions[int(word * len(thing.captions)) if self.train else 0])
+
+    def load(self, variation: Variation) -> Sample:
+        assert variation.caption is not None
+        views = self._views(variation)
+        try:
+            pixels = torch.cat([self._pixels(view) for view in views], 1)  # (3, F, H, W)
+        except DamagedImageError as error:
+            raise UnreadableError from error  # named already
+        return Sample(variation.key, pixels, variation.caption, cameras_of(views, self.config.distance).extra())
+
+    def fingerprint(self, variation: Variation, identify: Identify) -> tuple[Any, ...]:
+        config = self.config
+        views = [
+            (*(None if file is None else identify(file.path) for file in (view.file, view.mask)), *_camera(view))
+            for view in self._views(variation)
+        ]
+        return "object", DECODING, views, config.size, config.background, config.distance
+
+    def captions(self, key: SampleKey) -> Sequence[str]:
+        captions = self._thing(key).captions
+        return captions if self.train else captions[:1]
+
+    def _thing(self, key: SampleKey) -> Thing:
+        return self.objects[key.bucket][1][key.id]
+
+    def _views(self, variation: Variation) -> list[View]:
+        """Those that were chosen."""
+        thing = self._thing(variation.key)
+        return [thing.views[i] for i in variation.choices]
 
     def _choice(self, there: int, count: int, own: torch.Generator) -> list[int]:
         """Which of the views, in the order of their azimuths."""
@@ -104,6 +127,11 @@ class ObjectSource(Source):
 
     def name(self, key: SampleKey) -> str:
         return self.objects[key.bucket][1][key.id].name
+
+
+def _camera(view: View) -> tuple[Any, ...]:
+    """Plain values."""
+    return view.camera.tolist(), [float(value) for value in view.intrinsics]
 
 
 def masked(image: torch.Tensor, mask: torch.Tensor, background: tuple[int, int, int]) -> torch.Tensor:

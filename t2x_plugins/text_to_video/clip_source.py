@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,14 +14,15 @@ from torch import Tensor
 from t2x_core import keyed
 from t2x_core.data import stack
 from t2x_core.data.buckets import Shape
-from t2x_core.data.damage import Damage, instead
+from t2x_core.data.damage import Damage
+from t2x_core.data.decode import DECODING, DamagedImageError, decode, fit_to
 from t2x_core.data.decode import SUFFIXES as IMAGE_SUFFIXES
-from t2x_core.data.decode import DamagedImageError, decode, fit_to
 from t2x_core.data.image_files import ImageFile
 from t2x_core.data.index import Finding, measure_image
-from t2x_core.errors import UserError
+from t2x_core.errors import UnreadableError
 from t2x_core.interfaces import Source
-from t2x_core.types import Batch, Bucket, Sample, SampleKey
+from t2x_core.source import Identify
+from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 from t2x_core.video import Choice, DamagedClipError, ShortClipError, Videos, is_animation
 from t2x_plugins.captioned.captioned_config import rgb
 from t2x_plugins.text_to_video.clips_config import ClipsConfig
@@ -97,26 +99,38 @@ class ClipSource(Source):
     def __len__(self) -> int:
         return sum(len(videos) for *_, videos in self._buckets)
 
-    def __getitem__(self, key: SampleKey) -> Sample:
-        frames, shape, videos = self._buckets[key.bucket]
-        for id in instead(key, len(videos), self.seed):
-            video = videos[id]
-            own = keyed.generator(self.seed, "clip", key.attempt, key.step, key.slot)
-            place, x, y, mirror, word = torch.rand(5, generator=own, dtype=torch.float64).tolist()
-            at = (y, x) if self.train and self.config.crop == "random" else (0.5, 0.5)
-            place = place if self.train and self.config.start == "random" else 0.5
-            try:
-                pixels, fps = self._read(video, frames, shape, place, at)
-            except (DamagedClipError, DamagedImageError, ShortClipError) as error:
-                self.damage.note([(video.file.name, str(error))])
-                continue
-            if self.train and mirror < self.config.flip:
-                pixels = pixels.flip(-1)
-            captions = video.file.captions
-            return Sample(
-                key, pixels, captions[int(word * len(captions)) if self.train else 0], {"fps": torch.tensor(fps)}
-            )
-        raise UserError(f"none of the {len(videos)} videos of a bucket can be read any more")
+    def vary(self, key: SampleKey) -> Variation:
+        captions = self._video(key).file.captions
+        own = keyed.generator(self.seed, "clip", key.attempt, key.step, key.slot)
+        place, x, y, mirror, word = torch.rand(5, generator=own, dtype=torch.float64).tolist()
+        at = (y, x) if self.train and self.config.crop == "random" else (0.5, 0.5)
+        place = place if self.train and self.config.start == "random" else 0.5
+        flip = self.train and mirror < self.config.flip
+        return Variation(key, (place, at, flip), captions[int(word * len(captions)) if self.train else 0])
+
+    def load(self, variation: Variation) -> Sample:
+        assert variation.caption is not None
+        video, (place, at, flip) = self._video(variation.key), variation.choices
+        frames, shape, _ = self._buckets[variation.key.bucket]
+        try:
+            pixels, fps = self._read(video, frames, shape, place, at)
+        except (DamagedClipError, DamagedImageError, ShortClipError) as error:
+            self.damage.note([(video.file.name, str(error))])
+            raise UnreadableError from error
+        pixels = pixels.flip(-1) if flip else pixels
+        return Sample(variation.key, pixels, variation.caption, {"fps": torch.tensor(fps)})
+
+    def fingerprint(self, variation: Variation, identify: Identify) -> tuple[Any, ...]:
+        frames, shape, _ = self._buckets[variation.key.bucket]
+        config, file = self.config, identify(self._video(variation.key).file.path)
+        return "clip", DECODING, file, frames, shape, config.stride, config.fps, config.background
+
+    def captions(self, key: SampleKey) -> Sequence[str]:
+        captions = self._video(key).file.captions
+        return captions if self.train else captions[:1]
+
+    def _video(self, key: SampleKey) -> VideoFile:
+        return self._buckets[key.bucket][2][key.id]
 
     def _read(
         self, video: VideoFile, frames: int, shape: Shape, place: float, at: tuple[float, float]

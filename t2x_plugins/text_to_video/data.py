@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from t2x_core.data import stack
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source, TaskDataModule
-from t2x_core.types import Batch, Bucket, Sample, SampleKey
+from t2x_core.source import Identify
+from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 from t2x_plugins.shapes.motion import ClipScene, render_clip, sample_clip
 from t2x_plugins.shapes.motion_captions import render_caption, words_of
-from t2x_plugins.shapes.scene import Split, keyed_random
+from t2x_plugins.shapes.scene import DRAWING, Split, keyed_random
 from t2x_plugins.text_to_video.video_config import MovingShapesConfig
 
 
@@ -33,14 +35,26 @@ class MovingShapesSource(Source):
     def __len__(self) -> int:
         return self.count + self.images
 
-    def __getitem__(self, key: SampleKey) -> Sample:
-        frames = 1 if key.bucket else self.config.frames
-        clip = scene(self.config, self.seed, key.id, self.split, frames)
-        words = keyed_random(self.seed, "caption", key.attempt, key.step, key.slot)
-        caption = f"{clip.colour} {clip.shape}" if key.bucket else render_caption(words_of(clip), words)
+    def vary(self, key: SampleKey) -> Variation:
+        clip, words = self._scene(key), keyed_random(self.seed, "caption", key.attempt, key.step, key.slot)
+        return Variation(
+            key, caption=f"{clip.colour} {clip.shape}" if key.bucket else render_caption(words_of(clip), words)
+        )
+
+    def load(self, variation: Variation) -> Sample:
+        assert variation.caption is not None
+        clip = self._scene(variation.key)
         levels = torch.from_numpy(render_clip(clip, self.config.size))  # (F, H, W, 3) uint8
         pixels = levels.permute(3, 0, 1, 2).float() / 127.5 - 1  # (3, F, H, W)
-        return Sample(key, pixels, caption, {"fps": torch.tensor(clip.fps)})
+        return Sample(variation.key, pixels, variation.caption, {"fps": torch.tensor(clip.fps)})
+
+    def fingerprint(self, variation: Variation, identify: Identify) -> tuple[Any, ...]:
+        config, key = self.config, variation.key
+        own = ("moving shapes", DRAWING, self.seed, self.split, key.id, 1 if key.bucket else config.frames)
+        return (*own, config.size, config.fps, config.spread, config.backgrounds)
+
+    def _scene(self, key: SampleKey) -> ClipScene:
+        return scene(self.config, self.seed, key.id, self.split, 1 if key.bucket else self.config.frames)
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         return stack(samples)

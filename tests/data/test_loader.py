@@ -20,7 +20,7 @@ from t2x_core.data import stack
 from t2x_core.data.loader import KeyedLoader, dead_worker
 from t2x_core.errors import TrainingError
 from t2x_core.interfaces import Source
-from t2x_core.types import Batch, Bucket, Sample, SampleKey
+from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 from tests.conftest import IMAGES, TINY, TINY_IMAGES
 from tests.data.image_set import write_good
 
@@ -39,7 +39,11 @@ class Files(Source):
     def __len__(self) -> int:
         return 8
 
-    def __getitem__(self, key: SampleKey) -> Sample:
+    def vary(self, key: SampleKey) -> Variation:
+        return Variation(key)
+
+    def load(self, variation: Variation) -> Sample:
+        key = variation.key
         if key.id == self.dies:
             os.kill(os.getpid(), signal.SIGKILL)
         while key.id == self.hangs and self.gate.exists():
