@@ -145,6 +145,9 @@ class Batch(_TensorRecord):
     """(B, C, F', H', W') float32, of `pixels`."""
     encoded_controls: Mapping[str, Tensor] = field(default_factory=dict)
     """Latents (B, C, F', H', W') float32 of controls, by name."""
+    unencoded: Tensor | None = None
+    """(M,) which samples the cache has not, if it has the others: `pixels` and those `controls` that are among
+    `encoded_controls` are of these M alone, whose latents are 0 until the core has encoded them."""
     text: Mapping[str, TextInput] = field(default_factory=dict)
     """The captions as each text encoder's numbers, by the encoder's name in the recipe; the core puts them in."""
     shape: tuple[int, ...] = ()
@@ -163,15 +166,24 @@ class Batch(_TensorRecord):
         def chosen(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {name: value[indices] for name, value in parts.items()}
 
+        fresh, unencoded = indices, None
+        if self.unencoded is not None:
+            row = {int(sample): i for i, sample in enumerate(self.unencoded)}
+            fresh = [row[i] for i in indices if i in row]
+            unencoded = self.unencoded.new_tensor([place for place, i in enumerate(indices) if i in row])
+        controls = {
+            name: value[fresh if name in self.encoded_controls else indices] for name, value in self.controls.items()
+        }
         return Batch(
             task=self.task,
             captions=tuple(self.captions[i] for i in indices),
             keys=tuple(self.keys[i] for i in indices) if self.keys else (),
-            pixels=None if self.pixels is None else self.pixels[indices],
+            pixels=None if self.pixels is None else self.pixels[fresh],
             extra=chosen(self.extra),
-            controls=chosen(self.controls),
+            controls=controls,
             latents=None if self.latents is None else self.latents[indices],
             encoded_controls=chosen(self.encoded_controls),
+            unencoded=unencoded,
             text={name: value.select(indices) for name, value in self.text.items()},
             shape=self.shape,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from t2x_core import interfaces, plugins
+from t2x_core import interfaces, plugins, source
 from t2x_core.cli.main import main
 from tests.test_plugins import ENTRY_POINTS, WRONG
 
@@ -23,8 +23,9 @@ SOURCES = [
 ]
 ABSTRACT = [
     method
-    for owner in vars(interfaces).values()
-    if inspect.isclass(owner) and owner.__module__ == interfaces.__name__
+    for module in (interfaces, source)
+    for owner in vars(module).values()
+    if inspect.isclass(owner) and owner.__module__ == module.__name__
     for method in vars(owner).values()
     if getattr(method, "__isabstractmethod__", False)
 ]

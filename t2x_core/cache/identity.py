@@ -32,7 +32,7 @@ def by_bytes(path: str) -> str:
 @lru_cache(maxsize=100_000)
 def _hash(path: str, *state: int) -> str:
     with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()  # type: ignore[arg-type]
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 IDENTITIES: dict[IdentityType, Identify] = {"time": by_time, "bytes": by_bytes}
