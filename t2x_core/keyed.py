@@ -79,7 +79,7 @@ def uniform(keys: Sequence[int], count: int, device: torch.device | str = "cpu")
 
 
 def normal(keys: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-    """(B, *shape) float32, standard normal: sample b is a function of keys[b] alone, to the same bits on every device.
+    """`(B, *shape)` float32, standard normal: sample b is a function of keys[b] alone, to the same bits everywhere.
 
     Each number is the inverse distribution function at the middle of one of 2³² cells, so at most 6.3 in size. It
     is interpolated by parabolas, 64 an octave of the tail, and right to 5e-7, the rounding of a float32 of that size.
