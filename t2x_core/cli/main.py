@@ -18,6 +18,7 @@ COMMANDS = {
     "sample": "make samples with a trained run",
     "replay": "show the batch of one training step again",
     "export": "make one safetensors file of a run's averaged weights",
+    "data": "download captioned data sets",
     "bench": "measure t2x against a baseline on this machine",
     "show": "print what a recipe resolves to",
     "recipes": "list the recipes that ship with t2x",

@@ -1,0 +1,12 @@
+"""`t2x data WHAT`: one file a kind."""
+
+from __future__ import annotations
+
+import argparse
+
+from t2x_core.cli.data import get
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    get.configure(kinds.add_parser("get", help="download a captioned data set into a folder"))
