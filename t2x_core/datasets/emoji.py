@@ -23,6 +23,7 @@ LICENCE = (
 )
 """What is to be said wherever the images are shown."""
 _IMAGES = "package/img/twitter/64/"
+_NAMES, _TERMS = _TEXTS = ("package/emoji.json", "package/LICENSE")
 _NAME = re.compile(r"[0-9a-f]{1,6}(-[0-9a-f]{1,6})*\.png")
 
 
@@ -39,16 +40,14 @@ def write_emoji(archive: Path, out: Path) -> tuple[int, str]:
         UserError: the archive is damaged or another one, or the folder cannot be written.
     """
     digest = sha256_of(archive)
-    captions: dict[str, list[str]] = {}
+    texts: dict[str, bytes] = {}
     images: dict[str, bytes] = {}
-    licence = b""
     for name, content in members(archive, lambda name: name in _TEXTS or name.startswith(_IMAGES)):
-        if name == "package/emoji.json":
-            captions = _captions(archive, content)
-        elif name == "package/LICENSE":
-            licence = content
+        if name in _TEXTS:
+            texts[name] = content
         elif _NAME.fullmatch(image := name.removeprefix(_IMAGES)):
             images[image] = content
+    captions = _captions(archive, texts.get(_NAMES, b"[]"))
     both = sorted(captions.keys() & images.keys())
     if not both:
         raise UserError(f"there are no emoji in {archive}", hint=f"it should be {PACKAGE.file_name}")
@@ -58,13 +57,10 @@ def write_emoji(archive: Path, out: Path) -> tuple[int, str]:
         for image in both:
             folder.add(image, images[image])
             folder.add(image.replace(".png", ".txt"), "".join(f"{line}\n" for line in captions[image]).encode())
-        folder.add("LICENSE", "\n".join([*LICENCE, "", ""]).encode() + licence)
+        folder.add("LICENSE", "\n".join([*LICENCE, "", ""]).encode() + texts.get(_TERMS, b""))
         origin = {"package": PACKAGE.name, "archive": archive.name, "sha256": digest, "emoji": len(both)}
         folder.add("ORIGIN.json", (json.dumps(origin, indent=1) + "\n").encode())
     return len(both), digest
-
-
-_TEXTS = ("package/emoji.json", "package/LICENSE")
 
 
 def sha256_of(archive: Path) -> str:

@@ -97,11 +97,11 @@ def test_each_emoji_with_its_names_and_the_hashes_of_all_files(tmp_path, capsys)
 
 
 def test_the_folder_can_be_trained_on(tmp_path, capsys):
-    from t2x_core.data.picture_files import list_folder
+    from t2x_core.data.image_files import list_folder
 
     archive, out = pack(tmp_path / "a.tgz", package()), tmp_path / "emoji"
     assert main(["data", "get", "emoji", "--archive", str(archive), "--out", str(out)]) == 0
-    found = {file.path.name: tuple(file.captions) for file in list_folder(out).files}
+    found = {Path(file.path).name: tuple(file.captions) for file in list_folder(out).files}
     assert found["1f44b.png"] == ("waving hand sign", "wave")
     assert len(found) == 3
 
