@@ -1,4 +1,4 @@
-"""Emoji as captioned images: Twemoji at 64 × 64 pixels with their names, from the npm package emoji-datasource-twitter."""
+"""Emoji as captioned images: Twemoji at 64 × 64 pixels with their names, from npm (emoji-datasource-twitter)."""
 
 from __future__ import annotations
 

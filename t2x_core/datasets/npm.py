@@ -70,7 +70,9 @@ def _pack(npm: str, package: NpmPackage, folder: Path) -> None:
     wanted = f"{package.name}@{package.version}"
     command = [npm, "pack", wanted, "--pack-destination", str(folder), "--ignore-scripts", "--silent"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=LONGEST_PACK, cwd=folder)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=LONGEST_PACK, cwd=folder
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _failed(package, f"npm pack: {error}") from error
     if done.returncode:

@@ -100,6 +100,7 @@ def _load(folder: Path, config: TransformersConfig) -> tuple[Any, Any]:
         import transformers
     except ImportError as error:
         raise UserError("pretrained text encoders need transformers", hint="pip install 't2x[pretrained]'") from error
+    transformers.utils.logging.disable_progress_bar()  # of reading a file; the hub's downloads keep theirs
     model_type = (config.weights.config() or {}).get("model_type")
     name = ENCODER_CLASSES.get(str(model_type), "AutoModel")
     tokenizer_folder = folder

@@ -37,6 +37,7 @@ class WeightsConfig:
             raise UserError(
                 f"one of folder, hub and package says where the weights are, not {found}",
                 key=given[-1] if given else None,
+                hint=f"if a base names one, write {given[-1]}: null" if given else None,
             )
         if self.revision is not None and self.hub is None:
             raise UserError("only a repository on the hub has revisions", key="revision")

@@ -36,5 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"written   {count} images with captions → {out} (hashes of all files in SHA256SUMS)")
     for line in LICENCE:
         print(line)
-    print(f"train     {command('t2x', 'fit', 'text_to_image/emoji', f'tasks.text-to-image.data.pictures.folder={out}')}")
+    print(
+        f"train     {command('t2x', 'fit', 'text_to_image/emoji', f'tasks.text-to-image.data.pictures.folder={out}')}"
+    )
     return 0
