@@ -184,10 +184,11 @@ class _failing_alike:  # noqa: N801 (reads as a phrase)
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is not None and not isinstance(error, OSError | SafetensorError):
             return
-        problems = [None if error is None else str(error)]
+        own = None if error is None else str(getattr(error, "strerror", None) or error)
+        problems = [own]
         if self.together:
             problems = [None] * dist.get_world_size()
-            dist.all_gather_object(problems, None if error is None else str(error))
+            dist.all_gather_object(problems, own)
         if problem := next((p for p in problems if p is not None), None):
             shutil.rmtree(self.beside, ignore_errors=True)
             raise TrainingError(

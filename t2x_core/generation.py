@@ -21,7 +21,9 @@ from t2x_core.diffusion import SAMPLERS, grid, guided
 from t2x_core.errors import UserError
 from t2x_core.frozen import check_records
 from t2x_core.module import T2XModule, check_shapes
-from t2x_core.recipe import SamplerConfig, dump_yaml, to_plain
+from t2x_core.paths import home_as_tilde
+from t2x_core.plain_files import write_whole, written_whole
+from t2x_core.recipe import SamplerConfig, dump_yaml, portable
 from t2x_core.rendering import to_uint8
 from t2x_core.runs import MODEL_FILE, RECIPE_FILE
 from t2x_core.tensor_files import save_tensors
@@ -128,14 +130,27 @@ class T2XPipeline:
         return cls(assembly, module.to(chosen))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the recipe and the weights (safetensors) to a folder that `from_pretrained` opens."""
+        """Writes the recipe and the weights (safetensors) to a folder that `from_pretrained` opens.
+
+        Where the training data was is left out, and one's home folder is written as `~`. Raises OSError if it cannot be
+        written; then the folder is as it was before.
+        """
         folder = Path(folder)
+        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECIPE_FILE).write_text(dump_yaml(to_plain(self.assembly.recipe)))
         weights = {name: tensor.detach().cpu() for name, tensor in self.module.stored().items()}
         records = {path: part.record() for path, part in self.module.referenced().items()}
+        records = {path: {**record, "origin": home_as_tilde(record["origin"])} for path, record in records.items()}
         about = json.dumps({"ema": True, "referenced": records})
-        save_tensors(weights, folder / MODEL_FILE, metadata={"format": "pt", "t2x": about})
+        try:
+            with written_whole(folder / MODEL_FILE) as beside:
+                save_tensors(weights, beside, metadata={"format": "pt", "t2x": about})
+            write_whole(folder / RECIPE_FILE, dump_yaml(portable(self.assembly.recipe)))
+        except OSError:
+            (folder / MODEL_FILE).unlink(missing_ok=True)
+            if made:
+                folder.rmdir()
+            raise
 
     def __call__(
         self,

@@ -34,3 +34,13 @@ def user_path(text: str | Path) -> Path:
             hint=f"a name has at most {LONGEST_NAME} bytes, a path {LONGEST_PATH}",
         )
     return path
+
+
+def home_as_tilde(path: str | Path) -> str:
+    """The path as `user_path` reads it, without the name of whose home it is in."""
+    text = str(path)
+    try:
+        home = str(Path.home())
+    except RuntimeError:  # there is none
+        return text
+    return f"~{text[len(home) :]}" if text == home or text.startswith(home.rstrip("/") + os.sep) else text

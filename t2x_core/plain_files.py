@@ -1,9 +1,12 @@
-"""Small files of plain values, whole or as they were; and what damage they may have, as one kind of error."""
+"""Files that are there whole or not at all; small ones of plain values, and what damage they may have, as one kind of
+error."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +32,30 @@ def parse_json(text: bytes | str, kind: type = dict, name: str = "it") -> Any:
     return value
 
 
-def write_whole(file: Path, text: str) -> None:
+@contextmanager
+def written_whole(file: Path) -> Iterator[Path]:
+    """A path with the same ending, beside `file`, for a library to write to. In the end it takes the place of `file`;
+    if the block fails, `file` is as it was before, and nothing half written is left behind."""
+    real = Path(os.path.realpath(file))  # a link stays one
+    beside = real.with_name(f".{real.stem[:40]}.part{real.suffix}")
+    try:
+        yield beside
+        sync(beside)
+        beside.replace(real)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync(real.parent)
+
+
+def write_whole(file: Path, content: str | bytes) -> None:
     """Writes a file that is there afterwards whole, or as it was before, even if the machine stops meanwhile.
 
     Raises:
         OSError: it cannot be written; nothing half written is left behind.
     """
-    beside = file.with_name(f".{file.name}.part")
-    try:
-        with beside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(file)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    sync(file.parent)
+    with written_whole(file) as beside:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def sync(path: Path) -> None:

@@ -98,6 +98,14 @@ class Source(ABC):
         """
         return ""
 
+    def content(self, key: SampleKey) -> str:
+        """What the sample is made of, short: it changes when a file or a caption of it does, and does not when they
+        are copied. By it a resumed run notices samples that are others under the same names; "" if nothing is known.
+
+        It is asked of all samples at each start, so it opens no file.
+        """
+        return ""
+
 
 def largest(buckets: Sequence[Bucket]) -> int:
     """Index of the bucket with the largest samples, of those that have any."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -90,9 +92,15 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, 
     """Writes a safetensors file that others may read as far as the umask says (by itself safetensors makes it 0600).
 
     Raises:
-        OSError, SafetensorError: it cannot be written.
+        OSError: it cannot be written.
     """
     file.touch()
     mode = file.stat().st_mode
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata=metadata)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata=metadata)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
     file.chmod(mode)

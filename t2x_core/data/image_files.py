@@ -36,6 +36,8 @@ class ImageFile:
     """(height, width) as a manifest tells them, in pixels, upright."""
     group: str = ""
     """What it is a piece of; "": of itself. Files of one group are held out together."""
+    content: str = ""
+    """A hash of what is in it, as far as it is known (`Finding.content`)."""
 
 
 @dataclass(frozen=True)

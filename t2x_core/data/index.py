@@ -11,16 +11,18 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import PIL
 from PIL import Image
 
+from t2x_core.data.content import content_hash
 from t2x_core.data.decode import FORMATS, DamagedImageError, image_size
 from t2x_core.data.files import not_a_file
 from t2x_core.data.image_files import ImageFile
+from t2x_core.errors import UserError
 from t2x_core.quarantine import locked
 
 log = logging.getLogger("t2x")
@@ -48,6 +50,8 @@ class Finding:
     """Whether decord has been proved right about a video, see `t2x_core.video.Video`."""
     damage: str | None = None
     """Why it cannot be read, or None."""
+    content: str = field(default="", compare=False)
+    """A hash of what is in it (`content_hash`); its size, if a manifest said what headers would have."""
 
 
 Measure = Callable[[str, bool], Finding]
@@ -94,7 +98,10 @@ def examine(
         known = _recall(memory)
         stamps, findings = _look(files, known, whole, measure, what)
         remembered = {
-            file.name: [*stamp, finding.height, finding.width, finding.frames, finding.seconds, finding.exact]
+            file.name: [
+                *(*stamp, finding.height, finding.width, finding.frames),
+                *(finding.seconds, finding.exact, finding.content),
+            ]
             for file, stamp, finding in zip(files, stamps, findings, strict=True)
             if finding.damage is None and stamp is not None
         }
@@ -118,12 +125,12 @@ def _look(
                 return None, Finding(damage=why)
             stamp = status.st_size, status.st_mtime_ns
         if file.size is not None and not whole:
-            return None, Finding(*file.size)
+            return None, Finding(*file.size, content="" if stamp is None else f"{stamp[0]} bytes")
         entry = known.get(file.name)
         if entry is not None and stamp is not None and entry[:2] == [*stamp]:
-            return stamp, Finding(*entry[2:])
+            return stamp, Finding(*entry[2:7], content=entry[7])
         try:
-            return stamp, measure(file.path, whole)
+            return stamp, replace(measure(file.path, whole), content=_content(file.path))
         except DamagedImageError as error:
             return stamp, Finding(damage=str(error))
 
@@ -141,6 +148,13 @@ def _look(
     return stamps, findings
 
 
+def _content(path: str) -> str:
+    try:
+        return content_hash(path)
+    except (OSError, UserError):  # it has just been read
+        return ""
+
+
 def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -151,7 +165,7 @@ def _memory(origin: str, whole: bool, what: str = "images") -> Path | None:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
         return None
-    digest = hashlib.blake2b(repr((3, PIL.__version__, whole, origin)).encode(), digest_size=12).hexdigest()
+    digest = hashlib.blake2b(repr((4, PIL.__version__, whole, origin)).encode(), digest_size=12).hexdigest()
     return root / "t2x" / what / f"{digest}.json"
 
 
@@ -166,8 +180,8 @@ def _recall(memory: Path | None) -> dict[str, Any]:
 
 
 def _is_entry(entry: object) -> bool:
-    """Whether it is [bytes, time of change, height, width, frames, seconds, exact] of a file that was good."""
-    if not (isinstance(entry, list) and len(entry) == 7 and type(entry[6]) is bool):
+    """Whether it is [bytes, time of change, height, width, frames, seconds, exact, content] of a file that was good."""
+    if not (isinstance(entry, list) and len(entry) == 8 and type(entry[6]) is bool and type(entry[7]) is str):
         return False
     whole = all(type(number) is int for number in entry[:5]) and type(entry[5]) in (int, float)
     return whole and min(entry[2:5]) >= 1 and entry[5] >= 0

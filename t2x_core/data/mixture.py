@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,6 +11,7 @@ from typing import Any
 import lightning as L
 
 from t2x_core.calls import Calls
+from t2x_core.data.identity import Identity
 from t2x_core.data.loader import KeyedDataset, KeyedLoader, Reading
 from t2x_core.data.order import BatchSize, MicroBatches, SampleOrder
 from t2x_core.data.text import Tokenizer
@@ -100,6 +100,7 @@ class MixedData(L.LightningDataModule):
         self.max_steps, self.workers, self.stall_minutes = max_steps, workers, stall_minutes
         self.attempt = 0
         """Roll-backs so far: what is random about the samples is drawn anew after each."""
+        self._identities: dict[str, dict[str, Identity]] | None = None
 
     def prepare_data(self) -> None:
         for name, module in self.modules.items():
@@ -164,11 +165,19 @@ class MixedData(L.LightningDataModule):
             return replace(found, task=name)
 
     def fingerprint(self) -> dict[str, Any]:
-        """All that the order of samples depends on besides the recipe, as plain values; after `check`."""
+        """All that samples and their order depend on besides the recipe, as plain values; after `check`."""
         return {
-            name: {"train": _fingerprint(name, module.train_source()), "val": _fingerprint(name, module.val_source())}
-            for name, module in self.modules.items()
+            task: {part: which.plain() for part, which in parts.items()} for task, parts in self.identities().items()
         }
+
+    def identities(self) -> Mapping[str, Mapping[str, Identity]]:
+        """Task → "train" or "val" → which samples it has; after `check`."""
+        if self._identities is None:
+            self._identities = {
+                name: {"train": Identity(name, module.train_source()), "val": Identity(name, module.val_source())}
+                for name, module in self.modules.items()
+            }
+        return self._identities
 
     def teardown(self, stage: str) -> None:
         for module in self.modules.values():
@@ -237,20 +246,6 @@ class MixedData(L.LightningDataModule):
         """The validation set, the same at each pass."""
         sources = {name: module.val_source() for name, module in self.modules.items()}
         return self._loader(sources, batches, self.workers)
-
-
-def _fingerprint(task: str, source: Source) -> dict[str, Any]:
-    """Buckets, and a hash of the samples' names in their order (None: they have no names)."""
-    buckets = source.buckets()
-    first = next((i for i, bucket in enumerate(buckets) if bucket.count), 0)
-    names = None
-    if source.name(SampleKey(task, first, 0, 0, 0)):
-        digest = hashlib.sha256()
-        for i, bucket in enumerate(buckets):
-            for id in range(bucket.count):
-                digest.update(source.name(SampleKey(task, i, id, 0, 0)).encode() + b"\0")
-        names = digest.hexdigest()
-    return {"buckets": [[b.frames, b.height, b.width, b.count] for b in buckets], "names": names}
 
 
 def _cores() -> int:

@@ -5,7 +5,7 @@ from t2x_core.recipe.check import build
 from t2x_core.recipe.commented import commented
 from t2x_core.recipe.compose import Composed, compose
 from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Constraint, Range
-from t2x_core.recipe.dump import dump_yaml, to_plain
+from t2x_core.recipe.dump import dump_yaml, portable, to_plain
 from t2x_core.recipe.field_docs import field_docs
 from t2x_core.recipe.load import SchemaOf, check_core, check_recipe
 from t2x_core.recipe.overrides import Written
@@ -60,5 +60,6 @@ __all__ = [
     "field_docs",
     "find_recipe",
     "list_recipes",
+    "portable",
     "to_plain",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from t2x_core.paths import home_as_tilde
 from t2x_core.recipe.yaml_tree import FLOAT
 from t2x_core.terminal import UNSAFE
 
@@ -22,6 +23,29 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_plain(child) for child in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def portable(value: Any, *keys: str) -> Any:
+    """As `to_plain`, for a model that is given away: it says neither where the training data was, of which the last
+    name stays, nor where its runs were; one's home folder is `~`, and a file that a part is loaded from is still found.
+
+    Args:
+        keys: of a recipe, down to `value`.
+    """
+    if dataclasses.is_dataclass(value):
+        fields = [field.name for field in dataclasses.fields(value) if field.init]
+        return {name: portable(getattr(value, name), *keys, name) for name in fields}
+    if isinstance(value, dict):
+        return {key: portable(child, *keys, str(key)) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [portable(child, *keys) for child in value]
+    if keys == ("init_from",):
+        return None
+    if not isinstance(value, Path):
+        return value
+    if keys[0] == "logging" or (keys[0] == "tasks" and keys[2:3] == ("data",)):
+        return value.name or "."
+    return home_as_tilde(value)
 
 
 def dump_yaml(plain: Any) -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import Profiler
 from rich.console import Console
 from torch.distributed.fsdp import FSDPModule
@@ -45,6 +44,7 @@ from t2x_core.training.checkpoint_io import SafeCheckpointIO
 from t2x_core.training.data_record import check_data
 from t2x_core.training.ema import EMA
 from t2x_core.training.eval_timer import EvalTimer
+from t2x_core.training.event_file import EventLogger
 from t2x_core.training.fit_loop import WholeLoop
 from t2x_core.training.initial import open_start
 from t2x_core.training.learning_rate import LearningRate
@@ -120,7 +120,7 @@ def fit(
             )
     data.check()
     ranks.connect(assembly, data, resume=resume)
-    ranks.decide(lambda: check_data(folder, data.fingerprint(), resume, allow="data" in allow))
+    ranks.decide(lambda: check_data(folder, data.identities(), resume, allow="data" in allow))
     data.quarantine.write_to(folder / quarantine.FILE_NAME)
     recipe = assembly.recipe
     if resume and ranks.launch.rank == 0 and (folder / run_folder.RECIPE_FILE).is_file():
@@ -254,7 +254,7 @@ def build_trainer(
     strategy = build_strategy(recipe)
     checkpoint_io = [SafeCheckpointIO()] if strategy == "auto" else []  # the others bring their own
     # Points that a killed run wrote after its last checkpoint are hidden when they are written again.
-    logger = TensorBoardLogger(folder, name=None, version=run_folder.TENSORBOARD, purge_step=first_step + 1)
+    logger = EventLogger(folder, name=None, version=run_folder.TENSORBOARD, purge_step=first_step + 1)
     trainer = L.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,10 @@ class ImageSource(Source):
     def name(self, key: SampleKey) -> str:
         return self._buckets[key.bucket][1][key.id].name
 
+    def content(self, key: SampleKey) -> str:
+        file = self._file(key)
+        return "\0".join((file.content, *file.captions))
+
 
 class ImagesData(OwnFilesData[ImageSource]):
     """One's own images as training data."""
@@ -120,7 +125,8 @@ class ImagesData(OwnFilesData[ImageSource]):
         damaged = [(file.name, finding.damage) for file, finding in pairs if finding.damage is not None]
         damage = Damage(self.task, len(pairs), config.max_bad_fraction, "images", BAD, self.context.quarantine)
         damage.note(damaged)
-        sources = self._split([(file, finding) for file, finding in pairs if finding.damage is None], damage)
+        good = [(replace(file, content=finding.content), finding) for file, finding in pairs if finding.damage is None]
+        sources = self._split(good, damage)
         self.note_left_out(damaged, "files", "cannot be read", 2)
         self.lines += found.remarks
         return sources

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from t2x_core.data.content import content_hash
 from t2x_core.data.decode import SUFFIXES
 from t2x_core.data.files import read_captions
 from t2x_core.data.image_files import ImageFile
@@ -29,6 +30,11 @@ class Shot:
     lens: Lens
     mask: ImageFile | None = None
 
+    @property
+    def files(self) -> tuple[ImageFile, ...]:
+        """The image, and its mask if it has one."""
+        return (self.file,) if self.mask is None else (self.file, self.mask)
+
 
 @dataclass(frozen=True, eq=False)
 class ObjectFiles:
@@ -39,6 +45,8 @@ class ObjectFiles:
     shots: Sequence[Shot]
     captions: tuple[str, ...]
     cameras: CameraFile
+    content: str
+    """A hash of its camera files."""
 
 
 @dataclass
@@ -107,7 +115,8 @@ def _read_object(folder: Path, files: list[str], name: str) -> ObjectFiles:
         before = shots.setdefault(os.path.realpath(shot.file.path), shot)
         if before is not shot and abs(before.matrix - shot.matrix).max() > 1e-6:
             raise UserError(f"{frame.image[:80]} has two cameras", where=where, hint="an image has one")
-    return ObjectFiles(name, list(shots.values()), _captions(folder, where, cameras.caption), cameras)
+    content = "\0".join(content_hash(folder / file) for file in files)
+    return ObjectFiles(name, list(shots.values()), _captions(folder, where, cameras.caption), cameras, content)
 
 
 def _shot(frame: Frame, finder: _ImageFinder) -> Shot:

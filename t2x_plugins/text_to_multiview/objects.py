@@ -38,6 +38,8 @@ class Thing:
     views: Sequence[View]
     """In the order of their azimuths."""
     captions: tuple[str, ...]
+    content: str
+    """Hashes of its camera files, its images and their masks."""
 
 
 class ObjectSource(Source):
@@ -128,6 +130,10 @@ class ObjectSource(Source):
     def name(self, key: SampleKey) -> str:
         return self.objects[key.bucket][1][key.id].name
 
+    def content(self, key: SampleKey) -> str:
+        thing = self.objects[key.bucket][1][key.id]
+        return "\0".join((thing.content, *thing.captions))
+
 
 def _camera(view: View) -> tuple[Any, ...]:
     """Plain values."""
@@ -185,7 +191,8 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         damage.others |= {name for name, _ in self.refused}
         self.lines += placed.lines
         views_of = zip(readable, placed.views, strict=True)
-        return self._split([Thing(of.thing.name, views, of.thing.captions) for of, views in views_of if views], damage)
+        things = [Thing(of.thing.name, views, of.thing.captions, of.content) for of, views in views_of if views]
+        return self._split(things, damage)
 
     def _listed(self) -> Found:
         """The objects that there are."""
@@ -250,7 +257,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
     def _readable(self, objects: Sequence[ObjectFiles]) -> tuple[list[Readable], Damage]:
         """The objects without the images that cannot be read, or whose masks cannot."""
         shots = [shot for thing in objects for shot in thing.shots]
-        files = [file for shot in shots for file in (shot.file, shot.mask) if file is not None]
+        files = [file for shot in shots for file in shot.files]
         findings = examine(files, str(self.config.folder), self.config.check == "full", measure_view, "views")
         damage = Damage(
             *(self.task, len(files), self.config.max_bad_fraction),
@@ -273,6 +280,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
                     for shot in thing.shots
                     if shot.file.name not in bad and (shot.mask is None or shot.mask.name not in bad)
                 ],
+                "\0".join((thing.content, *(of[file.name].content for shot in thing.shots for file in shot.files))),
             )
             for thing in objects
         ], damage

@@ -70,6 +70,8 @@ class Readable:
 
     thing: ObjectFiles
     shots: Sequence[tuple[Shot, Finding]]
+    content: str = ""
+    """Hashes of all of its files."""
 
 
 def measure_view(path: str, whole: bool) -> Finding:

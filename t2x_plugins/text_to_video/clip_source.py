@@ -150,6 +150,10 @@ class ClipSource(Source):
     def name(self, key: SampleKey) -> str:
         return self._buckets[key.bucket][2][key.id].file.name
 
+    def content(self, key: SampleKey) -> str:
+        video = self._buckets[key.bucket][2][key.id]
+        return "\0".join((video.finding.content, *video.file.captions))
+
 
 def covering(shape: Shape, size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) that a video of `size` is scaled to, to cover `shape`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +11,8 @@ import torch
 
 from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.cli.main import main
-from t2x_core.errors import TrainingError, UserError
+from t2x_core.errors import TrainingError
 from t2x_core.module import T2XModule
-from t2x_core.training.data_record import check_data
 from t2x_core.training.failure import explain
 from t2x_core.training.out_of_memory import hint, is_out_of_memory
 from tests.conftest import IMAGES, TINY, TINY_IMAGES
@@ -141,24 +139,3 @@ def test_more_processes_than_cores_are_told_in_a_line_of_ours(tmp_path, recwarn)
     data.train_loader(0, 1, lambda: 0)
     assert "60 loader processes share " in "\n".join(data.describe())
     assert not [warning for warning in recwarn if "worker" in str(warning.message)]
-
-
-def test_a_damaged_record_of_the_data_is_told_from_other_data(tmp_path):
-    found = {"videos": {"train": {"buckets": [[1, 2, 2, 9]], "names": "a"}, "val": {"buckets": [], "names": None}}}
-    check_data(tmp_path, found, resume=False)
-    check_data(tmp_path, found, resume=True)
-    other = {"videos": {**found["videos"], "train": {"buckets": [[1, 2, 2, 9]], "names": "b"}}}
-    with pytest.raises(
-        UserError, match="for training videos had 9 samples in 1 bucket, now as many, but others; put it"
-    ):
-        check_data(tmp_path, other, resume=True)
-    other["videos"]["train"]["buckets"] = [[1, 2, 4, 9]]
-    with pytest.raises(UserError, match="had 9 samples in 1 bucket, now as many, in other buckets; put it back"):
-        check_data(tmp_path, other, resume=True)
-    for damaged in ("{", "[]", "7", '{"videos": 3}', '{"videos": {"train": [], "val": {}}}', "[" * 100_000, "\0" * 9):
-        (tmp_path / "data.json").write_text(damaged)
-        check_data(tmp_path, found, resume=True)  # as if it were missing
-        assert json.loads((tmp_path / "data.json").read_text()) == found
-    other["videos"]["train"]["buckets"] = [[1, 2, 2, 10]]
-    check_data(tmp_path, other, resume=True, allow=True)
-    check_data(tmp_path, other, resume=True)

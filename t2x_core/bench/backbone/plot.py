@@ -9,6 +9,7 @@ from typing import Any
 from t2x_core.bench.backbone.options import PASSES, VARIANTS
 from t2x_core.bench.backbone.results import Results
 from t2x_core.errors import UserError
+from t2x_core.plain_files import written_whole
 
 COLOURS = dict(zip(VARIANTS, ("#0072b2", "#d55e00", "#000000", "#56b4e9", "#009e73", "#cc79a7"), strict=True))
 """Of the variants: distinct to the colour-blind (Okabe and Ito)."""
@@ -55,7 +56,8 @@ def plot(results: Results, file: Path) -> None:
     figure.suptitle(f"{size}; {device}{clips}", fontsize="medium")
     figure.tight_layout()
     try:
-        figure.savefig(file, dpi=120)
+        with written_whole(file) as beside:
+            figure.savefig(beside, dpi=120)
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror}") from error
     finally:

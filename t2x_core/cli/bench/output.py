@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from t2x_core.errors import UserError
+from t2x_core.plain_files import write_whole
 
 
 def milliseconds(seconds: list[float]) -> str:
@@ -19,7 +20,7 @@ def milliseconds(seconds: list[float]) -> str:
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """UserError if it cannot be written."""
     try:
-        file.write_text(json.dumps(content, indent=1) + "\n")
+        write_whole(file, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror}") from error
 

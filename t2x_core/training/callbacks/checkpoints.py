@@ -57,6 +57,8 @@ class Checkpoints(StepCallback):
         self.guard.settle(trainer)
         if self._saved == trainer.global_step or self.guard.roll_back_to is not None:
             return
+        for logger in trainer.loggers:
+            logger.save()  # points of steps that are in a checkpoint are not made again
         trainer.save_checkpoint(checkpoint_of(self.run, trainer.global_step))
         self._saved, self._saved_at = trainer.global_step, time.monotonic()
         self._note_best(trainer)

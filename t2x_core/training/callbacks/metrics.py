@@ -8,11 +8,8 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
@@ -22,10 +19,11 @@ from t2x_core.training.eval_timer import EvalTimer
 from t2x_core.training.flops import bucket_name, flops_by_bucket, peak
 from t2x_core.training.heat_map import LossHistory
 from t2x_core.training.loader_clock import LoaderClock
-from t2x_core.training.loss_by_t import BINS, figures, sums_by_t
+from t2x_core.training.loss_by_t import BINS, figures
 from t2x_core.training.memory import memory
 from t2x_core.training.step_times import StepTimes
 from t2x_core.training.steps import Step, StepCallback
+from t2x_core.training.tally import Tally, tally
 
 log = logging.getLogger("t2x")
 
@@ -36,8 +34,9 @@ class Metrics(StepCallback):
     Every `every` steps.
 
     Norms are root mean squares over the steps since the last point, so the squares of the parts add up to that of the
-    whole. A part that only some steps use (a task's adapter) is averaged over these. Speed leaves out validation and
-    sampling. What the callbacks before this one do after a step counts as the optimizer's: put it behind `EMA`.
+    whole. A part that only some steps use (a task's adapter) is averaged over these. A point after a resume has the
+    steps before it, too, which the checkpoint keeps; its speed is that of the steps since. Speed leaves out validation
+    and sampling. What the callbacks before this one do after a step counts as the optimizer's: put it behind `EMA`.
 
     Attributes:
         latest: the last figures, for whoever shows them.
@@ -52,6 +51,8 @@ class Metrics(StepCallback):
         self.clock = LoaderClock()
         self._trained_on: dict[str, int] = {}  # task → samples
         self._flops: dict[str, float] = {}  # bucket → operations of a step
+        self._before: Tally | None = None
+        """Of the steps between the last point and the checkpoint that was loaded."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Counts the arithmetic, while the network is still whole and on the CPU."""
@@ -67,6 +68,11 @@ class Metrics(StepCallback):
         self._sizes = {name: len(s) for name, s in trainer.train_dataloader.dataset.sources.items()}  # type: ignore[union-attr]
         self.histories = {task: self.histories.get(task) or LossHistory(BINS) for task in self._tasks}
         self._parts = pl_module.gradient_parts
+        if self._before and (set(self._before.losses), len(self._before.squares)) != (
+            set(self._tasks),
+            len(self._parts),
+        ):
+            self._before = None  # other tasks were allowed
         self._times_of_step = StepTimes(trainer.strategy.root_device)
         if self._flops:
             self._peak = peak(trainer.strategy.root_device, str(trainer.precision))
@@ -96,7 +102,7 @@ class Metrics(StepCallback):
             self._times[step.task].append(outputs["t"])
             self._tokens += outputs["tokens"]
             for term, values in outputs["terms"].items():
-                self._terms.setdefault((step.task, term), []).append(values)
+                self._terms.setdefault(f"{step.task}/{term}", []).append(values)
         self._steps[self._bucket] += 1
         samples = sum(len(batch) for batch, _ in step.parts) * trainer.world_size
         self._trained_on[step.task] = self._trained_on.get(step.task, 0) + samples
@@ -106,54 +112,36 @@ class Metrics(StepCallback):
         if step.number % self.every == 0:
             self._report(trainer)
 
-    def _report(self, trainer: Trainer) -> None:
+    def _tally(self, trainer: Trainer) -> Tally:
+        """Of the steps since the last point; all ranks call it at once."""
         steps = trainer.global_step - self._since_step
+        parts = len(self._parts)
+        own = tally(trainer, steps, self._losses, self._times, self._terms, self._squares, parts)
+        return own if self._before is None else self._before + own
+
+    def _report(self, trainer: Trainer) -> None:
+        found = self._tally(trainer)
+        for task, (sums, counts) in found.losses.items():
+            self.histories[task].add(trainer.global_step, found.steps, sums, counts)
         self.latest = {
-            **self._mean_losses(trainer, steps),
-            **self._mean_terms(trainer),
+            **figures(found.losses, "loss/total"),
+            # with their weights, so that the terms add up to the loss
+            **{f"loss/{name}": total / count for name, (total, count) in found.terms.items() if count},
             "optimizer/learning_rate": self._learning_rate,
-            **self._gradient_norms(steps),
-            **self._speed(trainer, steps),
+            **self._gradient_norms(found),
+            **self._speed(trainer, trainer.global_step - self._since_step),
             **{f"memory/{whose}": size for whose, size in memory().items()},
             **{f"progress/epoch/{task}": count / self._sizes[task] for task, count in self._trained_on.items()},
         }
         for logger in trainer.loggers:
             logger.log_metrics(self.latest, trainer.global_step)
+        self._before = None
         self._restart(trainer)
 
-    def _mean_losses(self, trainer: Trainer, steps: int) -> dict[str, float]:
-        device = trainer.strategy.root_device
-        own = torch.stack([sums_by_t(self._losses[task], self._times[task], device) for task in self._tasks])
-        by_task = dict(zip(self._tasks, trainer.strategy.reduce(own, reduce_op="sum").tolist(), strict=True))
-        for task, (sums, counts) in by_task.items():
-            self.histories[task].add(trainer.global_step, steps, sums, counts)
-        return figures(by_task, "loss/total")
-
-    def _mean_terms(self, trainer: Trainer) -> dict[str, float]:
-        """`loss/<task>/<term>`: the mean of each term of a loss, with its weight, so that the terms add up to the loss.
-        Values that are not finite are left out, as in the loss."""
-        device = trainer.strategy.root_device
-        names = set(self._terms)
-        if trainer.world_size > 1:  # a loss may leave a term out where it has nothing to say
-            everyone: list[set[tuple[str, str]]] = [set() for _ in range(trainer.world_size)]
-            dist.all_gather_object(everyone, names)
-            names = set().union(*everyone)
-        if not names:
-            return {}
-        order = sorted(names)
-        own = torch.stack([_sum_and_count(self._terms.get(name, ()), device) for name in order])
-        found = zip(order, trainer.strategy.reduce(own, reduce_op="sum").tolist(), strict=True)
-        return {f"loss/{task}/{term}": total / count for (task, term), (total, count) in found if count}
-
-    def _gradient_norms(self, steps: int) -> dict[str, float]:
-        all_steps = torch.stack(self._squares).double()  # (steps, parts)
-        finite = all_steps.isfinite().all(1, keepdim=True)  # other steps were skipped
-        all_steps = all_steps.where(finite, 0)
-        squares, used = torch.stack([all_steps.sum(0), (all_steps != 0).sum(0)]).tolist()
-        taken = int(finite.sum())
-        by_part = zip(self._parts, squares, used, strict=True)
+    def _gradient_norms(self, found: Tally) -> dict[str, float]:
+        by_part = zip(self._parts, found.squares, found.used, strict=True)
         return {
-            "optimizer/gradient_norm": math.sqrt(sum(squares) / taken) if taken else math.nan,
+            "optimizer/gradient_norm": math.sqrt(sum(found.squares) / found.taken) if found.taken else math.nan,
             **{f"optimizer/gradient_norm/{part}": math.sqrt(square / n) for part, square, n in by_part if n},
         }
 
@@ -189,30 +177,28 @@ class Metrics(StepCallback):
     def _restart(self, trainer: Trainer) -> None:
         self._losses: dict[str, list[Tensor]] = {task: [] for task in self._tasks}  # (B,) each
         self._times: dict[str, list[Tensor]] = {task: [] for task in self._tasks}
-        self._terms: dict[tuple[str, str], list[Tensor]] = {}  # (task, term) → (B,) each
+        self._terms: dict[str, list[Tensor]] = {}  # "task/term" → (B,) each
         self._squares: list[Tensor] = []  # (parts,) each
         self._steps: Counter[str] = Counter()  # by bucket
         self._since, self._since_step = self.eval_timer.training_seconds, trainer.global_step
         self._waited, self._tokens, self._samples = self.clock.seconds, 0, 0
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """All ranks are here."""
+        checkpoint["callbacks"][self.state_key]["since_last_point"] = self._tally(trainer).state()
+
     def state_dict(self) -> dict[str, Any]:
         histories = {task: history.state() for task, history in self.histories.items()}
-        return {"trained_on": self._trained_on, "histories": histories}
+        return {"trained_on": self._trained_on, "histories": histories, "latest": self.latest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._trained_on = dict(state_dict["trained_on"])
+        self.latest = dict(state_dict.get("latest", {}))  # checkpoints of before have neither this nor the next
+        if since := state_dict.get("since_last_point"):
+            self._before = Tally(**since)
         for task, state in state_dict["histories"].items():
             self.histories[task] = LossHistory(BINS)
             self.histories[task].load(state)
-
-
-def _sum_and_count(values: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Of the finite ones of values (B,) each: their sum and number, (2,), in float64."""
-    if not values:
-        return torch.zeros(2, dtype=torch.float64, device=device)
-    every = torch.cat(list(values)).double()
-    finite = every.isfinite()
-    return torch.stack([every.where(finite, 0).sum(), finite.sum().double()])
 
 
 def in_flop(amount: float) -> str:

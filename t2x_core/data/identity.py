@@ -1,0 +1,50 @@
+"""Which samples a source has: by it a resumed run, and each rank, knows whether the data is the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from t2x_core.interfaces import Source
+from t2x_core.types import SampleKey
+
+
+class Identity:
+    """The samples of a source, in their order.
+
+    Attributes:
+        contents: (samples,) uint64, a hash of what each is made of; empty if it is made on the fly.
+    """
+
+    def __init__(self, task: str, source: Source) -> None:
+        self.task, self.source = task, source
+        buckets = source.buckets()
+        self.buckets = [[b.frames, b.height, b.width, b.count] for b in buckets]
+        self._names: str | None = None
+        first = next(self._keys(), None)
+        contents = []
+        if first is not None and source.name(first):
+            names = hashlib.sha256()
+            for key in self._keys():
+                names.update(source.name(key).encode() + b"\0")
+                contents.append(hashlib.blake2b(source.content(key).encode(), digest_size=8).digest())
+            self._names = names.hexdigest()
+        self.contents = np.frombuffer(b"".join(contents), dtype="<u8")
+
+    def plain(self) -> dict[str, Any]:
+        """Buckets, and hashes of all names and of all contents; None: the samples have none."""
+        contents = None if self._names is None else hashlib.sha256(self.contents.tobytes()).hexdigest()
+        return {"buckets": self.buckets, "names": self._names, "contents": contents}
+
+    def names(self, places: Sequence[int]) -> list[str]:
+        """Of the samples at these places in the order."""
+        wanted = set(places)
+        return [self.source.name(key) for place, key in enumerate(self._keys()) if place in wanted]
+
+    def _keys(self) -> Iterator[SampleKey]:
+        for i, (*_, count) in enumerate(self.buckets):
+            for id in range(count):
+                yield SampleKey(self.task, i, id, 0, 0)
