@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from t2x_core.errors import UserError
+from t2x_core.plain_files import written_whole
 from t2x_core.types import RenderedSamples
 
 MARGIN = 6
@@ -121,14 +122,15 @@ def save(rendered: RenderedSamples, path: Path) -> Path:
     if moves and rendered.still is None and not animated:
         path, animated = path.with_suffix(".gif"), True
     try:
-        if path.suffix.lower() == ".mp4":
-            _write_mp4(rendered, path)
-        elif moves and not animated:
-            Image.fromarray(_still(rendered)).save(path)
-        else:
-            _write(rendered, path)
+        with written_whole(path) as beside:
+            if path.suffix.lower() == ".mp4":
+                _write_mp4(rendered, beside)
+            elif moves and not animated:
+                Image.fromarray(_still(rendered)).save(beside)
+            else:
+                _write(rendered, beside)
     except (OSError, ValueError, KeyError) as error:  # ValueError: no format has this ending; KeyError: it is only read
-        raise UserError(f"cannot write {path}: {error}") from error
+        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     return path
 
 

@@ -128,7 +128,7 @@ def _look(
             return None, Finding(*file.size, content="" if stamp is None else f"{stamp[0]} bytes")
         entry = known.get(file.name)
         if entry is not None and stamp is not None and entry[:2] == [*stamp]:
-            return stamp, Finding(*entry[2:7], content=entry[7])
+            return stamp, replace(Finding(*entry[2:7]), content=entry[7])
         try:
             return stamp, replace(measure(file.path, whole), content=_content(file.path))
         except DamagedImageError as error:

@@ -66,7 +66,10 @@ def check_data(folder: Path, found: Identities, resume: bool, allow: bool = Fals
         log.info("%-10s data: %s", "changed", change)
     folder.mkdir(parents=True, exist_ok=True)
     written = io.BytesIO()
-    np.savez(written, **{f"{t}/{part}": which.contents for t, parts in found.items() for part, which in parts.items()})
+    each: dict[str, Any] = {
+        f"{t}/{part}": which.contents for t, parts in found.items() for part, which in parts.items()
+    }
+    np.savez(written, **each)
     write_whole(folder / CONTENTS, written.getvalue())
     write_whole(file, json.dumps(plain) + "\n")
 

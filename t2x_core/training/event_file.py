@@ -84,6 +84,9 @@ class EventFile:
 class EventWriter(SummaryWriter):
     """torch's writer on an `EventFile`."""
 
+    file_writer: Any
+    all_writers: Any
+
     def _get_file_writer(self) -> FileWriter:
         if self.file_writer is None:
             self.file_writer = _FileWriter(Path(self.log_dir))

@@ -192,8 +192,11 @@ def finished(folder: Path) -> int | None:
 
 
 def note_finished(folder: Path, steps: int) -> None:
-    """Notes that a run is done."""
-    write_whole(folder / FINISHED, json.dumps({"steps": steps}) + "\n")
+    """Notes that a run is done. If there is no room for that, `--resume` makes its last samples again."""
+    try:
+        write_whole(folder / FINISHED, json.dumps({"steps": steps}) + "\n")
+    except OSError as error:
+        log.warning("%s cannot be written: %s", folder / FINISHED, error.strerror)
 
 
 def update_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,8 +131,7 @@ class Guard(StepCallback):
             "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         if trainer.is_global_zero:
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(_plain(line), ensure_ascii=False, allow_nan=False) + "\n")
+            self._report(json.dumps(_plain(line), ensure_ascii=False, allow_nan=False) + "\n")
         log.info(
             "step %d  skipped (%d in a row): gradient norm %.3g%s, loss %.4g; its samples are in %s",
             *(line["step"], self.in_a_row, norm, f", {norm / mean:.0f} times the usual" if norm < math.inf else ""),
@@ -139,6 +140,16 @@ class Guard(StepCallback):
         if self.in_a_row >= self.config.max_skips and self.roll_back_to is None:
             self.roll_back_to = self._before_series
             trainer.should_stop = True
+
+    def _report(self, line: str) -> None:
+        size = self.file.stat().st_size if self.file.exists() else 0
+        try:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:  # a full disk is no reason to end the training
+            log.warning("%s cannot be written: %s", self.file, error.strerror)
+            with suppress(OSError):
+                os.truncate(self.file, size)
 
 
 def _to_cpu(verdict: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from lightning.pytorch import LightningModule, Trainer
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from t2x_core.plain_files import written_whole
 from t2x_core.training.steps import Step, StepCallback
 
 log = logging.getLogger("t2x")
@@ -59,7 +60,12 @@ class Profile(StepCallback):
             self._profile = None
 
     def _write(self, recorded: profile) -> None:
-        self.folder.mkdir(exist_ok=True)
         file = self.folder / f"from_step_{self._first_step + WAIT + WARM_UP + 1}.json"
-        recorded.export_chrome_trace(str(file))
+        try:
+            self.folder.mkdir(exist_ok=True)
+            with written_whole(file) as beside:
+                recorded.export_chrome_trace(str(beside))
+        except (OSError, RuntimeError) as error:  # torch's own
+            log.warning("the profile is not kept: cannot write %s (%s)", file, error)
+            return
         log.info("profile    %s: open it at https://ui.perfetto.dev, or in Chrome at chrome://tracing", file)

@@ -172,11 +172,14 @@ class Sampling(StepCallback):
             yield list(new), part[: len(new)].cpu()
 
     def _show(self, trainer: Trainer, name: str, pixels: Tensor, conditions: Batch, step: int) -> None:
-        self.folder.mkdir(exist_ok=True)
         rendered = self.assembly.task(name).render(pixels, conditions)
         if not isinstance(rendered, RenderedSamples):
             raise TypeError(f"it must return RenderedSamples, not {type(rendered).__name__}")
-        save_all(rendered, self.folder / f"{name}_{step:07d}")
+        try:
+            self.folder.mkdir(exist_ok=True)
+            save_all(rendered, self.folder / f"{name}_{step:07d}")
+        except (OSError, UserError) as error:  # a full disk is no reason to end the training
+            log.warning("step %d  samples are not kept: %s", step, error)
         for writer in tensorboard.writers(trainer):
             tensorboard.write_image(writer, f"samples/{name}", rendered, step)
             if rendered.still is not None and len(rendered.frames) > 1:
