@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from t2x_core.errors import UserError
-from t2x_core.plain_files import written_whole
+from t2x_core.plain_files import write_whole
 from t2x_core.types import RenderedSamples
 
 MARGIN = 6
@@ -121,14 +121,12 @@ def save(rendered: RenderedSamples, path: Path) -> Path:
     animated, moves = path.suffix.lower() in ANIMATED, len(rendered.frames) > 1
     if moves and rendered.still is None and not animated:
         path, animated = path.with_suffix(".gif"), True
+    shown = rendered
+    if moves and not animated and rendered.still is not None:
+        shown = RenderedSamples(rendered.still.unsqueeze(0))
     try:
-        with written_whole(path) as beside:
-            if path.suffix.lower() == ".mp4":
-                _write_mp4(rendered, beside)
-            elif moves and not animated:
-                Image.fromarray(_still(rendered)).save(beside)
-            else:
-                _write(rendered, beside)
+        # Encoded in memory: Pillow leaves a JPEG, BMP or TIFF cut short on a full disk without an error.
+        write_whole(path, _mp4(shown) if path.suffix.lower() == ".mp4" else _encoded(shown, path.suffix.lower()))
     except (OSError, ValueError, KeyError) as error:  # ValueError: no format has this ending; KeyError: it is only read
         raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     return path
@@ -144,33 +142,34 @@ def save_all(rendered: RenderedSamples, path: Path) -> list[Path]:
 
 def encode(rendered: RenderedSamples) -> bytes:
     """A still image as PNG, an animation as GIF."""
+    return _encoded(rendered, ".gif" if len(rendered.frames) > 1 else ".png")
+
+
+def _encoded(rendered: RenderedSamples, ending: str) -> bytes:
+    first, *others = (Image.fromarray(frame.numpy()) for frame in rendered.frames)
+    options: dict[str, Any] = {}
+    if others:
+        options = {"save_all": True, "append_images": others, "duration": round(1000 / rendered.fps), "loop": 0}
     file = io.BytesIO()
-    _write(rendered, file, format="GIF" if len(rendered.frames) > 1 else "PNG")
+    Image.init()
+    if ending not in Image.EXTENSION:
+        raise ValueError(f"unknown file extension: {ending}")
+    first.save(file, Image.EXTENSION[ending], **options)
     return file.getvalue()
 
 
-def _still(rendered: RenderedSamples) -> np.ndarray:
-    assert rendered.still is not None
-    return rendered.still.numpy()
-
-
-def _write(rendered: RenderedSamples, file: Path | io.BytesIO, **options: Any) -> None:
-    first, *others = (Image.fromarray(frame.numpy()) for frame in rendered.frames)
-    if others:
-        options |= {"save_all": True, "append_images": others, "duration": round(1000 / rendered.fps), "loop": 0}
-    first.save(file, **options)
-
-
-def _write_mp4(rendered: RenderedSamples, path: Path) -> None:
+def _mp4(rendered: RenderedSamples) -> bytes:
     """H.264 takes even sides only: the last row or column is repeated."""
     import av  # only here: it takes a while to load
 
     frames = rendered.frames.numpy()
     frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
-    with av.open(str(path), "w") as container:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(rendered.fps).limit_denominator(1000))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt, stream.options = "yuv420p", {"crf": "16"}
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
+    return file.getvalue()
