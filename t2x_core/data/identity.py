@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from t2x_core.interfaces import Source
+from t2x_core.source import Source
 from t2x_core.types import SampleKey
 
 

@@ -15,9 +15,9 @@ from t2x_core.data import content
 from t2x_core.data.content import content_hash
 from t2x_core.data.identity import Identity
 from t2x_core.errors import UserError
-from t2x_core.interfaces import Source
+from t2x_core.source import Source
 from t2x_core.training.data_record import check_data
-from t2x_core.types import Batch, Bucket, Sample, SampleKey
+from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 from tests.conftest import IMAGES, TINY_IMAGES
 from tests.data.image_set import write_good
 
@@ -34,7 +34,10 @@ class Named(Source):
     def __len__(self) -> int:
         return self.bucket.count
 
-    def __getitem__(self, key: SampleKey) -> Sample:
+    def vary(self, key: SampleKey) -> Variation:
+        raise NotImplementedError
+
+    def load(self, variation: Variation) -> Sample:
         raise NotImplementedError
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
