@@ -130,7 +130,7 @@ class Plugin:
         return kinds[0]
 
     def kind(self) -> Kind | None:
-        """What it brings, as far as its settings tell."""
+        """What it brings, by its settings."""
         schema = self.settings()
         return None if schema is None else self.check_settings(schema)
 

@@ -147,7 +147,7 @@ class Metric(Protocol):
         """Takes samples (B, 3, F, H, W) in [-1, 1] and what they were sampled from; a part of all, on the CPU."""
 
     def compute(self) -> Mapping[str, Any]:
-        """Name → value of all that was taken; empty = cannot tell."""
+        """Name → value of all that was taken; empty: unknown."""
 
 
 class MeanScore:
@@ -171,7 +171,7 @@ class MeanScore:
 
 @dataclass(frozen=True)
 class DataContext:
-    """What the core tells a task that builds its data."""
+    """What a task gets to build its data."""
 
     seed: int
     """The recipe's seed."""
@@ -187,7 +187,7 @@ class DataContext:
 
 @dataclass(frozen=True)
 class ModelContext:
-    """What the core tells a task that builds its adapter."""
+    """What a task gets to build its adapter."""
 
     text: Mapping[str, TextDims]
     """Name of each text encoder in the recipe → the widths of what it gives."""
@@ -278,7 +278,7 @@ class Task(ABC, Generic[ConfigT]):
 
     def score(self, samples: Tensor, conditions: Batch) -> Mapping[str, Tensor] | None:
         """How well samples (B, 3, F, H, W) in [-1, 1] match their conditions, name → (B,); NaN = does not apply to that
-        sample; None, the default = cannot tell."""
+        sample; None, the default: unknown."""
         return None
 
     def metrics(self) -> Metric | None:

@@ -180,7 +180,7 @@ class StepGate:
     The copies for this are made after the backward pass, when activations need no more memory.
 
     A spike is a norm above `spike` running means of the task's own norms, once the task has had `grace` good steps;
-    tasks are told apart because their gradients may differ in size for good. The mean is a plain one over the first
+    tasks are kept apart because the size of their gradients differs. The mean is a plain one over the first
     `WINDOW` good steps, and then forgets at that rate.
     """
 

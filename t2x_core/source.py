@@ -79,7 +79,7 @@ class Source(ABC):
         settings, and the version of the code. The caption does not count, nor does a file's place in its bucket, which
         changes when others are added. OSError if a file is not there.
 
-        None, the default: it cannot be told, so latents are not cached.
+        None, the default: it is unknown, so latents are not cached.
         """
         return None
 

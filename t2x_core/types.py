@@ -202,12 +202,12 @@ class FrameAxis:
     circular: bool = False
     """Whether the last frame is a neighbour of the first (views around an object): shifted windows then join them."""
     frame_positions: bool = True
-    """Whether the network is told the number of a frame (no: the conditioning says what it needs to know)."""
+    """Whether the position embedding has the number of a frame (no: the conditioning has what is needed)."""
 
 
 @dataclass(frozen=True)
 class Conditioning(_TensorRecord):
-    """What the backbone is told besides the noised latents and the time. Each part may be absent."""
+    """Inputs of the backbone besides the noised latents and the time. Each part may be absent."""
 
     text: Tensor | None = None
     """(B, T, Dt) text tokens, as the text encoder gives them."""

@@ -4,7 +4,7 @@
     D  width    H  heads            d = D/H  channels of a head
 
 Self-attentions have one signature, forward(x (B, N, D), windows) -> (B, N, D), so that a block can hold any of them.
-Where positions are told by rotation, queries and keys are turned after their norm; a proxy stands where its window has
+With rotary position embedding, queries and keys are rotated after their norm; a proxy stands where its window has
 its middle.
 """
 
@@ -36,7 +36,7 @@ class HeadNorm(nn.Module):
 
 
 def apply_rope(x: Tensor, rotation: Rotation | None) -> Tensor:
-    """Queries or keys (…, d) by their rotation, if positions are told so."""
+    """Rotary position embedding of queries or keys (…, d); None: as they are."""
     return x if rotation is None else rotation(x)
 
 

@@ -307,7 +307,7 @@ class PTDiT(nn.Module):
         self._layout(grid, latents.device, frame_axis)
 
     def _positioned(self, x: Tensor, grid: Triple, frame_axis: FrameAxis) -> Tensor:
-        """Tokens (B, N, D), row by row, with their positions added, if these are told so."""
+        """Tokens (B, N, D), row by row, with the position table added (`sincos`)."""
         config = self.config
         if config.position == "rope":
             return x

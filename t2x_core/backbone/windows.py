@@ -82,7 +82,7 @@ class Windows:
     proxy_bias: Tensor
     """(M, 1, M) float32, added to the logits of proxies: log of their sizes, -inf for the query's own window."""
     rotation: Rotation | None = None
-    """(M, L, d/2), of each slot, where positions are told by rotation."""
+    """(M, L, d/2), of each slot, with rotary position embedding."""
     proxy_rotation: Rotation | None = None
     """(M, d/2), of the mean position of each window."""
     flex: FlexMask | None = None
@@ -113,7 +113,7 @@ class Layout:
     proxies: Windows
     """The proxies of the plain cut, as one window."""
     rotation: Rotation | None = None
-    """(N, d/2), of each token, where positions are told by rotation."""
+    """(N, d/2), of each token, with rotary position embedding."""
 
     def to_window_order(self, x: Tensor) -> Tensor:
         """(B, N, C), row by row -> in the order of the blocks."""

@@ -20,7 +20,7 @@ from t2x_core.runs import find_run, find_start
 from t2x_core.terminal import command, sample_command
 
 STARTED = time.perf_counter()
-"""When the command began, to tell how long it took to the first step."""
+"""When the command began, for the time to the first step."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     pipeline = T2XPipeline.from_pretrained(run, arguments.checkpoint, arguments.device)
     if threads := arguments.threads or pipeline.assembly.recipe.trainer.threads:
         torch.set_num_threads(threads)
-    told = {"steps": arguments.steps, "guidance": arguments.guidance}
+    given = {"steps": arguments.steps, "guidance": arguments.guidance}
     asked = [item.partition("=") for item in arguments.sampling]
     samples = pipeline(
         [prompt for prompt in prompts for _ in range(arguments.num)],
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         task=arguments.task,
         batch_size=arguments.batch_size,
         sampling={key.strip(): Written(value) for key, _, value in asked},
-        **{name: value for name, value in told.items() if value is not None},
+        **{name: value for name, value in given.items() if value is not None},
     )
     written = save(pipeline.render(samples), arguments.out)
     print(f"{len(samples.seeds)} samples → {written}")

@@ -61,7 +61,7 @@ def image_size(path: str | Path, whole: bool) -> tuple[int, int]:
             image.load()
             orientation = _orientation(image.getexif)
         else:
-            # The getexif of PNG decodes the whole image, in search of a late EXIF chunk. Of TIFF, Pillow tells the
+            # The getexif of PNG decodes the whole image, in search of a late EXIF chunk. Of TIFF, Pillow gives the
             # size of the upright image, and turns it while it decodes.
             orientation = 1 if image.format == "TIFF" else _orientation(lambda: Image.Image.getexif(image))
     return (width, height) if orientation > 4 else (height, width)

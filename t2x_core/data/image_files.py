@@ -33,7 +33,7 @@ class ImageFile:
     """What it is called in messages, and by what it is held out or not: the path below the folder or the manifest's."""
     captions: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
-    """(height, width) as a manifest tells them, in pixels, upright."""
+    """(height, width) as a manifest gives them, in pixels, upright."""
     group: str = ""
     """What it is a piece of; "": of itself. Files of one group are held out together."""
     content: str = ""
@@ -112,8 +112,8 @@ def list_folder(folder: Path, suffixes: Collection[str] = SUFFIXES, what: str = 
             stem, suffix = _stem(name), os.path.splitext(name)[1]
             path = os.path.join(parent, name)
             if suffix.lower() in suffixes and (stem in captions or not os.path.isdir(path)):
-                told = read_captions(Path(parent, captions[stem])) if stem in captions else ()
-                listed.append(ImageFile(path, name_below(path, str(folder)), told))
+                written = read_captions(Path(parent, captions[stem])) if stem in captions else ()
+                listed.append(ImageFile(path, name_below(path, str(folder)), written))
                 used.add(stem)
             elif suffix.lower() in OTHER_IMAGES and suffixes is SUFFIXES:
                 others[suffix.lower()] += 1

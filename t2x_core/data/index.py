@@ -135,16 +135,16 @@ def _look(
             return stamp, Finding(damage=str(error))
 
     stamps, findings = [], []
-    began = told = time.monotonic()
+    began = last_report = time.monotonic()
     with ThreadPoolExecutor(min(32, 2 * _cpus())) as pool:
         for start in range(0, len(files), CHUNK):
             for stamp, finding in pool.map(look, files[start : start + CHUNK]):
                 stamps.append(stamp)
                 findings.append(finding)
             now = time.monotonic()
-            if now - told > (FIRST_NEWS if told == began else NEWS):
+            if now - last_report > (FIRST_NEWS if last_report == began else NEWS):
                 log.info("looking at the %s: %d of %d", what, len(findings), len(files))
-                told = now
+                last_report = now
     return stamps, findings
 
 

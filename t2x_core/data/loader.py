@@ -225,12 +225,12 @@ class KeyedLoader(DataLoader[Sample]):
         limit, over = 60 * self.stall_minutes, threading.Event()
 
         def watch() -> None:
-            told: SampleKey | None = None
+            reported: SampleKey | None = None
             while not over.wait(limit / 4):
                 found = self.reading.longest()
-                if found is not None and found[2] > limit and found[1] != told:
-                    told = found[1]
-                    log.warning("reading %s takes more than %g minutes", self.reading.describe(told), limit / 60)
+                if found is not None and found[2] > limit and found[1] != reported:
+                    reported = found[1]
+                    log.warning("reading %s takes more than %g minutes", self.reading.describe(reported), limit / 60)
 
         threading.Thread(target=watch, name="t2x-stall", daemon=True).start()
         try:

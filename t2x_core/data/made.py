@@ -91,7 +91,7 @@ def _text_of(module: str) -> str | None:
 
 
 def code_of(make: Make) -> str | None:
-    """A hash of a function's module and of what is bound to it; None if that cannot be told (a lambda, a closure)."""
+    """A hash of a function's module and of what is bound to it; None if it has none (a lambda, a closure)."""
     plain = make
     while isinstance(plain, partial):
         plain = plain.func

@@ -224,4 +224,4 @@ READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
     ".tsv": tab_separated,
     ".parquet": parquet_rows,
 }
-"""Ending → reader, which is told the columns that are wanted, that of the paths first."""
+"""Ending → reader; it gets the names of the columns to read, that of the paths first."""

@@ -68,7 +68,7 @@ class MixedData(L.LightningDataModule):
         max_steps: optimizer steps of the whole run.
         workers: loader processes of each rank; 0 = load in the training process.
         stall_minutes: how long a batch may take (`KeyedLoader`).
-        quarantine: what the modules tell of files that cannot be read.
+        quarantine: where the modules report files that cannot be read.
         error_location: adds file and line of the block at a path of the recipe to a UserError (`Composed`).
         tokenizer: makes the text encoders' numbers of captions; None: nothing reads text.
         latent_shape: UserError if the codec or the backbone cannot have samples of a bucket of a task.

@@ -11,7 +11,7 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class VAEClass:
-    """A class of diffusers, and how its config tells factors and channels."""
+    """A class of diffusers, and where its config has factors and channels."""
 
     name: str
     spatial_factor: Callable[[Options], int]

@@ -32,7 +32,7 @@ class Composed:
     root: Node
     """Everything merged and interpolated; a null is kept, see `merge`."""
     notes: tuple[str, ...] = ()
-    """What to tell the user of keys with old names."""
+    """A line for each key with an old name."""
 
     def find(self, path: str) -> Node | None:
         """The node at "a.b.c" ("" is the root), or None."""

@@ -1,4 +1,4 @@
-"""Whether images, patches and windows fit each other, as far as the recipe alone tells."""
+"""Whether images, patches and windows fit each other, by the recipe alone."""
 
 from __future__ import annotations
 

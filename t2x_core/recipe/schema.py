@@ -53,7 +53,7 @@ class ComponentConfig:
     """Block of a codec or of a text encoder; each adds its own fields."""
 
     name: str
-    """Which one, by its registered name."""
+    """Registered name of the component."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class BackboneConfig:
     """PT-DiT. A preset gives width, depth and heads; each of these, if set, overrides it."""
 
     preset: Literal["S", "B", "L", "XL", "H"] | None = None
-    """Size of the network by name; `null`: width, depth and heads are given."""
+    """Named size of the network; `null`: set width, depth and heads."""
     attention: Literal["proxy", "fused", "dense"] = "proxy"
     """`proxy`: as in the paper; `fused`: own window and all proxies in one attention; `dense`: full self-attention."""
     window: tuple[Count, Count, Count] | Literal["auto"] = "auto"
@@ -102,9 +102,9 @@ class BackboneConfig:
     mlp_ratio: Positive = 4.0
     """Hidden width of the MLP, in widths of a token."""
     qk_norm: bool = False
-    """Whether queries and keys are normalised (RMSNorm), which steadies long runs in low precision."""
+    """Whether queries and keys are normalised (RMSNorm); stabilises long runs in low precision."""
     position: Literal["sincos", "rope"] = "sincos"
-    """How tokens know frame, row, column. `sincos`: a table is added to them; `rope`: queries and keys are turned."""
+    """Position embedding of frame, row, column. `sincos`: a table is added to tokens; `rope`: rotary embedding."""
     giim: bool = True
     """Whether `proxy` has its proxies (global information); `false` is an ablation."""
     tcm: bool = True
@@ -160,11 +160,11 @@ class DiffusionConfig:
     path: Literal["rectified-flow"] = "rectified-flow"
     """How a sample and noise are mixed: `rectified-flow` is the straight line between them."""
     prediction: Literal["velocity", "clean"] = "velocity"
-    """What the network's output means; `clean` (the sample itself) is turned into a velocity before the loss."""
+    """What the network's output means; `clean` (the sample itself) is converted to a velocity before the loss."""
     timesteps: TimestepConfig = field(default_factory=TimestepConfig)
     """Times of the training samples."""
     condition_dropout: Fraction = 0.1
-    """Probability that a training sample is learnt without its condition, which guidance needs."""
+    """Probability that a training sample is trained without its condition; guidance needs it."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     """How samples are made."""
 
@@ -176,7 +176,7 @@ class OptimizerConfig:
     name: Literal["adamw", "muon", "lion"] = "adamw"
     """`adamw`; `muon`: orthogonalised momentum for matrices of the blocks, AdamW for the rest; `lion`: signs only."""
     lr: Positive = 1e-4
-    """Peak learning rate, per optimizer step. `muon` steps as far as AdamW at the same one; `lion` wants less."""
+    """Peak learning rate, per optimizer step. `muon` takes steps of the size of AdamW; `lion` needs a smaller one."""
     lr_scale: dict[str, Positive] = field(default_factory=dict)
     """Factors of the learning rate by name of parameters, such as "text_encoders.*": 0.1; the first that fits."""
     betas: tuple[Beta, Beta] = (0.9, 0.99)
@@ -198,12 +198,12 @@ class OptimizerConfig:
     clip_norm: Positive | None = 1.0
     """Largest norm of the whole gradient; a longer one is scaled down; `null`: no clipping."""
     freeze: list[str] = field(default_factory=list)
-    """Names of parameters that keep the values they begin with, such as "text_encoders.*"; saved, not averaged."""
+    """Name patterns of parameters that are not trained, such as "text_encoders.*"; saved, not averaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuardConfig:
-    """What is done about a gradient that would spoil the weights: its step is skipped, and reported."""
+    """Protection against bad gradients: their step is skipped, and reported."""
 
     spike: Annotated[float, Range(above=1)] | None = 10.0
     """Norm, in running means of its task, above which a gradient is a spike; `null`: only NaN and infinity count."""
@@ -236,9 +236,9 @@ class TrainerConfig:
     batch_multiple: Count = 8
     """What batches are multiples of, with `tokens_per_step`; all devices times accumulation must divide it."""
     accumulation: Count = 1
-    """Parts in which each device works off its share of the batch, to save memory."""
+    """Gradient accumulation: micro-batches per device and optimizer step, to save memory."""
     devices: Count | Literal["auto"] = 1
-    """Devices (processes) per node; `auto`: all that there are."""
+    """Devices (processes) per node; `auto`: all available."""
     num_nodes: Count = 1
     """Machines of the run."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -250,7 +250,7 @@ class TrainerConfig:
     precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed"] = "auto"
     """Arithmetic; `auto`: bf16-mixed if there are units for it; `bf16-true`: bf16 weights, small updates are lost."""
     gradient_checkpointing: bool | Literal["selective"] = False
-    """Whether the backward pass computes each block once more, or, `selective`, all of it but the dear products."""
+    """Recompute blocks in the backward pass; `selective`: everything except matmul and attention outputs."""
     compile: bool = False
     """Whether the blocks are compiled (torch.compile), once for each shape of a batch; needs a C++ compiler."""
     workers: CountOrZero = 0
@@ -298,12 +298,12 @@ class TrainerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggingConfig:
-    """What is looked at and kept while training."""
+    """How often a run logs, validates, samples and saves."""
 
     log_every: Count = 20
     """Optimizer steps between two points in TensorBoard."""
     validate_every: Count = 500
-    """Optimizer steps between two losses on the fixed validation set."""
+    """Optimizer steps between two validations on the fixed validation set."""
     sample_every: CountOrZero = 500
     """Optimizer steps between two grids of samples; `0`: only at the end."""
     samples: Count = 16
@@ -326,7 +326,7 @@ class LoggingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that a run depends on."""
+    """Everything that a run depends on."""
 
     seed: CountOrZero = 0
     """Start of all randomness."""
@@ -335,9 +335,9 @@ class Recipe:
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     """Arithmetic of float32 matrix products on a GPU: `highest` is float32, `high` TF32, `medium` bfloat16."""
     init_from: str | None = None
-    """Weights to begin with: a run, a recipe's newest run, a checkpoint or an exported folder; `null`: random ones."""
+    """Weights to start from: a run, a recipe's newest run, a checkpoint or an exported folder; `null`: random ones."""
     tasks: dict[str, TaskConfig]
-    """What is learnt: task name → its block; at least one."""
+    """Tasks to train: name → its block; at least one."""
     backbone: BackboneConfig
     """The network."""
     codec: CodecConfig

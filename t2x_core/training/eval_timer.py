@@ -20,8 +20,8 @@ SHARE = 0.05
 class EvalTimer:
     """The clock of validation and sampling.
 
-    A run that is due to spend too much on one of them is told so once, when that has been clocked first, with the
-    setting that makes it less. Nothing is left out by itself: what a run does would then depend on the clock.
+    If one of them will take too much of the run, the log says so once, after the first time, and names the setting.
+    Nothing is left out by itself: what a run does would then depend on the clock.
     """
 
     def __init__(self) -> None:

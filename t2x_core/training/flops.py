@@ -70,7 +70,7 @@ def flops_by_bucket(module: T2XModule, data: MixedData) -> dict[str, float]:
                     if (name := bucket_name(batch)) not in found:
                         found[name] = float(step_flops(module, batch)) * data.batch_size(task, bucket)
     except Exception as error:  # a plugin's part may do anything, and no run should end for a figure
-        log.info("the MFU cannot be told: the FLOPs of a step cannot be counted (%s)", str(error).split("\n")[0])
+        log.info("no MFU: the FLOPs of a step cannot be counted (%s)", str(error).split("\n")[0])
         return {}
     return found
 

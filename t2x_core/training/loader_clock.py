@@ -10,8 +10,8 @@ from lightning.pytorch.profilers import Profiler
 class LoaderClock(Profiler):
     """Adds up the time between asking the loader for a training batch and having it.
 
-    Lightning tells its profiler when it asks. With a GPU the process runs ahead of the device, so that a wait is lost
-    time only where the device has run dry meanwhile: the figure is then an upper bound.
+    Lightning notifies its profiler when it asks for a batch. On a GPU the process runs ahead of the device, and a wait
+    costs time only if the device has run out of work meanwhile: the figure is then an upper bound.
     """
 
     ACTION = "[_TrainingEpochLoop].train_dataloader_next"

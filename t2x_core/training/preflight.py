@@ -71,7 +71,7 @@ def rehearse(assembly: Assembly, module: T2XModule, data: MixedData) -> list[str
         precision_plugin(precision, trainer.accelerator).convert_module(module)
         memory = str(estimate_memory(module, data, recipe, precision))
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        memory = f"cannot be told: a part looks at the content of tensors ({error})"
+        memory = f"unknown: a part reads the values of tensors ({error})"
     return [
         *describe(assembly, module),
         *data.describe(),
@@ -143,7 +143,7 @@ def saved_bytes(module: T2XModule, batch: Batch, precision: str, checkpointing: 
 
 
 class _Saved(TorchDispatchMode):
-    """What autograd saves, told apart by the block of `blocks` in which it does; results of `kept` count as outside.
+    """What autograd saves, by the block of `blocks` that it belongs to; results of `kept` count as outside.
 
     A tensor is known by its storage, and held, so that no other takes its place.
     """

@@ -30,8 +30,8 @@ class AnimationReader(VideoReader):
                 for number in _numbers(image):
                     image.seek(number)
                     image.load()  # WebP knows how long a frame is shown once it is decoded
-                    told = float(image.info.get("duration", 0))
-                    durations.append(told if told > LEAST else USUAL)
+                    duration = float(image.info.get("duration", 0))
+                    durations.append(duration if duration > LEAST else USUAL)
                 self.height, self.width = size or (image.height, image.width)
         except DamagedClipError:
             raise

@@ -43,11 +43,11 @@ def measure(name: str, path: str, whole: bool) -> dict[str, Any]:
     return {**size, "frames": len(times), "seconds": seconds, "exact": exact}
 
 
-def read(name: str, path: str, told: dict[str, Any]) -> tuple[dict[str, Any], Frames]:
+def read(name: str, path: str, request: dict[str, Any]) -> tuple[dict[str, Any], Frames]:
     """A clip, scaled to cover and cropped."""
-    video = reader_class(name)(path, tuple(told["size"]), tuple(told["background"]))
-    choice, crop, at = Choice(**told["choice"]), tuple(told["crop"]), tuple(told["at"])
-    numbers, frames, fps = clip_of(video, choice, told["place"], crop, at)
+    video = reader_class(name)(path, tuple(request["size"]), tuple(request["background"]))
+    choice, crop, at = Choice(**request["choice"]), tuple(request["crop"]), tuple(request["at"])
+    numbers, frames, fps = clip_of(video, choice, request["place"], crop, at)
     return {"fps": fps, "numbers": numbers}, frames
 
 
@@ -102,8 +102,8 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     try:
         if request["what"] == "measure":
             return measure(request["reader"], request["path"], request["whole"]), b""
-        told, frames = read(request["reader"], request["path"], request)
-        return {**told, "shape": frames.shape}, np.ascontiguousarray(frames).tobytes()
+        reply, frames = read(request["reader"], request["path"], request)
+        return {**reply, "shape": frames.shape}, np.ascontiguousarray(frames).tobytes()
     except ShortClipError as error:
         return {"short": str(error)}, b""
     except DamagedClipError as error:
@@ -113,8 +113,8 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answers until the other side hangs up."""
     for line in requests:
-        told, frames = answer(json.loads(line))
-        text = json.dumps(told).encode()
+        reply, frames = answer(json.loads(line))
+        text = json.dumps(reply).encode()
         answers.write(len(text).to_bytes(LENGTH, "big") + text + len(frames).to_bytes(LENGTH, "big"))
         answers.write(frames)
         answers.flush()

@@ -1,4 +1,4 @@
-"""When the frames of a video are shown and where decoding may begin, as far as its packets tell."""
+"""When the frames of a video are shown and where decoding may begin, by its packets."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def read_packet(packet: Any, codec: str, prefix: int) -> Packet:
 
 
 def packet_table(packets: Sequence[Packet], container: str) -> PacketTable | None:
-    """The table, or None where packets do not tell what will be shown."""
+    """The table, or None where packets do not determine what will be shown."""
     if not any(name in container for name in INDEXED) or not packets:
         return None
     if any(packet.pts is None for packet in packets):
@@ -89,7 +89,7 @@ def has_idr(data: bytes, prefix: int) -> bool:
     """Whether a packet of H.264 holds a slice of an IDR image (ITU-T H.264, 7.4.1: NAL unit type 5).
 
     Args:
-        prefix: bytes before each unit that tell its length; 0: units begin with a start code.
+        prefix: bytes before each unit with its length; 0: units begin with a start code.
     """
     if not prefix:
         return any(unit and unit[0] & 31 == 5 for unit in data.split(b"\0\0\1")[1:])
@@ -102,6 +102,6 @@ def has_idr(data: bytes, prefix: int) -> bool:
 
 
 def length_prefix(extradata: bytes | None) -> int:
-    """Bytes before each unit of H.264 that tell its length, from an AVCDecoderConfigurationRecord (ISO/IEC 14496-15,
+    """Bytes before each unit of H.264 with its length, from an AVCDecoderConfigurationRecord (ISO/IEC 14496-15,
     5.3.3.1); 0 without one."""
     return (extradata[4] & 3) + 1 if extradata and len(extradata) > 4 and extradata[0] == 1 else 0

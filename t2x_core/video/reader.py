@@ -40,7 +40,7 @@ class VideoReader(ABC):
     width: int
     """Size of the frames as a player shows them, in pixels: upright, with square pixels."""
     exact: bool = False
-    """Whether decord can be trusted with this file, as far as its packets tell; known when `size` is None."""
+    """Whether decord can be trusted with this file, by its packets; known when `size` is None."""
 
     @abstractmethod
     def __init__(self, path: str, size: tuple[int, int] | None, background: Colour = WHITE) -> None:

@@ -34,7 +34,7 @@ class CaptionSpec:
     background: str | None = None
 
     def mirrored(self) -> CaptionSpec:
-        """The same two objects, told from the other one."""
+        """The same two objects, in the other order."""
         if self.relation is None:
             return self
         return CaptionSpec(self.objects[::-1], INVERSE[self.relation], self.background)
@@ -100,7 +100,7 @@ SIDES = {
     "above": ("top", "bottom"),
     "below": ("bottom", "top"),
 }
-"""Places of the first and the second object where a relation is told by two sides."""
+"""Places of the first and the second object where a relation is worded by two sides."""
 
 
 def full_caption_spec(scene: Scene) -> CaptionSpec:
@@ -233,7 +233,7 @@ def parse(caption: str) -> CaptionSpec | None:
 
 
 def _read_sides(text: str, background: str | None) -> CaptionSpec | None:
-    """Two objects that are told by their sides: "a red ring on the left and a blue square on the right"."""
+    """Two objects, worded by their sides: "a red ring on the left and a blue square on the right"."""
     for gap in re.finditer(" ", text):
         first, second = _read_object(text[: gap.start()]), _read_object(text[gap.end() :])
         if first is None or second is None:

@@ -219,7 +219,7 @@ def check(image: Image, wanted: Scene | CaptionSpec) -> dict[str, bool]:
 
     "count" is the number of objects, without stray pixels; where there are too many, the largest is judged, or the
     two that fit best. With two objects an attribute is right if it is so for both, and "relation" if the two can be
-    told apart by what is said of them and stand as said.
+    distinct by what is said of them and stand as said.
     """
     if isinstance(wanted, Scene):
         wanted = full_caption_spec(wanted)

@@ -83,7 +83,7 @@ def render(scene: Scene, height: int = 32, width: int | None = None) -> Pixels:
     """The image (height, width, 3) of a scene, RGB; square where no width is given.
 
     Raises:
-        ValueError: a side below 16 pixels, where small shapes cannot be told apart.
+        ValueError: a side below 16 pixels, where small shapes cannot be distinguished.
     """
     width = height if width is None else width
     if min(height, width) < 16:

@@ -19,7 +19,7 @@ from t2x_plugins.text_to_image.image_config import ShapesConfig
 
 
 class ShapesSource(Source):
-    """Images made from their number; the words of a caption come from the key, so an image is told in many ways."""
+    """Images made from their number; the words of a caption come from the key, so an image has many captions."""
 
     def __init__(self, config: ShapesConfig, seed: int, split: Literal["train", "held_out"]) -> None:
         self.config, self.seed, self.split = config, seed, split
@@ -33,10 +33,10 @@ class ShapesSource(Source):
 
     def vary(self, key: SampleKey) -> Variation:
         words = keyed_random(self.seed, "caption", key.attempt, key.step, key.slot)
-        told = captions.caption_spec(
+        spec = captions.caption_spec(
             self._scene(key.id), words, omit=self.config.omit, background=self.config.background
         )
-        return Variation(key, caption=captions.render_caption(told, words))
+        return Variation(key, caption=captions.render_caption(spec, words))
 
     def load(self, variation: Variation) -> Sample:
         assert variation.caption is not None
@@ -82,6 +82,6 @@ class ShapesData(TaskDataModule):
         texts = []
         for i in range(count):
             words = keyed_random(self.context.seed, "condition", i)
-            told = captions.caption_spec(sample_scene(self.context.seed, i, "held_out"), words)
-            texts.append(captions.render_caption(told, words))
+            spec = captions.caption_spec(sample_scene(self.context.seed, i, "held_out"), words)
+            texts.append(captions.render_caption(spec, words))
         return Batch(self.task, tuple(texts))

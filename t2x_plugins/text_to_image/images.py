@@ -37,8 +37,8 @@ class ImageSource(Source):
 
     Args:
         buckets: each shape with its files; none is empty.
-        config: crop, flip and background; `train` tells whether crop and flip are random, and captions are drawn.
-        damage: is told of files that cannot be read.
+        config: crop, flip and background; `train` says whether crop and flip are random, and captions are drawn.
+        damage: where files that cannot be read are reported.
     """
 
     def __init__(

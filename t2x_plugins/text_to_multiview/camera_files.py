@@ -125,15 +125,15 @@ def _read(file: Path) -> CameraFile:
 def _own_view(row: Mapping[str, Any], table: Mapping[str, Any]) -> Frame:
     """`file`, then `azimuth`, `elevation` (degrees) and `distance`, or `camera_to_world`; `fov` (degrees) of one or
     of all."""
-    told = {**{key: table[key] for key in ("fov", "distance") if key in table}, **row}
-    fov = read_number(told, "fov")
+    values = {**{key: table[key] for key in ("fov", "distance") if key in table}, **row}
+    fov = read_number(values, "fov")
     if not 0 < fov < 180:
         raise ValueError(f"fov is {fov:g}, and must be an angle between 0 and 180 degrees")
     if "camera_to_world" in row:
         camera = read_matrix(row["camera_to_world"], "camera_to_world")
     else:
         angles = [read_number(row, key) for key in ("azimuth", "elevation")]
-        distance = read_number(told, "distance")
+        distance = read_number(values, "distance")
         if abs(angles[1]) >= 90 or not 1e-9 <= distance <= 1e9:
             raise ValueError(f"elevation {angles[1]:g} must be within ±90 degrees, and distance {distance:g} above 0")
         numbers = torch.tensor([*angles, distance], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""From captions and cameras to what the backbone is told."""
+"""From captions and cameras to the conditioning of the backbone."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ class ViewConditioning(ConditioningAdapter):
             self.dims = replace(self.text.dims, concat=6)
 
     def forward(self, batch: Batch, text: Mapping[str, TextTokens], latent_shape: LatentShape) -> Conditioning:
-        told = self.text(batch, text, latent_shape)
+        cond = self.text(batch, text, latent_shape)
         cameras = Cameras.from_extra(batch.extra)  # (B, F, 4, 4)
         window = cameras.poses.shape[1] if self.views.window == "all" else self.views.window
         return replace(
-            told,
+            cond,
             frames=None if self.embed is None else self.embed(camera_features(cameras)),  # (B, F, Df)
             concat=cameras.pluecker(*latent_shape[2:]) if self.embed is None else None,  # (B, 6, F, H', W')
             frame_axis=FrameAxis(window=window, circular=self.views.circular, frame_positions=False),
         )
 
     def null(self, conditioning: Conditioning) -> Conditioning | None:
-        told = self.text.null(conditioning)
-        if told is None:
+        cond = self.text.null(conditioning)
+        if cond is None:
             return None
-        return replace(conditioning, text=told.text, text_mask=told.text_mask, vector=told.vector)
+        return replace(conditioning, text=cond.text, text_mask=cond.text_mask, vector=cond.vector)

@@ -32,7 +32,7 @@ def cameras_of(config: TurntablesConfig, drawn: tuple[float, ...]) -> Cameras:
 
 class TurntableSource(Source):
     """Scenes made from their number; the cameras and the words of the caption come from the key, so a scene is seen
-    from many sides and told in many ways."""
+    from many sides and in many wordings."""
 
     def __init__(self, config: TurntablesConfig, seed: int, split: Literal["train", "held_out"]) -> None:
         self.config, self.seed, self.split = config, seed, split

@@ -84,17 +84,17 @@ def read_lens(row: Mapping[str, Any], table: Mapping[str, Any]) -> Lens:
     Raises:
         ValueError: it is no pinhole, or a number is none.
     """
-    told = {key: value for key, value in table.items() if key in LENS_KEYS and value is not None}
+    values = {key: value for key, value in table.items() if key in LENS_KEYS and value is not None}
     own = {key: value for key, value in row.items() if key in LENS_KEYS and value is not None}
     if own.keys() & FOCAL:
-        told = {key: value for key, value in told.items() if key not in FOCAL}
-    told |= own
-    _refuse_distortion(told)
+        values = {key: value for key, value in values.items() if key not in FOCAL}
+    values |= own
+    _refuse_distortion(values)
 
     def positive(key: str) -> float | None:
-        if key not in told:
+        if key not in values:
             return None
-        number = read_number(told, key)
+        number = read_number(values, key)
         if number <= 0:
             raise ValueError(f"{key} is {number:g}, and must be above 0")
         return number
@@ -110,7 +110,7 @@ def read_lens(row: Mapping[str, Any], table: Mapping[str, Any]) -> Lens:
             raise ValueError(f"{key} is {number:g}, and must be an angle between 0 and {unit}")
         return number * math.pi / of
 
-    middle = [read_number(told, key) if key in told else None for key in ("cx", "cy")]
+    middle = [read_number(values, key) if key in values else None for key in ("cx", "cy")]
     return Lens(
         focal=(positive("fl_x"), positive("fl_y")),
         angle=(angle("camera_angle_x", "x_fov"), angle("camera_angle_y", "y_fov")),
@@ -119,19 +119,19 @@ def read_lens(row: Mapping[str, Any], table: Mapping[str, Any]) -> Lens:
     )
 
 
-def _refuse_distortion(told: Mapping[str, Any]) -> None:
+def _refuse_distortion(values: Mapping[str, Any]) -> None:
     hint = "undistort the images first, and write the pinhole that they then have"
     for key in ("camera_model", "camera_type", "lens_mode"):
-        if key in told and str(told[key]).upper() not in PINHOLES:
-            raise ValueError(f"{key} is {quoted(told[key])}, and only pinholes can be used; {hint}")
-    for key in sorted(OTHER_LENSES & told.keys()):
-        if told[key]:
+        if key in values and str(values[key]).upper() not in PINHOLES:
+            raise ValueError(f"{key} is {quoted(values[key])}, and only pinholes can be used; {hint}")
+    for key in sorted(OTHER_LENSES & values.keys()):
+        if values[key]:
             raise ValueError(f"{key}: only pinholes can be used; {hint}")
-    shutter = told.get("rolling_shutter")
+    shutter = values.get("rolling_shutter")
     if isinstance(shutter, list) and any(shutter):
         raise ValueError("rolling_shutter: the camera moved while an image was taken, which cannot be used")
-    bent = [key for key in sorted(DISTORTION & told.keys()) if read_number(told, key) != 0]
-    more = told.get("distortion_params")
+    bent = [key for key in sorted(DISTORTION & values.keys()) if read_number(values, key) != 0]
+    more = values.get("distortion_params")
     if isinstance(more, list) and any(read_number({"distortion_params": x}, "distortion_params") for x in more):
         bent.append("distortion_params")
     if bent:

@@ -132,14 +132,14 @@ class _ImageFinder:
         self.folder, self.name = folder, name
         self._names: dict[str, list[str]] = {}
 
-    def find(self, told: str) -> ImageFile:
+    def find(self, name: str) -> ImageFile:
         """The image; of one that is not there, where it should be."""
-        path = self._existing(told) or (self._existing(told.replace("\\", "/")) if "\\" in told else None)
-        path = path or os.path.normpath(os.path.join(self.folder, told))
+        path = self._existing(name) or (self._existing(name.replace("\\", "/")) if "\\" in name else None)
+        path = path or os.path.normpath(os.path.join(self.folder, name))
         return ImageFile(path, f"{self.name}/{Path(os.path.relpath(path, self.folder)).as_posix()}")
 
-    def _existing(self, told: str) -> str | None:
-        folder, name = os.path.split(os.path.normpath(os.path.join(self.folder, told)))
+    def _existing(self, name: str) -> str | None:
+        folder, name = os.path.split(os.path.normpath(os.path.join(self.folder, name)))
         if folder not in self._names:
             self._names[folder] = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
         names = self._names[folder]
@@ -155,9 +155,9 @@ class _ImageFinder:
         return os.path.join(folder, fits[0]) if fits else None
 
 
-def _captions(folder: Path, where: str, told: object) -> tuple[str, ...]:
-    if told is not None:
-        texts = [told] if isinstance(told, str) else told
+def _captions(folder: Path, where: str, written: object) -> tuple[str, ...]:
+    if written is not None:
+        texts = [written] if isinstance(written, str) else written
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise UserError('"caption" must be a text or a list of texts', where=where)
         try:

@@ -48,7 +48,7 @@ class ObjectSource(Source):
     Args:
         objects: for each number of views, the objects that have as many.
         train: whether the views, if there are more, and the caption are drawn.
-        damage: is told of images that cannot be read.
+        damage: where images that cannot be read are reported.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ class ObjectsConfig:
     """Cameras of an object are moved in or out until their mean distance is this; `null`: left where they are."""
     axes: Literal["auto", "opengl", "opencv"] = "auto"
     """Axes of the cameras in camera files: `opengl` (NeRF, Blender) looks along -z with y up, `opencv` (COLMAP) along z
-    with y down; `auto`: those in which the cameras look at an object, and where that does not tell, `opengl`."""
+    with y down; `auto`: those in which the cameras look at an object, and where that is undecided, `opengl`."""
     poses: Literal["auto", "camera-to-world", "world-to-camera"] = "auto"
     """What the matrices map; `auto`: as for `axes`, else `camera-to-world`."""
     up: Literal["auto", "z", "y", "-y", "-z"] | tuple[float, float, float] = "auto"

@@ -146,7 +146,7 @@ class _Rig:
 def place(objects: Sequence[Readable], config: ObjectsConfig) -> Placement:
     """Brings the cameras of objects into our convention.
 
-    What the settings leave open is decided for each object by what its cameras look at, and where that does not tell,
+    What the settings leave open is decided for each object by what its cameras look at, and where that is undecided,
     as for most others.
     """
     rigs, refused = [], []

@@ -26,13 +26,13 @@ MEETS = 0.3
 IN_FRONT = 0.9
 """Least share of the cameras that must have that point in front of them."""
 FEWEST = 3
-"""Cameras from which a convention can be told."""
+"""Cameras from which a convention can be inferred, at least."""
 STRAIGHT = 20.0
 """Degrees within which an axis of the world points up."""
 AT_ORIGIN = 0.1
 """The object stands at the origin if the axes meet nearer to it than this share of the distance."""
 ROUNDING = 1e-6
-"""Of the mean squares by which conventions are told apart."""
+"""Of the mean squares by which conventions are distinguished."""
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 """OpenCV's axes (y down, looks along z) ↔ OpenGL's."""
 UPS = {"z": (0.0, 0.0, 1.0), "y": (0.0, 1.0, 0.0), "-y": (0.0, -1.0, 0.0), "-z": (0.0, 0.0, -1.0)}
@@ -83,14 +83,14 @@ def meeting(poses: Matrix) -> Meeting | None:
     misses = (across @ (point - places)[..., None])[..., 0]
     distance, spread = float(np.median(depths)), float(np.sqrt((places**2).sum(1).mean()))
     rounding = 3e-7 * float(np.abs(poses[:, :3, 3]).max(initial=0))
-    together = spread <= max(rounding, 0.02 * abs(distance))  # in one place; what they look at cannot be told
+    together = spread <= max(rounding, 0.02 * abs(distance))  # in one place; what they look at is unknown
     miss = float(np.sqrt((misses**2).sum(1).mean())) / abs(distance) if distance and not together else math.inf
     return Meeting(point + middle, distance, miss, float((depths > 0).mean()))
 
 
 def upwards(poses: Matrix) -> Matrix | None:
     """The direction (3,) in the world that is up for cameras (n, 4, 4) held level: that which is across all their right
-    hand axes. None if they are not held level, or stand too near to each other to tell."""
+    hand axes. None if they are not held level, or stand too near to each other."""
     if len(poses) < FEWEST:
         return None
     right = poses[:, :3, 0]

@@ -78,7 +78,7 @@ class ClipSource(Source):
 
     Args:
         buckets: (frames, (height, width)) with its videos; none is empty.
-        damage: is told of videos that cannot be read.
+        damage: where videos that cannot be read are reported.
         train: whether start, crop, flip and caption are drawn.
     """
 

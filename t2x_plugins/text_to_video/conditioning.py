@@ -1,4 +1,4 @@
-"""From captions and frame rates to what the backbone is told."""
+"""From captions and frame rates to the conditioning of the backbone."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def _cost(options: Options, tokens: int) -> AttentionCost:
 def _of_attention(variant: str, options: Options, grid: Grid) -> float:
     """Operations of the attentions of two blocks.
 
-    Operations of a block are a·D² (projections, MLP) + b·D (attentions): two widths tell b. Text is left out.
+    Operations of a block are a·D² (projections, MLP) + b·D (attentions): two widths give b. Text is left out.
     """
     narrow = replace(options, width=64, heads=1, depth=2, batch=1, text=0)
     few = count(variant, narrow, grid, backward=False).blocks

@@ -49,8 +49,8 @@ class Inputs:
 
         shape = (B, CHANNELS, f, PATCH * h, PATCH * w)
         mask = torch.ones(B, T, dtype=torch.bool, device=device)
-        told = Conditioning(text=normal(B, T, TEXT_WIDTH), text_mask=mask) if T else Conditioning()
-        return cls(normal(*shape), torch.linspace(0.1, 0.9, B, device=device), told, normal(*shape))
+        cond = Conditioning(text=normal(B, T, TEXT_WIDTH), text_mask=mask) if T else Conditioning()
+        return cls(normal(*shape), torch.linspace(0.1, 0.9, B, device=device), cond, normal(*shape))
 
 
 def weight_dtype(options: Options) -> torch.dtype:

@@ -45,7 +45,7 @@ class Interruption(StepCallback):
         self._poll()
 
     def close(self) -> None:
-        """Waits for what the ranks still have to tell each other; on all of them."""
+        """Waits for the exchange between ranks that is under way; called on all of them."""
         self._agree.close()
 
     @contextmanager

@@ -41,7 +41,7 @@ class Metrics(StepCallback):
     Attributes:
         latest: the last figures, for whoever shows them.
         histories: task → its loss by step and t.
-        clock: the Trainer's profiler, which tells how long data was waited for.
+        clock: the Trainer's profiler, which clocks the wait for data.
     """
 
     def __init__(self, every: int, eval_timer: EvalTimer) -> None:

@@ -1,4 +1,4 @@
-"""What Lightning is told of the processes; it would read the variables of launchers itself otherwise."""
+"""The processes as Lightning sees them; by itself it would read the variables of launchers."""
 
 from __future__ import annotations
 

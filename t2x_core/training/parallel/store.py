@@ -57,7 +57,7 @@ def connect(launch: Launch) -> dist.TCPStore:
         TrainingError: the process that started this one has ended.
     """
     where = f"{launch.address}, port {launch.port}"
-    began, told = time.monotonic(), False
+    began, reported = time.monotonic(), False
     while True:
         launch.check_parent()
         try:
@@ -73,8 +73,8 @@ def connect(launch: Launch) -> dist.TCPStore:
                     hint="start all ranks, and set MASTER_ADDR and MASTER_PORT to where rank 0 is; "
                     f"or unset {_variables(launch)}",
                 ) from error
-            if waited > NOTICE and not told:
-                told = True
+            if waited > NOTICE and not reported:
+                reported = True
                 notice(f"rank {launch.rank} waits for rank 0 at {where}")
             time.sleep(0.3)
     try:
@@ -115,7 +115,7 @@ def wait_for_ranks(store: dist.Store, launch: Launch, key: str) -> None:
     """Returns once each rank has set `key` with its number; UserError names those that do not come in time."""
     assert launch.ranks is not None
     missing = list(range(launch.ranks))
-    began, told = time.monotonic(), False
+    began, reported = time.monotonic(), False
     while True:
         launch.check_parent()
         missing = [rank for rank in missing if not store.check([f"{key}/{rank}"])]
@@ -130,8 +130,8 @@ def wait_for_ranks(store: dist.Store, launch: Launch, key: str) -> None:
                 where="environment",
                 hint=f"start all of them (by torchrun, or by srun), or unset {_variables(launch)} to train with one",
             )
-        if waited > NOTICE and not told:
-            told = True
+        if waited > NOTICE and not reported:
+            reported = True
             notice(f"rank {launch.rank} waits for {names} of {launch.ranks}")
         time.sleep(0.2)
 

@@ -90,7 +90,7 @@ def check(views: Views, wanted: SolidScene | CaptionSpec, poses: NDArray[np.floa
     """Whether views (F, H, W, 3) show each attribute that is named, in every view, and "all" of them.
 
     "views" says that all views are of one scene, seen from these cameras, whatever it is. With two solids an attribute
-    is right if it is so for both; where the colours are wrong, neither solid nor relation can be told.
+    is right if it is so for both; where the colours are wrong, neither solid nor relation is known.
     """
     if isinstance(wanted, SolidScene):
         wanted = full_caption_spec(wanted)
@@ -142,7 +142,7 @@ def _check_pair(bright: Floats, label: NDArray, wanted: CaptionSpec, cameras: Ca
     per_colour = np.array([np.where(label == i, bright, 0).sum() for i in range(len(NAMES))])
     found = [int(i) for i in per_colour.argsort()[::-1][:2]]
     asked = [words.colour for words in wanted.solids]
-    if None in asked:  # told apart by their solids alone: either may be the first
+    if None in asked:  # distinct by their solids alone: either may be the first
         first, second = (_check_pair(bright, label, d, cameras) for d in _coloured(wanted, found))
         return max((first, second), key=lambda right: sum(right.values()))
     numbers = [NAMES.index(str(name)) for name in asked]

@@ -3,7 +3,7 @@
 One solid that stands at a named place, or two that stand in a relation, on nothing, before black. Everything follows
 from integers and words (`shapes.scene.keyed_random`), so it is the same on every machine.
 
-The world is right-handed with z up. Places and relations are told as the front camera sees them, which stands on -y
+The world is right-handed with z up. Places and relations are as the front camera sees them, which stands on -y
 and looks along +y: left is -x, right is +x, the front is -y, the back is +y. Lengths are in units of the world.
 """
 
