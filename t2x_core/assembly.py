@@ -172,6 +172,7 @@ def backbone_config(recipe: Recipe, channels: int, dims: Sequence[ConditioningDi
                 frames=max(d.frames for d in dims),
                 concat=max(d.concat for d in dims),
             ),
+            shared_by=tuple(dims),
         )
     except ValueError as error:
         raise UserError(str(error)) from error

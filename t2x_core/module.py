@@ -286,6 +286,13 @@ def check_shapes(
         for name, shape in wanted.items()
         if name in found and found[name].shape != shape
     ]
+    missing = [name for name in wanted if name not in found]
+    if missing and all(".wider." in name for name in missing):  # `BandedLinear`
+        raise UserError(
+            f"the checkpoint is of an earlier t2x, which kept {missing[0]} in one weight with the channels before it",
+            where=where,
+            hint="go on, or sample, with the t2x that wrote it",
+        )
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise UserError(

@@ -1,11 +1,12 @@
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from t2x_core import keyed
 from t2x_core.assembly import build_module, load_assembly
 from t2x_core.errors import UserError
 from t2x_core.generation import T2XPipeline
-from tests.conftest import TINY
+from tests.conftest import TINY, TINY_MODEL
 
 
 @pytest.fixture
@@ -95,6 +96,19 @@ def test_weights_of_another_model_are_refused(pipeline, tmp_path):
     T2XPipeline(wider, build_module(wider)).save_pretrained(tmp_path / "wider")
     (tmp_path / "wider" / "model.safetensors").replace(tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="another model"):
+        T2XPipeline.from_pretrained(tmp_path)
+
+
+def test_weights_with_the_channels_of_all_tasks_in_one_are_refused(tmp_path):
+    """As t2x wrote them before each band of channels had a weight of its own."""
+    assembly = load_assembly("joint/quickstart", [*TINY_MODEL, "backbone.patch_size=4"])
+    T2XPipeline(assembly, build_module(assembly)).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = "backbone.patch_embedding"
+    weights[f"{name}.weight"] = torch.cat([weights[f"{name}.weight"], weights.pop(f"{name}.wider.0.weight")], 1)
+    save_file(weights, tmp_path / "model.safetensors")
+    message = f"an earlier t2x, which kept {name}.wider.0.weight in one weight with the channels before it"
+    with pytest.raises(UserError, match=message):
         T2XPipeline.from_pretrained(tmp_path)
 
 

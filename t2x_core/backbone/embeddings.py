@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from t2x_core.backbone.banded import BandedLinear
 from t2x_core.backbone.linear import linear
 
 
@@ -98,5 +100,5 @@ class TimeEmbedding(nn.Module):
 class TextProjection(nn.Sequential):
     """Text tokens (B, T, Dt) -> (B, T, D): Linear, GELU (tanh), Linear (PixArt-α, arXiv 2310.00426)."""
 
-    def __init__(self, text_width: int, width: int) -> None:
-        super().__init__(linear(text_width, width), nn.GELU(approximate="tanh"), linear(width, width))
+    def __init__(self, text_widths: Sequence[int], width: int) -> None:
+        super().__init__(BandedLinear(text_widths, width), nn.GELU(approximate="tanh"), linear(width, width))

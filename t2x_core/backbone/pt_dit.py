@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t2x_core.backbone.attention import CrossAttention, FusedAttention, WindowAttention
+from t2x_core.backbone.banded import BandedLinear
 from t2x_core.backbone.conditioning_cache import ConditioningCache, no_cache
+from t2x_core.backbone.conditioning_parts import PARTS, check_parts, widths_of
 from t2x_core.backbone.embeddings import TextProjection, TimeEmbedding, position_table
-from t2x_core.backbone.fit_parts import fit_parts
 from t2x_core.backbone.linear import Init, linear
 from t2x_core.backbone.windows import Layout, Triple, make_layout, resolve_window
 from t2x_core.types import Conditioning, ConditioningDims, FrameAxis
@@ -59,6 +60,8 @@ class PTDiTConfig:
     """Texture through windows and shifted windows; without it the layers are absent (`proxy` only)."""
     dims: ConditioningDims = field(default_factory=ConditioningDims)
     """Sizes of the parts of the conditioning; for an absent part (0) there are no layers."""
+    shared_by: tuple[ConditioningDims, ...] = ()
+    """Sizes of the parts in each task that shares the backbone, none above `dims` (`BandedLinear`)."""
     position_scale: float = 1.0
     """Row and column numbers are divided by this before they are embedded."""
     released: bool = False
@@ -228,12 +231,13 @@ class PTDiT(nn.Module):
         super().__init__()
         D, P, dims = config.width, config.patch_size, config.dims
         self.config = config
-        self.patch_embedding = linear((config.in_channels + dims.concat) * P * P, D)
+        widths = {part: widths_of(part, (dims, *config.shared_by)) for part in PARTS}
+        self.patch_embedding = BandedLinear([P * P * (config.in_channels + c) for c in (0, *widths["concat"])], D)
         self.time_embedding = TimeEmbedding(D)
         self.time_modulation = linear(D, 6 * D, "time")  # one for all blocks: adaLN-single (PixArt-α, section 2.3)
-        self.text_projection = TextProjection(dims.text, D) if dims.text else None
-        self.vector_projection = linear(dims.vector, D) if dims.vector else None
-        self.frame_projection = linear(dims.frames, D, "zero") if dims.frames else None
+        self.text_projection = TextProjection(widths["text"], D) if dims.text else None
+        self.vector_projection = BandedLinear(widths["vector"], D) if dims.vector else None
+        self.frame_projection = BandedLinear(widths["frames"], D, "zero") if dims.frames else None
         block = PTDiTBlock if config.attention == "proxy" else SingleAttentionBlock
         self.blocks = nn.ModuleList(block(config, index) for index in range(config.depth))
         self.head = Head(config)
@@ -251,8 +255,7 @@ class PTDiT(nn.Module):
         Args:
             latents: (B, C, F, H, W); H and W multiples of the patch size.
             t: (B,) in [0, 1].
-            conditioning: parts that `config.dims` names, as wide or less wide; several tasks, of which each has its
-                own parts, share one backbone.
+            conditioning: parts that `config.dims` names, as wide, less wide or absent.
             cache: for calls with the same conditioning, one after the other: keeps what follows from it alone.
             capture: numbers of blocks (0 = the first) whose tokens are wanted.
 
@@ -261,8 +264,7 @@ class PTDiT(nn.Module):
             row of the token grid.
 
         Raises:
-            ValueError: H or W is not a multiple of the patch size, there is no such block, or the conditioning has
-                other, wider or misshapen parts.
+            ValueError: patches do not divide H or W, there is no such block, or a part is wider or misshapen.
         """
         grid = self._grid(latents)  # (f, h, w)
         dtype = self.head.table.dtype  # of the residual stream; float32 under autocast
@@ -270,8 +272,8 @@ class PTDiT(nn.Module):
         if cache is not None:
             cache.bind(conditioning, latents.shape)
         latents = latents.to(dtype)
-        cond = once(fit_parts, conditioning.to(dtype), self.config.dims, latents)
-
+        cond = once(Conditioning.to, conditioning, dtype)
+        check_parts(cond, self.config.dims, latents)
         if cond.concat is not None:
             latents = torch.cat((latents, cond.concat), 1)  # (B, C + Cc, F, H, W)
         x = self.patch_embedding(self._patchify(latents)).to(dtype)  # (B, N, D), row by row

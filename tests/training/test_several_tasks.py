@@ -14,7 +14,7 @@ from t2x_core.recipe import to_plain
 from t2x_core.training import fit, run_folder
 from t2x_core.training.replay import replay
 from t2x_core.types import Bucket
-from tests.conftest import TINY, TINY_MODEL
+from tests.conftest import TINY, TINY_JOINT, TINY_MODEL
 from tests.training.test_ranks import STEPS, Trace, assert_same, devices, traced
 
 VIDEO = ("tasks.text-to-video.data.shapes={size: 16, frames: 4, val_count: 6}", "tasks.text-to-video.weight=2")
@@ -26,6 +26,7 @@ class Untouched(Callback):
     def __init__(self) -> None:
         self.steps: list[str] = []
         self.moved: set[str] = set()
+        self.moved_by: dict[str, set[str]] = {}
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.before = self.held(trainer, pl_module)
@@ -38,6 +39,7 @@ class Untouched(Callback):
                 assert same, (name, batch.task)
             if not same:
                 self.moved.add(name.split(".")[1])
+                self.moved_by.setdefault(batch.task, set()).add(name)
 
     def held(self, trainer: Any, module: Any) -> dict[str, list[torch.Tensor]]:
         state = trainer.optimizers[0].state
@@ -61,6 +63,36 @@ def test_a_step_leaves_alone_what_the_other_task_alone_uses(optimizer, tmp_path)
         seen = replay(tmp_path, step, images=1)
         assert seen.batch.task == task
         assert seen.batch.pixels.shape[2] == (4 if task == "text-to-video" else 1)
+
+
+@pytest.mark.parametrize(("optimizer", "camera"), [("adamw", "pluecker"), ("muon", "pluecker"), ("adamw", "embedding")])
+def test_what_only_views_have_moves_in_their_own_steps_alone(optimizer, camera, tmp_path):
+    """Rays beside the latents, or an embedding of a view that is wider than that of a clip's rate."""
+    small = (f"tasks.{task}.data.{data}.size=16" for task, data in TASKS.items())
+    views = ("tasks.text-to-multiview.weight=2", f"tasks.text-to-multiview.conditioning.camera={camera}")
+    settings = (f"optimizer.name={optimizer}", "optimizer.weight_decay=0.5", "trainer.max_steps=10", *NO_LOGGING)
+    assembly = load_assembly("joint/quickstart", [*TINY_JOINT, *small, *views, *settings])
+    module, untouched = build_module(assembly), Untouched()
+    fit(assembly, module, build_data(assembly, module), tmp_path, extra=[untouched])
+    assert {task: untouched.steps.count(task) for task in TASKS} == {
+        **{"text-to-image": 4, "text-to-video": 2, "text-to-multiview": 4}
+    }
+    named = {name for name, _ in module.trainable()}
+    own = {task: {name for name in named if name.startswith(f"adapters.{task}.")} for task in TASKS}
+    views = {name for name in named if ".wider." in name}
+    rate = {name for name in named if "frame_projection" in name} - views
+    assert views
+    assert rate
+    everybodys = named - views - rate - own["text-to-image"] - own["text-to-video"] - own["text-to-multiview"]
+    assert untouched.moved_by == {
+        "text-to-image": everybodys | own["text-to-image"],
+        "text-to-video": everybodys | rate | own["text-to-video"],
+        "text-to-multiview": everybodys | views | own["text-to-multiview"] | (rate if camera == "embedding" else set()),
+    }
+
+
+TASKS = {"text-to-image": "shapes", "text-to-video": "shapes", "text-to-multiview": "turntables"}
+NO_LOGGING = ("logging.validate_every=99", "logging.sample_every=0", "logging.final_score_samples=0")
 
 
 @pytest.fixture(scope="module")
