@@ -87,7 +87,7 @@ def test_a_recipe_trains(name, needed, tmp_path, monkeypatch, capsys):
     assert main(["fit", name, *settings]) == 0
     printed = capsys.readouterr().out
     run = find_run(name)
-    assert "trained 2 steps in 0:" in printed
+    assert "trained 2 steps in " in printed
     assert f"t2x sample {run}" in printed
     for file in ("recipe.yaml", "environment.json", "log.txt", "checkpoints/best.json"):
         assert (run / file).is_file(), file
