@@ -85,15 +85,10 @@ def test_a_mistake_is_one_line(options, capsys, tmp_path, monkeypatch):
 
 
 def test_a_package_that_is_missing_is_one_line(capsys, monkeypatch):
-    for part in ("options", "plot"):
-        monkeypatch.setattr(f"t2x_core.bench.backbone.{part}.find_spec", lambda name: None)
+    monkeypatch.setattr("t2x_core.bench.backbone.options.find_spec", lambda name: None)
     assert main(["bench", "backbone", "--variants", "pixart"]) == 2
     assert capsys.readouterr().err == (
         't2x: command line: --variants pixart needs the package diffusers; pip install "t2x[bench]"\n'
-    )
-    assert main(["bench", "backbone", "--plot", "x.png"]) == 2
-    assert capsys.readouterr().err == (
-        't2x: command line: --plot needs the package matplotlib; pip install "t2x[bench]", or plot later\n'
     )
 
 

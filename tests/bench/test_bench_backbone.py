@@ -69,7 +69,6 @@ def test_what_was_measured_can_be_shown_again(measured, capsys):
 
 
 def test_cost_is_drawn(measured, tmp_path):
-    pytest.importorskip("matplotlib")
     image = tmp_path / "cost.png"
     assert main(["bench", "backbone", "--from", str(measured[1]), "--plot", str(image)]) == 0
     with Image.open(image) as image:

@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
 
-from t2x_core.training.heat_map import COLUMNS, LEFT, ROW, TOP, VIRIDIS, WIDTH, LossHistory, draw_heat_map
+from t2x_core.training.heat_map import COLUMNS, LossHistory, draw_heat_map, draw_on
 
 
 def history(losses: dict[int, tuple[float, ...]], bins: int = 2) -> LossHistory:
@@ -48,28 +50,30 @@ def test_a_history_goes_on_from_its_state():
     assert again.state() == whole.state()
 
 
-def pixel(image: np.ndarray, column: float, row: int, bins: int) -> tuple[int, ...]:
-    """The colour in the middle of a cell; `column` in shares of the map's width."""
-    return tuple(image[TOP + (bins - row) * ROW - ROW // 2, LEFT + round(WIDTH * column)].tolist())
+def cells(made: LossHistory) -> tuple[np.ma.MaskedArray, QuadMesh]:
+    """(bins, columns) of the map, and the map."""
+    mesh = draw_on(Figure().add_subplot(), made)
+    return mesh.get_array().reshape(made.bins, -1), mesh
 
 
-def test_each_row_is_coloured_by_what_it_was_before():
+def test_each_row_is_relative_to_its_own_median():
     """A bin whose loss falls runs through the colours as much as one with a hundred times its loss."""
-    made = history({step: (0.01 / step, 1.0 / step) for step in range(1, 9)})
-    image = draw_heat_map(made, "title").frames[0].numpy()
-    assert image.shape[2] == 3
-    for column in range(8):
-        low, high = (pixel(image, (column + 0.5) / 8, row, 2) for row in (0, 1))
-        assert low == high
-    assert pixel(image, 0.06, 0, 2) == tuple(VIRIDIS[-1])  # what is above the scale has its last colour
-    assert sum(pixel(image, 0.94, 0, 2)) < sum(VIRIDIS[1])
+    drawn, mesh = cells(history({step: (0.01 / step, 1.0 / step) for step in range(1, 9)}))
+    np.testing.assert_allclose(drawn[0], drawn[1])
+    losses = 1 / np.arange(1, 9)
+    np.testing.assert_allclose(drawn[0], np.log2(losses / np.median(losses)))
+    assert mesh.get_clim()[1] == pytest.approx(drawn[0, 0])  # both rows' worst cell has the last colour
 
 
-def test_cells_without_samples_are_grey():
-    made = history({1: (1.0, math.nan), 2: (1.0, 2.0)})
-    image = draw_heat_map(made, "title").frames[0].numpy()
-    assert len(set(pixel(image, 0.25, 1, 2))) == 1
-    assert len(set(pixel(image, 0.75, 1, 2))) == 3
+def test_cells_without_samples_have_no_colour():
+    drawn, _ = cells(history({1: (1.0, math.nan), 2: (1.0, 2.0)}))
+    assert np.ma.getmaskarray(drawn).tolist() == [[False, False], [True, False]]
+
+
+def test_the_last_loss_of_each_row_stands_beside_it():
+    axes = Figure().add_subplot()
+    draw_on(axes, history({1: (1.0, 0.25), 2: (3.0, math.nan)}))
+    assert [text.get_text() for text in axes.texts] == ["3", "0.25", "last loss"]
 
 
 @pytest.mark.parametrize(

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from t2x_core.bench.backbone.options import PASSES, VARIANTS
 from t2x_core.bench.backbone.results import Results
-from t2x_core.errors import UserError
 from t2x_core.plain_files import written_whole
 
 COLOURS = dict(zip(VARIANTS, ("#0072b2", "#d55e00", "#000000", "#56b4e9", "#009e73", "#cc79a7"), strict=True))
 """Of the variants: distinct to the colour-blind (Okabe and Ito)."""
-
-
-def check_matplotlib() -> None:
-    """UserError if it is not installed."""
-    if find_spec("matplotlib") is None:
-        raise UserError(
-            "--plot needs the package matplotlib", where="command line", hint='pip install "t2x[bench]", or plot later'
-        )
 
 
 def plot(results: Results, file: Path) -> None:

@@ -13,7 +13,7 @@ from t2x_core.cli.options import path
 def configure(parser: argparse.ArgumentParser) -> None:
     add_arguments(parser)
     parser.add_argument("--json", type=path, metavar="FILE", help="also write all times to FILE, after each cell")
-    parser.add_argument("--plot", type=path, metavar="FILE", help="also draw cost against N (PNG; needs matplotlib)")
+    parser.add_argument("--plot", type=path, metavar="FILE", help="also draw cost against N (PNG)")
     parser.add_argument(
         "--from", type=path, metavar="FILE", dest="earlier", help="measure nothing: show what --json wrote"
     )
@@ -22,10 +22,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     request = read(arguments)
-    if arguments.plot:
-        from t2x_core.bench.backbone.plot import check_matplotlib
-
-        check_matplotlib()
     for file in (arguments.json, arguments.plot):
         if file:
             check_writable(file)
