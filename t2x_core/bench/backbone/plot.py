@@ -7,6 +7,7 @@ from typing import Any
 
 from t2x_core.bench.backbone.options import PASSES, VARIANTS
 from t2x_core.bench.backbone.results import Results
+from t2x_core.errors import UserError
 from t2x_core.plain_files import written_whole
 
 COLOURS = dict(zip(VARIANTS, ("#0072b2", "#d55e00", "#000000", "#56b4e9", "#009e73", "#cc79a7"), strict=True))
