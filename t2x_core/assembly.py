@@ -63,7 +63,7 @@ class Assembly:
             return self
         name = self.task(task).name
         composed = self.composed.with_values({f"tasks.{name}.sampling.{k}": v for k, v in sampling.items()})
-        return _assembled(composed, self.registry)
+        return assemble(composed, self.registry)
 
     @property
     def calls(self) -> Calls:
@@ -88,10 +88,11 @@ def _parts(recipe: Recipe) -> Iterator[tuple[str, Kind, str]]:
 
 def load_assembly(recipe: str, overrides: Sequence[str]) -> Assembly:
     """A recipe, by name or path, read and checked; UserError with file and line if something is wrong with it."""
-    return _assembled(compose(recipe, overrides), Registry())
+    return assemble(compose(recipe, overrides), Registry())
 
 
-def _assembled(composed: Composed, registry: Registry) -> Assembly:
+def assemble(composed: Composed, registry: Registry) -> Assembly:
+    """A composed recipe, checked, with its tasks."""
     recipe = check_recipe(composed, registry.schema)
     assert recipe is not None  # the registry knows every schema
     tasks = {}

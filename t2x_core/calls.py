@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
@@ -38,8 +39,13 @@ class Calls:
         self.owners = dict(owners or {})
 
     @contextmanager
-    def __call__(self, path: str, method: str, about: Batch | SampleKey | None = None) -> Iterator[None]:
-        """Inside, `method` of the part at `path` runs; an error of it becomes a UserError that says so."""
+    def __call__(
+        self, path: str, method: str, about: Batch | SampleKey | None = None, code: Any = None
+    ) -> Iterator[None]:
+        """Inside, `method` of the part at `path` runs; an error of it becomes a UserError that says so.
+
+        `code`: what runs, or several candidates: the place of the error if what came back is wrong.
+        """
         try:
             yield
         except NOT_THEIRS:
@@ -51,7 +57,7 @@ class Calls:
             owner = self.owners.get(path)
             if owner is None:
                 raise UserError(f"{path}: {problem}") from error
-            raise owner.refuse(problem, where=place(error, owner.point.module)) from error
+            raise owner.refuse(problem, where=place(error, owner.point.module, code)) from error
 
 
 def _about(what: Batch | SampleKey | None) -> str:

@@ -7,8 +7,11 @@ the task, the codec or the text encoder.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import inspect
+import os
 import traceback
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
@@ -177,14 +180,43 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def place(error: BaseException, module: str) -> str | None:
-    """The innermost "file:line" of the package that `module` is of, on the way to where the error was raised."""
+def place(error: BaseException, module: str, code: Any = None) -> str | None:
+    """The innermost "file:line" of the package that `module` is of, on the way to where the error was raised; else
+    where that of `code` is defined which the package has (see `definition`)."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    spec = importlib.util.find_spec(module.partition(".")[0])
-    own = tuple(spec.submodule_search_locations or [spec.origin or ""]) if spec else ()
+    own = _files(module)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(own)]
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else definition(code, module)
+
+
+def definition(code: Any, module: str) -> str | None:
+    """The "file:line" where a function, a class, or the first of several, is defined in the package of `module`."""
+    own = _files(module)
+    for one in code if isinstance(code, list | tuple) else [code]:
+        while isinstance(one, functools.partial):
+            one = one.func
+        if not callable(one):
+            continue
+        if not inspect.isroutine(one) and not isinstance(one, type):  # an object that can be called
+            one = type(one)
+        try:
+            one = inspect.unwrap(one)
+            file = inspect.getsourcefile(one)
+            if file is not None and file.startswith(own):
+                return f"{file}:{inspect.getsourcelines(one)[1]}"
+        except (TypeError, OSError):  # built in, or made without a file
+            continue
+    return None
+
+
+def _files(module: str) -> tuple[str, ...]:
+    """How the names of all files of the package of `module` begin."""
+    spec = importlib.util.find_spec(module.partition(".")[0])
+    if spec is None:
+        return ()
+    folders = spec.submodule_search_locations
+    return tuple(f"{folder}{os.sep}" for folder in folders) if folders else (spec.origin or "",)
 
 
 def _owner(point: EntryPoint) -> tuple[str, str]:

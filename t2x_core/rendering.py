@@ -40,6 +40,22 @@ def to_uint8(pixels: Tensor) -> Tensor:
     return levels.permute(0, 2, 3, 4, 1).cpu()
 
 
+def check_rendered(rendered: object) -> None:
+    """TypeError or ValueError if what `Task.render` returned cannot be shown."""
+    if not isinstance(rendered, RenderedSamples):
+        raise TypeError(f"it must return RenderedSamples, not {type(rendered).__name__}")
+    shown = {"frames": (rendered.frames, 4), "still": (rendered.still, 3)}
+    for name, (value, axes) in shown.items():
+        if value is None and name == "still":
+            continue
+        if not isinstance(value, Tensor) or value.dtype != torch.uint8 or value.ndim != axes or value.shape[-1] != 3:
+            found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            wanted = "(frames, height, width, 3)" if name == "frames" else "(height, width, 3)"
+            raise ValueError(f"{name} is {found.removeprefix('torch.')}, not uint8 {wanted}")
+        if not value.numel():
+            raise ValueError(f"{name} is empty")
+
+
 def caption_grid(
     pixels: Tensor, captions: Sequence[str], columns: int | None = None, fps: float = 8.0
 ) -> RenderedSamples:

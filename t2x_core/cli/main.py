@@ -23,6 +23,8 @@ COMMANDS = {
     "show": "print what a recipe resolves to",
     "recipes": "list the recipes that ship with t2x",
     "plugins": "list the plugins that are installed",
+    "new-plugin": "write a package with a task, a codec or a text encoder of your own",
+    "check-plugin": "check an installed plugin, and say what to change",
 }
 
 
@@ -72,7 +74,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name, summary in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         if arguments[:1] == [name]:  # only this command's module is imported
-            importlib.import_module(f"t2x_core.cli.{name}").configure(sub)
+            importlib.import_module(f"t2x_core.cli.{name.replace('-', '_')}").configure(sub)
     word = next(iter(arguments), "--help")
     if not word.startswith("-") and word not in COMMANDS:
         hint = did_you_mean(word, COMMANDS) or f"there are: {', '.join(COMMANDS)}"

@@ -3,7 +3,7 @@
 from t2x_core.recipe.catalog import find_recipe, list_recipes
 from t2x_core.recipe.check import build
 from t2x_core.recipe.commented import commented
-from t2x_core.recipe.compose import Composed, compose
+from t2x_core.recipe.compose import Composed, compose, composed_of
 from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Constraint, Range
 from t2x_core.recipe.dump import dump_yaml, portable, to_plain
 from t2x_core.recipe.field_docs import field_docs
@@ -56,6 +56,7 @@ __all__ = [
     "check_recipe",
     "commented",
     "compose",
+    "composed_of",
     "dump_yaml",
     "field_docs",
     "find_recipe",

@@ -14,9 +14,9 @@ from t2x_core.errors import UserError, did_you_mean
 from t2x_core.paths import user_path
 from t2x_core.recipe.catalog import find_recipe, shipped_names, shipped_recipe
 from t2x_core.recipe.interpolate import interpolate
-from t2x_core.recipe.overrides import merge, override, with_values
+from t2x_core.recipe.overrides import as_nodes, merge, override, with_values
 from t2x_core.recipe.renamed import rename
-from t2x_core.recipe.source import Node, located, show
+from t2x_core.recipe.source import Node, Origin, located, show
 from t2x_core.recipe.yaml_tree import MOST_VALUES, read_yaml
 
 MOST_BASES: Final = 100
@@ -69,6 +69,11 @@ def compose(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Composed
         root, notes = override(root, text)
         bases.notes += notes
     return Composed(file, interpolate(root), tuple(bases.notes))
+
+
+def composed_of(tree: Mapping[str, Any], name: str = "recipe") -> Composed:
+    """A recipe of plain values, without bases; `name`: what messages call the place of all of them."""
+    return Composed(Path(name).absolute(), interpolate(as_nodes(tree, Origin(Path(name)))))
 
 
 class _Bases:
