@@ -1,0 +1,1 @@
+"""A task for t2x: images from their edges."""
