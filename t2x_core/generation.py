@@ -24,7 +24,7 @@ from t2x_core.module import T2XModule, check_shapes
 from t2x_core.paths import home_as_tilde
 from t2x_core.plain_files import write_whole, written_whole
 from t2x_core.recipe import SamplerConfig, dump_yaml, portable
-from t2x_core.rendering import to_uint8
+from t2x_core.rendering import check_rendered, to_uint8
 from t2x_core.runs import MODEL_FILE, RECIPE_FILE
 from t2x_core.tensor_files import save_tensors
 from t2x_core.types import Batch, Bucket, RenderedSamples
@@ -196,5 +196,7 @@ class T2XPipeline:
     def render(self, samples: Samples) -> RenderedSamples:
         """Samples as the task shows them: a grid with captions, an animation …"""
         task = self.assembly.task(samples.conditions.task)
-        with self.module.calls(f"tasks.{task.name}", "render", samples.conditions):
-            return task.render(samples.pixels, samples.conditions)
+        with self.module.calls(f"tasks.{task.name}", "render", samples.conditions, task.render):
+            rendered = task.render(samples.pixels, samples.conditions)
+            check_rendered(rendered)
+        return rendered

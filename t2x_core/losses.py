@@ -59,4 +59,7 @@ def _one_a_sample(what: str, value: Any, batch: int) -> Tensor:
     if value.shape != (batch,) or not value.is_floating_point():
         kind = "" if value.is_floating_point() else f" of {str(value.dtype).removeprefix('torch.')}"
         raise ValueError(f"{what} is {tuple(value.shape)}{kind}, not one value for each of {batch} samples")
-    return value
+    if value.dtype in (torch.bfloat16, torch.float16):
+        kind = str(value.dtype).removeprefix("torch.")
+        raise ValueError(f"{what} is {kind}, as matrix products under autocast are; compute it in float32: .float()")
+    return value.float()

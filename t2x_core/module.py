@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from t2x_core import keyed
 from t2x_core.backbone import ConditioningCache, PTDiT
@@ -21,6 +22,7 @@ from t2x_core.frozen import Codec, Frozen, check_records
 from t2x_core.interfaces import ConditioningAdapter, LatentCodec, Loss, Task, TextEncoder
 from t2x_core.losses import TaskLoss
 from t2x_core.optim import GradientClipping, StepGate, build_optimizer, build_schedule, mark_tables
+from t2x_core.plugin_checks import check_codec, check_conditioning, check_losses, check_null
 from t2x_core.recipe import DiffusionConfig, OptimizerConfig
 from t2x_core.tensor_files import StoredTensor
 from t2x_core.types import Batch, Bucket, Conditioning, LatentShape, SampleKey, TextInput, TextTokens
@@ -90,21 +92,38 @@ class T2XModule(L.LightningModule):
         """Decides whether an optimizer step is taken; None: all are."""
         self.gradient_squares: Tensor | None = None
         """(parts,) squared norm of each part's gradient in the last optimizer step, before clipping."""
+        self._seen: set[str] = set()
+        """Tasks of which a first batch was looked at."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        batch, loss = self.encode(batch), self.loss_of(batch.task)
+        given, batch, loss = batch, self.encode(batch), self.loss_of(batch.task)
         assert batch.latents is not None  # (B, C, F', H', W')
         draws = self.draw(batch.keys, batch.latents)
         conditioning = self.condition(batch, draws.dropped)
         noised = self.path.corrupt(batch.latents, draws.noise, draws.t)
         output, hidden = self.predict(noised.latents, noised.t, conditioning, capture=loss.capture)
         velocity = self.path.velocity(output, noised.latents, noised.t)  # (B, C, F', H', W')
-        with self.calls(f"tasks.{batch.task}", "loss", batch):
+        with self.calls(f"tasks.{batch.task}", "loss", batch, self._code_of_loss(batch.task)):
             losses, terms = loss(velocity, noised, batch, hidden)  # (B,)
+        if batch.task not in self._seen and not isinstance(losses, FakeTensor):
+            self._check_first(given, losses, velocity)
         return {
             **{"loss": losses.mean(), "losses": losses.detach(), "t": draws.t},
             **{"terms": {name: term.detach() for name, term in terms.items()}, "tokens": self.tokens(batch.latents)},
         }
+
+    def _check_first(self, batch: Batch, losses: Tensor, velocity: Tensor) -> None:
+        """What is looked at in a task's first batch, its pixels included, alone."""
+        task = self.tasks[batch.task]
+        with self.calls(f"tasks.{batch.task}", "loss", batch, self._code_of_loss(batch.task)):
+            check_losses(losses, velocity)
+        if batch.latents is None and batch.pixels is not None:
+            with self.calls("codec", "encode", batch, self.codec.part.encode):
+                check_codec(self.codec, batch.pixels[:1], task.separate_frames)
+        self._seen.add(batch.task)
+
+    def _code_of_loss(self, task: str) -> list[Any]:
+        return [self.loss_of(task).loss, type(self.tasks[task]).loss]
 
     def loss_of(self, task: str) -> TaskLoss:
         """The loss of a task."""
@@ -122,7 +141,7 @@ class T2XModule(L.LightningModule):
         task = self.tasks[batch.task]
         separate, controls = task.separate_frames, dict(batch.controls)
         latents, encoded = batch.latents, dict(batch.encoded_controls)
-        with self.calls("codec", "encode", batch):
+        with self.calls("codec", "encode", batch, self.codec.part.encode):
             if latents is None and batch.pixels is not None:
                 latents = self.codec.encode(batch.pixels, separate)
             for name in set(task.encoded_controls) - encoded.keys():
@@ -133,7 +152,7 @@ class T2XModule(L.LightningModule):
 
     def decode(self, latents: Tensor, task: str) -> Tensor:
         """Latents (B, C, F', H', W') of a task as pixels (B, 3, F, H, W) float32."""
-        with self.calls("codec", "decode"):
+        with self.calls("codec", "decode", code=self.codec.part.decode):
             return self.codec.decode(latents, self.tasks[task].separate_frames)
 
     def latent_shape(self, bucket: Bucket, task: str) -> LatentShape:
@@ -188,13 +207,16 @@ class T2XModule(L.LightningModule):
         adapter: Any = self.adapters[batch.task]
         task = f"tasks.{batch.task}"
         text = self.encode_text(batch.text or self.tokenizer(batch.captions))
-        with self.calls(task, "adapter.forward", batch):
+        with self.calls(task, "adapter.forward", batch, adapter.forward):
             conditioning = adapter(batch, text, latent_shape)
-        with self.calls(task, "adapter.null", batch):
+            check_conditioning(conditioning, adapter.dims, len(batch), latent_shape)
+        with self.calls(task, "adapter.null", batch, adapter.null):
             null = adapter.null(conditioning)
         if null is None:
-            with self.calls(task, "adapter.forward", batch):
+            with self.calls(task, "adapter.forward", batch, adapter.forward):
                 null = adapter(batch, self._empty_text(text), latent_shape)
+        with self.calls(task, "adapter.null", batch, [adapter.null, adapter.forward]):
+            check_null(null, conditioning)
         return conditioning, null
 
     def encode_text(self, text: Mapping[str, TextInput]) -> dict[str, TextTokens]:

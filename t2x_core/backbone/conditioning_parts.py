@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
@@ -27,7 +27,7 @@ def check_parts(conditioning: Conditioning, dims: ConditioningDims, latents: Ten
         value, size = getattr(conditioning, part), getattr(dims, part)
         if value is None:
             continue
-        _check_shape(part, value, latents)
+        check_part(part, value, len(latents), latents.shape[2:])
         if (found := value.shape[axis]) > size:
             raise ValueError(f"conditioning.{part} has {found} channels, the backbone was built for {size}")
     mask = conditioning.text_mask
@@ -35,14 +35,14 @@ def check_parts(conditioning: Conditioning, dims: ConditioningDims, latents: Ten
         raise ValueError(f"conditioning.text_mask is {tuple(mask.shape)}, not (B, T) of conditioning.text")
 
 
-def _check_shape(part: str, value: Tensor, latents: Tensor) -> None:
-    batch, frames = len(latents), latents.shape[2]
+def check_part(part: str, value: Tensor, batch: int, shape: Sequence[int]) -> None:
+    """ValueError if a part is not of so many samples, or does not fit latents of `shape`, (F', H', W')."""
     axes = {"text": 3, "vector": 2, "frames": 3, "concat": 5}[part]
     if value.ndim != axes or len(value) != batch:
         raise ValueError(f"conditioning.{part} is {tuple(value.shape)}: not {axes} axes, of a batch of {batch}")
-    if part == "frames" and value.shape[1] not in (1, frames):
-        raise ValueError(f"conditioning.frames has {value.shape[1]} entries, for latents of {frames} frames")
-    if part == "concat" and value.shape[2:] != latents.shape[2:]:
+    if part == "frames" and value.shape[1] not in (1, shape[0]):
+        raise ValueError(f"conditioning.frames has {value.shape[1]} entries, for latents of {shape[0]} frames")
+    if part == "concat" and tuple(value.shape[2:]) != tuple(shape):
         raise ValueError(
-            f"conditioning.concat is {tuple(value.shape[2:])} (F', H', W'), the latents are {tuple(latents.shape[2:])}"
+            f"conditioning.concat is {tuple(value.shape[2:])} (F', H', W'), the latents are {tuple(shape)}"
         )

@@ -86,6 +86,7 @@ class _Command:
         from t2x_core.assembly import build_data, build_module, load_assembly
         from t2x_core.training import fit, parallel, preflight, run_folder
         from t2x_core.training.check_launch import check_launch
+        from t2x_core.training.first_step import try_samples
         from t2x_core.training.initial import open_start
         from t2x_core.training.log import start_log
         from t2x_core.training.precision import device_count
@@ -102,6 +103,9 @@ class _Command:
             module = build_module(assembly)  # before there is a folder: what cannot be built leaves none behind
             data = build_data(assembly, module)
             data.check()
+            if arguments.resume is None and not arguments.dry_run:  # which tries more
+                for name in assembly.tasks:
+                    try_samples(assembly, module, data, name, scored=False)
             start = None
             if assembly.recipe.init_from is not None and arguments.resume is None and launch.rank == 0:
                 start = open_start(assembly.recipe.init_from, assembly, module)  # the others find it in the folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import re
 import signal
 import threading
@@ -16,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from t2x_core.calls import Calls
+from t2x_core.data.repeat import first_difference
 from t2x_core.data.text import Tokenizer
 from t2x_core.errors import TrainingError, UserError
 from t2x_core.interfaces import Source
@@ -97,9 +99,14 @@ class KeyedDataset(Dataset[Sample]):
         UserError, with the name of the plugin, if it is not what the keys ask for.
         """
         task, samples = keys[0].task, [self[key] for key in keys]
-        with self.calls(f"tasks.{task}", "collate", keys[0]):
-            batch = self.sources[task].collate(samples)
-            check_batch(batch, self.sources[task].buckets()[keys[0].bucket], keys, values=task not in self._seen)
+        source, first = self.sources[task], task not in self._seen
+        if first:
+            again = self[keys[0]]
+            with self.calls(f"tasks.{task}", "reading", keys[0], [type(source).__getitem__, *vars(source).values()]):
+                check_repeats(samples[0], again)
+        with self.calls(f"tasks.{task}", "collate", keys[0], source.collate):
+            batch = source.collate(samples)
+            check_batch(batch, source.buckets()[keys[0].bucket], keys, values=first)
         self._seen.add(task)
         if self.tokenizer is None:
             return batch
@@ -115,6 +122,45 @@ class KeyedDataset(Dataset[Sample]):
             return self.read(keys)
         except UserError as error:
             return error
+
+
+def check_repeats(sample: object, again: object) -> None:
+    """ValueError if two readings of one key differ."""
+    if (where := first_difference(sample, again)) is not None:
+        raise ValueError(
+            f"the same key gives another {where} the second time; what is random comes from keyed.generator(seed, "
+            '"<what>", …) with the numbers of the key, and nothing else'
+        )
+
+
+def check_pickles(source: Source) -> None:
+    """ValueError if a source cannot go to a loader process. Of a large one, the beginning is looked at."""
+    try:
+        pickle.Pickler(_Sink()).dump(source)
+    except _EnoughError:
+        pass
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"it cannot be pickled: {error}; a lambda, a local function, an open file or a lock cannot be: use "
+            "functools.partial, and paths"
+        ) from error
+
+
+class _EnoughError(Exception):
+    pass
+
+
+class _Sink:
+    """A file that takes so many bytes, and keeps none."""
+
+    def __init__(self, most: int = 2**24) -> None:
+        self.left = most
+
+    def write(self, data: bytes) -> int:
+        self.left -= len(data)
+        if self.left < 0:
+            raise _EnoughError
+        return len(data)
 
 
 def check_batch(batch: Batch, bucket: Bucket, keys: Sequence[SampleKey], values: bool) -> None:

@@ -12,7 +12,7 @@ import lightning as L
 
 from t2x_core.calls import Calls
 from t2x_core.data.identity import Identity
-from t2x_core.data.loader import KeyedDataset, KeyedLoader, Reading
+from t2x_core.data.loader import KeyedDataset, KeyedLoader, Reading, check_pickles
 from t2x_core.data.order import BatchSize, MicroBatches, SampleOrder
 from t2x_core.data.text import Tokenizer
 from t2x_core.errors import UserError
@@ -113,7 +113,10 @@ class MixedData(L.LightningDataModule):
                 module.setup(stage)
             for which in ("train_source", "val_source"):
                 with self._calling(name, which):
-                    self._check_source(name, getattr(module, which)(), which)
+                    source = getattr(module, which)()
+                    self._check_source(name, source, which)
+                with self.calls(f"tasks.{name}", which, code=[*vars(source).values(), type(source)]):
+                    check_pickles(source)
 
     @contextmanager
     def _calling(self, task: str, method: str) -> Iterator[None]:

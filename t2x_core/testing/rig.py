@@ -42,7 +42,7 @@ def small_recipe(patch_size: int) -> dict[str, Any]:
         "trainer": {
             **{"max_steps": 4, "global_batch": SAMPLES, "workers": 0, "accelerator": "cpu", "precision": "32-true"},
         },
-        "watch": {
+        "logging": {
             **{"log_every": 1, "validate_every": 100, "sample_every": 0, "samples": 2, "score_samples": 0},
             **{"final_score_samples": 2, "checkpoint_every": 2, "checkpoint_minutes": None, "keep_checkpoints": 9},
         },

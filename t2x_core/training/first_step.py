@@ -12,7 +12,8 @@ from t2x_core.errors import UserError
 from t2x_core.interfaces import largest
 from t2x_core.module import T2XModule
 from t2x_core.optim import count_parameters
-from t2x_core.types import Batch, RenderedSamples
+from t2x_core.rendering import check_rendered
+from t2x_core.types import Batch
 
 MOST = 100_000_000
 """Parameters of a model whose step is tried; a larger one would take long on a CPU."""
@@ -26,7 +27,7 @@ def try_first_step(assembly: Assembly, module: T2XModule, data: MixedData, batch
         UserError: one of them failed, or the loss is not finite.
     """
     for name in assembly.tasks:
-        _look(assembly, module, data, name)
+        try_samples(assembly, module, data, name)
     count = count_parameters(module)[1]
     if count > MOST:
         return f"no step: {count / 1e6:.0f} M parameters are more than {MOST / 1e6:.0f} M; score and render were called"
@@ -40,7 +41,12 @@ def try_first_step(assembly: Assembly, module: T2XModule, data: MixedData, batch
     return f"one sample forwards and backwards: loss {loss.item():.3g}; score and render were called"
 
 
-def _look(assembly: Assembly, module: T2XModule, data: MixedData, name: str) -> None:
+def try_samples(assembly: Assembly, module: T2XModule, data: MixedData, name: str, scored: bool = True) -> None:
+    """What a task makes of noise in the place of a sample: `val_conditions`, `render` and, if `scored`, its metrics.
+
+    Raises:
+        UserError: one of them failed, or `render` returned what cannot be shown.
+    """
     task, path = assembly.tasks[name], f"tasks.{name}"
     conditions = replace(data.val_conditions(name, 1), pixels=None)
     with module.calls(path, "bucket"):
@@ -51,13 +57,13 @@ def _look(assembly: Assembly, module: T2XModule, data: MixedData, name: str) -> 
     shape = (1, 3, bucket.frames, bucket.height, bucket.width)
     noise = 2 * torch.rand(shape, generator=torch.Generator().manual_seed(0)) - 1
     with torch.no_grad():
-        with module.calls(path, "metrics", conditions):
+        with module.calls(path, "render", conditions, task.render):
+            check_rendered(task.render(noise, conditions))
+        if not scored:
+            return
+        with module.calls(path, "metrics", conditions, task.metrics):
             metric = task.metrics()
         if metric is not None:
-            with module.calls(path, "score", conditions):
+            with module.calls(path, "score", conditions, task.score):
                 metric.update(noise, conditions)
                 _ = {what: float(value) for what, value in metric.compute().items()}
-        with module.calls(path, "render", conditions):
-            rendered = task.render(noise, conditions)
-            if not isinstance(rendered, RenderedSamples):
-                raise TypeError(f"it must return RenderedSamples, not {type(rendered).__name__}")

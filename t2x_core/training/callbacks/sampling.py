@@ -18,7 +18,7 @@ from t2x_core.errors import UserError
 from t2x_core.generation import sample
 from t2x_core.interfaces import Metric
 from t2x_core.module import T2XModule
-from t2x_core.rendering import save_all
+from t2x_core.rendering import check_rendered, save_all
 from t2x_core.training import tensorboard
 from t2x_core.training.callbacks.interruption import Interruption
 from t2x_core.training.ema import EMA
@@ -173,8 +173,7 @@ class Sampling(StepCallback):
 
     def _show(self, trainer: Trainer, name: str, pixels: Tensor, conditions: Batch, step: int) -> None:
         rendered = self.assembly.task(name).render(pixels, conditions)
-        if not isinstance(rendered, RenderedSamples):
-            raise TypeError(f"it must return RenderedSamples, not {type(rendered).__name__}")
+        check_rendered(rendered)
         try:
             self.folder.mkdir(exist_ok=True)
             save_all(rendered, self.folder / f"{name}_{step:07d}")

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torchvision.utils import save_image
@@ -15,4 +16,4 @@ for i in range(24):
 
 class TestEdgeToImage(TaskTests):
     plugin = "edge-to-image"
-    settings = {"folder": str(FOLDER), "size": 16}
+    settings: ClassVar = {"folder": str(FOLDER), "size": 16}

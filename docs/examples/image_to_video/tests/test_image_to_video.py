@@ -1,8 +1,10 @@
 """The checks of t2x, on image-to-video."""
 
+from typing import ClassVar
+
 from t2x_core.testing import TaskTests
 
 
 class TestImageToVideo(TaskTests):
     plugin = "image-to-video"
-    settings = {"size": 16, "length": 4}
+    settings: ClassVar = {"size": 16, "length": 4}
