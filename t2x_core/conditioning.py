@@ -23,7 +23,8 @@ class TextConditioning(ConditioningAdapter):
     Args:
         null: "no caption": a `learned` token, or the `empty` prompt, as pretrained models want it.
         pooled: whether there is a vector.
-        controls: those of the task's `encoded_controls` that are joined to the latents on the channel axis.
+        controls: those of the task's `encoded_controls` that are joined to the latents on the channel axis; one of a
+            single frame is joined to each frame.
     """
 
     def __init__(
@@ -53,8 +54,14 @@ class TextConditioning(ConditioningAdapter):
             text=torch.cat([F.pad(part.tokens, (0, width - part.tokens.shape[-1])) for part in given], 1),
             text_mask=torch.cat([part.mask for part in given], 1),
             vector=torch.cat([_pooled(part) for part in given], 1) if self.pooled else None,
-            concat=torch.cat([batch.encoded_controls[name] for name in self.controls], 1) if self.controls else None,
+            concat=self._concat(batch, latent_shape) if self.controls else None,
         )
+
+    def _concat(self, batch: Batch, latent_shape: LatentShape) -> Tensor:
+        """The controls side by side, (B, Cc, F', H', W'); one of a single frame in each frame."""
+        parts = [batch.encoded_controls[name] for name in self.controls]
+        frames = [latent_shape.frames if part.shape[2] == 1 else -1 for part in parts]
+        return torch.cat([part.expand(-1, -1, n, -1, -1) for part, n in zip(parts, frames, strict=True)], 1)
 
     def null(self, conditioning: Conditioning) -> Conditioning | None:
         if self.no_caption is None:

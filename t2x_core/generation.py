@@ -20,6 +20,7 @@ from t2x_core.checkpoint import materialize
 from t2x_core.diffusion import SAMPLERS, grid, guided
 from t2x_core.errors import UserError
 from t2x_core.frozen import check_records
+from t2x_core.inputs import with_inputs
 from t2x_core.module import T2XModule, check_shapes
 from t2x_core.paths import home_as_tilde
 from t2x_core.plain_files import write_whole, written_whole
@@ -154,10 +155,11 @@ class T2XPipeline:
 
     def __call__(
         self,
-        prompts: str | Sequence[str],
+        prompts: str | Sequence[str] | None = None,
         seeds: int | Sequence[int] = 0,
         *,
         task: str | None = None,
+        inputs: Mapping[str, Any] | None = None,
         batch_size: int = 1,
         sampling: Mapping[str, Any] | None = None,
         **sampler: Any,
@@ -165,25 +167,30 @@ class T2XPipeline:
         """Samples for prompts.
 
         Args:
-            prompts: one, or several.
+            prompts: one, or several; None for a task that needs none.
             seeds: one for each prompt, or the first one (the next prompts take the numbers that follow).
             task: name of the task; needed if the model was trained on several.
+            inputs: name → an image, or a list with one for each prompt: what the task takes besides prompts, such as a
+                first frame; a file, an image of Pillow, or a tensor (3, H, W) in [-1, 1].
             batch_size: samples computed at once; more is faster, and needs more memory.
             sampling: values for keys of the task's block `sampling`: what else can be asked for.
             sampler: `name`, `steps`, `guidance` or `shift`, to differ from the recipe's.
         """
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        assembly = self.assembly.with_sampling(task, sampling or {})
+        chosen_task = assembly.task(task)
+        if prompts is None and chosen_task.config.needs_prompt:
+            raise UserError(f"{chosen_task.name} needs a prompt")
+        prompts = [prompts or ""] if prompts is None or isinstance(prompts, str) else list(prompts)
         chosen = tuple(range(seeds, seeds + len(prompts))) if isinstance(seeds, int) else tuple(seeds)
         if len(chosen) != len(prompts):
             raise UserError(f"there are {len(prompts)} prompts but {len(chosen)} seeds")
-        assembly = self.assembly.with_sampling(task, sampling or {})
-        chosen_task = assembly.task(task)
         path = f"tasks.{chosen_task.name}"
         try:
             with self.module.calls(path, "conditions"):
                 conditions = chosen_task.conditions(prompts)
             bucket = sample_bucket(assembly, self.module, chosen_task.name)
             self.module.latent_shape(bucket, chosen_task.name)
+            conditions = with_inputs(conditions, chosen_task, inputs or {}, bucket)
         except UserError as error:
             if error.key is None:  # the prompt's fault, and not the recipe's
                 raise

@@ -26,9 +26,13 @@ class Bucket:
     """Samples of one shape; a batch comes from one bucket. Sizes are in pixels, `count` in samples."""
 
     frames: int
+    """F, of a sample in pixels; 1 for images."""
     height: int
+    """H, in pixels."""
     width: int
+    """W, in pixels."""
     count: int = 0
+    """Samples that there are of it."""
 
 
 class SampleKey(NamedTuple):
@@ -282,9 +286,11 @@ class Sample:
     """One item of a source."""
 
     key: SampleKey
+    """The key that it was read by."""
     pixels: Tensor | None
     """(3, F, H, W) in [-1, 1]; None if there are latents."""
     caption: str
+    """What it shows; "" if nobody says."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     """What else the task needs, without the batch axis."""
     controls: Mapping[str, Tensor] = field(default_factory=dict)

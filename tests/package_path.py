@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -23,4 +24,7 @@ def add_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = {path.stem for path in folder.iterdir()}
     for module in [name for name in sys.modules if name.partition(".")[0] in own]:
         monkeypatch.delitem(sys.modules, module)
+    for name in own:  # so that it is gone after the test
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(folder)

@@ -70,7 +70,7 @@ def test_a_task_takes_25_lines(tmp_path, monkeypatch):
     [
         ("My-Task", "is no name of a plugin"),
         ("my_task", "is no name of a plugin"),
-        ("-my", "is not understood"),
+        ("-my", "are required: NAME"),
         ("my--task", "is no name of a plugin"),
         ("my-", "is no name of a plugin"),
         ("1st", "is no name of a plugin"),

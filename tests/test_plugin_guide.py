@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
 
 import pytest
 
-from t2x_core import interfaces, plugins, source
+from t2x_core import interfaces, plugins, source, types
 from t2x_core.cli.main import main
+from t2x_core.recipe import field_docs
 from tests.test_plugins import ENTRY_POINTS, WRONG
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +19,7 @@ PAGE = (ROOT / "docs" / "plugins.md").read_text()
 EXAMPLE = ROOT / "tests" / "example_plugin"
 SOURCES = [
     file.read_text()
-    for folder in (EXAMPLE, ROOT / "t2x_core" / "encoders")
+    for folder in (EXAMPLE, ROOT / "t2x_core" / "encoders", ROOT / "docs" / "examples")
     for file in folder.rglob("*")
     if file.suffix in (".py", ".toml", ".yaml")
 ]
@@ -65,6 +67,21 @@ def test_the_settings_are_as_t2x_shows_them(monkeypatch, capsys):
 @pytest.mark.parametrize("function", [*ABSTRACT, *HOOKS], ids=lambda function: function.__qualname__)
 def test_each_method_and_each_hook_is_there_with_its_signature(function):
     assert signature(function) in PAGE
+
+
+RECORDS = [
+    *(types.Bucket, types.Sample, types.Batch, types.Conditioning, types.ConditioningDims, types.Noised),
+    *(types.RenderedSamples, types.TextInput, types.TextTokens, interfaces.DataContext, interfaces.ModelContext),
+]
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+def test_each_field_is_there_with_its_meaning(record):
+    docs = field_docs(record)
+    section = PAGE.partition(f"### `{record.__name__}`\n")[2].partition("\n##")[0]
+    for field in dataclasses.fields(record):
+        meaning = docs[field.name].replace("|", r"\|")
+        assert f"| `{field.name}` | {meaning} |" in section
 
 
 def test_each_message_is_one_that_a_test_sees():

@@ -90,6 +90,7 @@ class _Command:
         from t2x_core.training.initial import open_start
         from t2x_core.training.log import start_log
         from t2x_core.training.precision import device_count
+        from t2x_core.training.prompts import prompt_conditions
 
         arguments, launch = self.arguments, parallel.launched()
         start_log(None, quiet=launch.rank > 0)
@@ -106,6 +107,7 @@ class _Command:
             if arguments.resume is None and not arguments.dry_run:  # which tries more
                 for name in assembly.tasks:
                     try_samples(assembly, module, data, name, scored=False)
+                    prompt_conditions(assembly, module, data, name)
             start = None
             if assembly.recipe.init_from is not None and arguments.resume is None and launch.rank == 0:
                 start = open_start(assembly.recipe.init_from, assembly, module)  # the others find it in the folder

@@ -7,10 +7,15 @@ import io
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from t2x_core.cli.options import number, path, whole
-from t2x_core.errors import UserError
+from t2x_core.errors import UserError, did_you_mean
+from t2x_core.paths import user_path
 from t2x_core.terminal import printable
+
+if TYPE_CHECKING:
+    from t2x_core.recipe import Recipe, TaskConfig
 
 MOST_SAMPLES = 10_000
 """That one file shows."""
@@ -41,6 +46,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="what else is asked for: a key of the task's block sampling, which t2x plugins TASK shows",
     )
+    parser.add_argument(
+        "--input",
+        dest="inputs",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="an image that the task takes besides the prompt, such as a first frame; again: one for each prompt",
+    )
     parser.add_argument("--steps", type=whole(1, 100_000), help="solver steps (default: the recipe's)")
     guidance = "guidance scale, 1 = none (default: the recipe's)"
     parser.add_argument("--guidance", type=number(0, 1e6), help=guidance)
@@ -60,8 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
     from t2x_core.runs import RECIPE_FILE, find_run
 
     prompts = [*map(_prompt, arguments.prompts), *(_read(arguments.file) if arguments.file else [])]
-    if not prompts:
-        raise mistake("nothing to sample", "give a prompt, or --prompts FILE")
     if (count := len(prompts) * arguments.num) > MOST_SAMPLES:
         raise mistake(f"{count} samples are more than one file shows", f"at most {MOST_SAMPLES} at once")
     for item in arguments.sampling:
@@ -70,11 +81,16 @@ def run(arguments: argparse.Namespace) -> int:
     check_which(arguments.checkpoint)
     check_writable(arguments.out)
     run = find_run(arguments.run_folder)
-    check_recipe(compose(run / RECIPE_FILE), settings)  # it may have been edited
+    recipe = check_recipe(compose(run / RECIPE_FILE), settings)  # it may have been edited
+    inputs = _inputs(arguments, recipe)
+    if not prompts and not _without_prompt(arguments, recipe):
+        raise mistake("nothing to sample", "give a prompt, or --prompts FILE")
+    prompts = prompts or [""]
 
     import torch
 
     from t2x_core.generation import T2XPipeline
+    from t2x_core.inputs import expanded
     from t2x_core.rendering import save
 
     pipeline = T2XPipeline.from_pretrained(run, arguments.checkpoint, arguments.device)
@@ -87,12 +103,44 @@ def run(arguments: argparse.Namespace) -> int:
         [arguments.seed + i for _ in prompts for i in range(arguments.num)],
         task=arguments.task,
         batch_size=arguments.batch_size,
+        inputs=expanded(inputs, len(prompts), arguments.num),
         sampling={key.strip(): Written(value) for key, _, value in asked},
         **{name: value for name, value in given.items() if value is not None},
     )
     written = save(pipeline.render(samples), arguments.out)
     print(f"{len(samples.seeds)} samples → {written}")
     return 0
+
+
+def _task_config(arguments: argparse.Namespace, recipe: Recipe | None) -> TaskConfig | None:
+    """The settings of the task that is asked for; None if they are not known yet, or it is not clear which one."""
+    tasks = recipe.tasks if recipe is not None else {}
+    return tasks.get(arguments.task or next(iter(tasks), "")) if arguments.task or len(tasks) == 1 else None
+
+
+def _without_prompt(arguments: argparse.Namespace, recipe: Recipe | None) -> bool:
+    """Whether samples may be made without a prompt, as far as is known."""
+    config = _task_config(arguments, recipe)
+    return recipe is None if config is None else not config.needs_prompt
+
+
+def _inputs(arguments: argparse.Namespace, recipe: Recipe | None) -> dict[str, list[Path]]:
+    """Input → its files, in the order of the command line."""
+    found: dict[str, list[Path]] = {}
+    config = _task_config(arguments, recipe)
+    for item in arguments.inputs:
+        name, _, file = item.partition("=")
+        if not name.strip() or not file.strip():
+            raise mistake(f'--input takes NAME=FILE, not "{printable(item, 60)}"')
+        if config is not None and name not in (known := config.inputs()):
+            choice = ", ".join(f"{key} ({meaning})" for key, meaning in known.items())
+            hint = did_you_mean(name, known) or (f"there is {choice}" if choice else "the task takes none")
+            raise mistake(f'there is no input "{printable(name, 60)}"', hint)
+        place = user_path(file)
+        if not os.path.isfile(place):
+            raise mistake(f"cannot read the input {name}: there is no file {printable(file, 200)}")
+        found.setdefault(name, []).append(place)
+    return found
 
 
 def mistake(message: str, hint: str | None = None) -> UserError:

@@ -66,7 +66,8 @@ def compose(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Composed
     bases = _Bases()
     root = bases.read(file, ())
     for text in overrides:
-        root, notes = override(root, text)
+        after, notes = override(root, text)
+        root = _of_one_component(root, after)
         bases.notes += notes
     return Composed(file, interpolate(root), tuple(bases.notes))
 
@@ -109,9 +110,54 @@ class _Bases:
             if (there := Path(os.path.realpath(found))) in chain:
                 circle = " → ".join(path.name for path in (*chain[chain.index(there) :], found))
                 raise UserError(f"base goes in a circle: {circle}", where=str(name.origin))
-            root = merge(root, self.read(found, chain))
-        self.done[place] = merge(root, Node(entries, own.origin))
+            root = _merged(root, self.read(found, chain))
+        self.done[place] = _merged(root, Node(entries, own.origin))
         return self.done[place]
+
+
+def _merged(base: Node, over: Node) -> Node:
+    """A recipe on top of its base. Where it names another codec or text encoder, the settings of the base's go."""
+    root, names = base, _component_names(base)
+    for keys, block in _components(over).items():
+        if (now := _name(block)) is not None and names.get(keys, now) != now:
+            root = _replaced(root, keys, Node({}, block.origin))
+    return merge(root, over)
+
+
+def _of_one_component(before: Node, after: Node) -> Node:
+    """A recipe after an override. Where that named another codec or text encoder, what files set of the other goes."""
+    names, now = _component_names(before), _component_names(after)
+    for keys, block in _components(after).items():
+        if keys in names and names[keys] != now[keys]:
+            kept = {key: child for key, child in block.value.items() if child.origin.file is None}
+            after = _replaced(after, keys, Node(kept, block.origin))
+    return after
+
+
+def _components(root: Node) -> dict[tuple[str, ...], Node]:
+    """Keys → the block of the codec, and of each text encoder."""
+    encoders = root.find("text_encoders")
+    names = encoders.value if encoders is not None and isinstance(encoders.value, dict) else ()
+    places = [("codec",), *(("text_encoders", name) for name in names)]
+    found = {keys: root.find(".".join(keys)) for keys in places}
+    return {keys: block for keys, block in found.items() if block is not None and isinstance(block.value, dict)}
+
+
+def _component_names(root: Node) -> dict[tuple[str, ...], str]:
+    """Keys of those blocks that say, by `name` or by their own key, which component it is → its registered name."""
+    found = {keys: _name(block) or (keys[1] if len(keys) > 1 else None) for keys, block in _components(root).items()}
+    return {keys: name for keys, name in found.items() if name is not None}
+
+
+def _name(block: Node) -> str | None:
+    name = block.value.get("name")
+    return name.value if name is not None and isinstance(name.value, str) else None
+
+
+def _replaced(root: Node, keys: Sequence[str], block: Node) -> Node:
+    if not keys:
+        return block
+    return Node({**root.value, keys[0]: _replaced(root.value[keys[0]], keys[1:], block)}, root.origin)
 
 
 def _base_names(base: Node | None) -> list[Node]:

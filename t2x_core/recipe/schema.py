@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from t2x_core.errors import UserError
 from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Range
@@ -35,6 +35,9 @@ class TaskConfig(ABC):
     global_batch: Count | None = None
     """Samples of an optimizer step of this task; `null`: as `trainer.global_batch` or `trainer.tokens_per_step` say."""
 
+    needs_prompt: ClassVar[bool] = True
+    """Whether nothing can be sampled without a prompt."""
+
     @abstractmethod
     def sizes(self) -> Mapping[str, tuple[int, int]]:
         """Key of this block → (height, width) in pixels, for each size of samples that the block itself fixes.
@@ -45,6 +48,14 @@ class TaskConfig(ABC):
     def frames(self) -> Mapping[str, Sequence[int]]:
         """Key of this block → numbers of frames, of those that the block itself fixes and that the codec sees as one
         video. The default names none: images, or views, which are encoded one by one."""
+        return {}
+
+    def inputs(self) -> Mapping[str, str]:
+        """Name of each image that may be given to sample from, besides a prompt → what it is, in a few words.
+
+        `Task.conditions` need not know them: they become controls of the conditions. Those that are among
+        `Task.encoded_controls` have to be given.
+        """
         return {}
 
 
@@ -312,6 +323,8 @@ class LoggingConfig:
     """Images that the task scores at each sampling; `0`: no score."""
     final_score_samples: CountOrZero = 256
     """Images that the task scores at the end; `0`: no score."""
+    prompts: list[str] | dict[str, list[str]] = field(default_factory=list)
+    """Prompts of your own that are sampled as often as the grid: a list for all tasks, or task name → a list."""
     checkpoint_every: Count = 500
     """Optimizer steps between two checkpoints."""
     checkpoint_minutes: Positive | None = 30.0
@@ -364,8 +377,20 @@ class Recipe:
                 key="optimizer.name",
                 hint="adamw and lion go with it, or set trainer.strategy to ddp",
             )
+        self.prompts("")
         if self.trainer.devices != "auto":
             self.check_task_batches(self.trainer.devices)
+
+    def prompts(self, task: str) -> list[str]:
+        """Prompts of the user's own that are sampled of a task while training; UserError if they name no task."""
+        found = self.logging.prompts
+        if isinstance(found, list):
+            return found
+        for name in found:
+            if name not in self.tasks:
+                known = ", ".join(self.tasks)
+                raise UserError(f'there is no task "{name}"', key=f"logging.prompts.{name}", hint=f"tasks: {known}")
+        return found.get(task, [])
 
     def check_task_batches(self, devices: int) -> None:
         """UserError if a task's own batch does not divide by so many devices a node."""

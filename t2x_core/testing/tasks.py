@@ -78,11 +78,14 @@ class TaskTests(TaskModelTests):
         with rig.calls(rig.path, "render", held_out, code=type(task).render):
             check_rendered(task.render(pixels, held_out))
         self._check_scores(pixels, held_out)
-        if not set(task.encoded_controls):
-            samples = T2XPipeline(rig.assembled, module)(list(held_out.captions), seeds=[1, 2])
-            module.train()
-            check_rendered(T2XPipeline(rig.assembled, module).render(samples))
-            module.train()
+        for name in task.encoded_controls:
+            if name not in conditions.controls and name not in rig.config.inputs():
+                hint = f'return {{"{name}": "what it is"}} from inputs() of its settings, or make it in conditions'
+                raise rig.refuse(f"samples need {name}, which nobody can give", hint, type(task))
+        inputs = {name: list(held_out.controls[name]) for name in rig.config.inputs() if name in held_out.controls}
+        pipeline = T2XPipeline(rig.assembled, module)
+        check_rendered(pipeline.render(pipeline(list(held_out.captions), seeds=[1, 2], inputs=inputs)))
+        module.train()
 
     def test_it_goes_with_another_task(self) -> None:
         """beside another task in one recipe: both train, each with its own conditioning"""

@@ -66,6 +66,33 @@ def test_later_wins_mappings_merge_lists_replace_null_deletes(here: Path) -> Non
     }
 
 
+def test_another_codec_or_text_encoder_does_not_inherit_the_settings_of_the_other(here: Path) -> None:
+    (here / "base.yaml").write_text(
+        "codec: {name: vae, weights: w, chunk: 2}\n"
+        "text_encoders: {t5: {name: transformers, weights: w}, bytes: {dim: 8, depth: 1}}\n"
+    )
+    (here / "recipe.yaml").write_text(
+        "base: base.yaml\ncodec: {name: identity}\n"
+        "text_encoders: {t5: {name: mine, size: 1}, bytes: {name: bytes, depth: 2}}\n"
+    )
+    assert plain() == {
+        "codec": {"name": "identity"},
+        "text_encoders": {"t5": {"name": "mine", "size": 1}, "bytes": {"name": "bytes", "dim": 8, "depth": 2}},
+    }
+    (here / "recipe.yaml").write_text("base: base.yaml\ncodec: {chunk: 4}\ntext_encoders: {t5: {layer: 1}}\n")
+    kept = {"name": "transformers", "weights": "w", "layer": 1}
+    assert plain()["codec"] == {"name": "vae", "weights": "w", "chunk": 4}
+    assert plain()["text_encoders"]["t5"] == kept
+    assert plain("codec.name=identity")["codec"] == {"name": "identity"}
+    assert plain("codec.name=vae")["codec"] == {"name": "vae", "weights": "w", "chunk": 4}
+    assert plain("codec={name: other, k: 1}")["codec"] == {"name": "other", "k": 1}
+    for order in (("codec.name=other", "codec.chunk=9"), ("codec.chunk=9", "codec.name=other")):
+        assert plain(*order)["codec"] == {"name": "other", "chunk": 9}
+    assert plain("text_encoders.bytes.name=other")["text_encoders"]["bytes"] == {"name": "other"}
+    assert plain("text_encoders.t5.layer=3")["text_encoders"]["t5"] == {**kept, "layer": 3}
+    assert plain("text_encoders.t5=null")["text_encoders"]["t5"] is None
+
+
 def test_base_is_a_file_beside_the_recipe_first_then_a_shipped_name(here: Path) -> None:
     (here / "sub").mkdir()
     (here / "sub" / "mine.yaml").write_text("base: _base_/cpu\nseed: 1\n")

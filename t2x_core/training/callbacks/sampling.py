@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from t2x_core.assembly import Assembly, sample_bucket
+from t2x_core.assembly import Assembly
 from t2x_core.data.mixture import MixedData
 from t2x_core.errors import UserError
 from t2x_core.generation import sample
@@ -23,6 +23,7 @@ from t2x_core.training import tensorboard
 from t2x_core.training.callbacks.interruption import Interruption
 from t2x_core.training.ema import EMA
 from t2x_core.training.eval_timer import EvalTimer, evaluating
+from t2x_core.training.prompts import prompt_conditions, task_shape
 from t2x_core.training.run_folder import finished
 from t2x_core.training.steps import Step, StepCallback
 from t2x_core.types import Batch, Bucket, RenderedSamples
@@ -31,14 +32,6 @@ log = logging.getLogger("t2x")
 
 SCORE_BATCH = 32
 """Samples computed at once."""
-
-
-def trained_shape(wanted: Bucket, trained: Sequence[Bucket]) -> Bucket:
-    """The shape that is wanted if it is trained, else the commonest with as many frames (if there is one)."""
-    same = [bucket for bucket in trained if bucket.frames == wanted.frames and bucket.count]
-    if not same or any((b.height, b.width) == (wanted.height, wanted.width) for b in same):
-        return wanted
-    return max(same, key=lambda bucket: bucket.count)
 
 
 class Sampling(StepCallback):
@@ -94,6 +87,7 @@ class Sampling(StepCallback):
         ):
             for name in self.assembly.recipe.tasks:
                 self._run_task(trainer, module, name, score_samples)
+                self._run_prompts(trainer, module, name)
         self._sampled_at = step
 
     def state_dict(self) -> dict[str, Any]:
@@ -107,7 +101,7 @@ class Sampling(StepCallback):
         if not count:
             return
         conditions = self.data.val_conditions(name, count)
-        bucket = Bucket(*conditions.shape) if conditions.shape else self._bucket(module, name)
+        bucket = Bucket(*conditions.shape) if conditions.shape else task_shape(self.assembly, module, self.data, name)
         metric = self.assembly.task(name).metrics() if score_samples else None
         shown: list[Tensor] = []
         for chosen, pixels in self._sample(trainer, module, conditions, bucket):
@@ -129,9 +123,15 @@ class Sampling(StepCallback):
             with self._logged(name, "metrics"):
                 self._score(trainer, name, metric, score_samples, step)
 
-    def _bucket(self, module: T2XModule, name: str) -> Bucket:
-        wanted = sample_bucket(self.assembly, module, name)
-        return trained_shape(wanted, self.data.modules[name].train_source().buckets())
+    def _run_prompts(self, trainer: Trainer, module: T2XModule, name: str) -> None:
+        """The user's own prompts, sample i from seed i."""
+        asked = prompt_conditions(self.assembly, module, self.data, name)
+        if asked is None:
+            return
+        shown = [pixels for _, pixels in self._sample(trainer, module, *asked)]
+        if trainer.is_global_zero:
+            with self._logged(name, "render"):
+                self._show(trainer, name, torch.cat(shown), asked[0], trainer.global_step, "_prompts")
 
     @contextmanager
     def _logged(self, name: str, method: str) -> Iterator[None]:
@@ -171,19 +171,20 @@ class Sampling(StepCallback):
             new = range(first * size, min((first + ranks) * size, count))
             yield list(new), part[: len(new)].cpu()
 
-    def _show(self, trainer: Trainer, name: str, pixels: Tensor, conditions: Batch, step: int) -> None:
+    def _show(self, trainer: Trainer, name: str, pixels: Tensor, conditions: Batch, step: int, which: str = "") -> None:
+        """To files and TensorBoard; `which`: behind the task's name there."""
         rendered = self.assembly.task(name).render(pixels, conditions)
         check_rendered(rendered)
         try:
             self.folder.mkdir(exist_ok=True)
-            save_all(rendered, self.folder / f"{name}_{step:07d}")
+            save_all(rendered, self.folder / f"{name}{which}_{step:07d}")
         except (OSError, UserError) as error:  # a full disk is no reason to end the training
             log.warning("step %d  samples are not kept: %s", step, error)
         for writer in tensorboard.writers(trainer):
-            tensorboard.write_image(writer, f"samples/{name}", rendered, step)
+            tensorboard.write_image(writer, f"samples/{name}{which}", rendered, step)
             if rendered.still is not None and len(rendered.frames) > 1:
                 still = RenderedSamples(rendered.still.unsqueeze(0))
-                tensorboard.write_image(writer, f"samples/{name}/still", still, step)
+                tensorboard.write_image(writer, f"samples/{name}{which}/still", still, step)
 
     @staticmethod
     def _log(trainer: Trainer, figures: Mapping[str, float], step: int) -> None:
