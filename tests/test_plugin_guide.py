@@ -70,7 +70,15 @@ def test_each_method_and_each_hook_is_there_with_its_signature(function):
 
 
 RECORDS = [
-    *(types.Bucket, types.Sample, types.Batch, types.Conditioning, types.ConditioningDims, types.Noised),
+    *(
+        types.Bucket,
+        types.Variation,
+        types.Sample,
+        types.Batch,
+        types.Conditioning,
+        types.ConditioningDims,
+        types.Noised,
+    ),
     *(types.RenderedSamples, types.TextInput, types.TextTokens, interfaces.DataContext, interfaces.ModelContext),
 ]
 

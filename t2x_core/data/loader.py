@@ -102,7 +102,7 @@ class KeyedDataset(Dataset[Sample]):
         source, first = self.sources[task], task not in self._seen
         if first:
             again = self[keys[0]]
-            with self.calls(f"tasks.{task}", "reading", keys[0], [type(source).__getitem__, *vars(source).values()]):
+            with self.calls(f"tasks.{task}", "reading", keys[0], code_of(source)):
                 check_repeats(samples[0], again)
         with self.calls(f"tasks.{task}", "collate", keys[0], source.collate):
             batch = source.collate(samples)
@@ -122,6 +122,11 @@ class KeyedDataset(Dataset[Sample]):
             return self.read(keys)
         except UserError as error:
             return error
+
+
+def code_of(source: Source) -> list[Any]:
+    """Where the samples of a source are made: its own methods, or functions that it was given."""
+    return [type(source).load, type(source).vary, *vars(source).values()]
 
 
 def check_repeats(sample: object, again: object) -> None:

@@ -7,11 +7,13 @@ import pickle
 import random
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from t2x_core.data.loader import code_of
 from t2x_core.data.repeat import first_difference
 from t2x_core.entry_points import describe, place
 from t2x_core.interfaces import Source
@@ -56,6 +58,19 @@ class TaskDataTests(PluginTests):
             again = list(reversed(self._samples(source, list(reversed(keys)))))
             self._same(source, first, again, "when it is read again")
 
+    def test_load_follows_from_what_vary_drew(self) -> None:
+        """data: load makes the same of the same choices, in whatever turn"""
+        for split in SPLITS:
+            source = self.rig.source(split)
+            for key in self.rig.keys(source):
+                with self.rig.calls(self.rig.path, "vary and load", key, code_of(source)):
+                    variation = source.vary(key)
+                    later = replace(variation, key=key._replace(step=key.step + 7, slot=key.slot + 3))
+                    first, again = (replace(source.load(one), key=key) for one in (variation, later))
+                if (where := first_difference(first, again)) is not None:
+                    hint = "draw it in vary, and hand it over in choices: cached latents are told apart by these"
+                    raise self.rig.refuse(f"load makes another {where} of the same choices", hint, code_of(source))
+
     def test_its_sources_pickle(self) -> None:
         """data: sources go through pickle, to loader processes, and give the same samples there"""
         for split in SPLITS:
@@ -75,7 +90,7 @@ class TaskDataTests(PluginTests):
         if isinstance(found, tuple):
             problem, where = found
             hint = "what a source needs must be in it: a process begins without what this one has set up"
-            error = rig.refuse(f"reading in a spawned process failed: {problem}", hint, _code(source))
+            error = rig.refuse(f"reading in a spawned process failed: {problem}", hint, code_of(source))
             error.where = where or error.where
             raise error
         self._same(source, self._samples(source, keys), pickle.loads(found), "in another process")
@@ -120,7 +135,7 @@ class TaskDataTests(PluginTests):
     def _samples(self, source: Source, keys: Sequence[SampleKey]) -> list[Any]:
         found = []
         for key in keys:
-            with self.rig.calls(self.rig.path, "reading", key, code=_code(source)):
+            with self.rig.calls(self.rig.path, "reading", key, code=code_of(source)):
                 found.append(source[key])
         return found
 
@@ -134,18 +149,13 @@ class TaskDataTests(PluginTests):
             copy: Source = pickle.loads(pickle.dumps(source))
         except Exception as error:
             hint = "a lambda, a local function, an open file or a lock cannot be; use functools.partial and paths"
-            raise self.rig.refuse(f"its source cannot be pickled: {error}", hint, _code(source)) from error
+            raise self.rig.refuse(f"its source cannot be pickled: {error}", hint, code_of(source)) from error
         return copy
 
     def _same(self, source: Source, first: Sequence[Any], again: Sequence[Any], when: str) -> None:
         for one, other in zip(first, again, strict=True):
             if (where := first_difference(one, other)) is not None:
-                raise self.rig.refuse(f"{where} of a sample differs {when}, for the same key", KEYED, _code(source))
-
-
-def _code(source: Source) -> list[Any]:
-    """Where the samples of a source are made: its own method, or functions that it was given."""
-    return [type(source).__getitem__, *vars(source).values()]
+                raise self.rig.refuse(f"{where} of a sample differs {when}, for the same key", KEYED, code_of(source))
 
 
 def scatter() -> None:

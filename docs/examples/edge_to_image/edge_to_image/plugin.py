@@ -14,10 +14,10 @@ from edge_to_image.config import EdgeToImageConfig
 from t2x_core.conditioning import TextConditioning
 from t2x_core.data import stack
 from t2x_core.data.decode import SUFFIXES, DamagedImageError, decode, fit_to
-from t2x_core.errors import UserError
+from t2x_core.errors import UnreadableError, UserError
 from t2x_core.interfaces import Component, ConditioningAdapter, DataContext, ModelContext, Source, Task, TaskDataModule
 from t2x_core.plugins import hookimpl
-from t2x_core.types import Batch, Bucket, Sample, SampleKey
+from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 
 BLACK = (0, 0, 0)
 
@@ -43,12 +43,16 @@ class EdgesSource(Source):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, key: SampleKey) -> Sample:
+    def vary(self, key: SampleKey) -> Variation:
+        return Variation(key)
+
+    def load(self, variation: Variation) -> Sample:
+        key = variation.key
         file = self.files[key.id]
         try:
             pixels = fit_to(decode(file, BLACK, covering=(self.size, self.size)), self.size, self.size)
         except DamagedImageError as error:
-            raise UserError(f"{file} {error}", hint="mend it, or remove it") from error
+            raise UnreadableError from error  # another one takes its place
         caption = file.with_suffix(".txt")
         text = caption.read_text(errors="replace").strip() if caption.is_file() else ""
         return Sample(key, pixels, text, controls={"edges": edges(pixels)})
