@@ -10,7 +10,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from t2x_core.backbone.fit_parts import check_part
+from t2x_core.backbone.conditioning_parts import check_part
 from t2x_core.frozen import Codec
 from t2x_core.types import Conditioning, ConditioningDims, LatentShape
 
