@@ -67,9 +67,11 @@ def _sample_batch(
     noise = keyed.normal([keyed.key(seed, "sample") for seed in seeds], shape, device)
     batch = module.encode(replace(conditions, text=module.tokenizer(conditions.captions)).to(device))
     conditioning, null = module.conditionings(batch, shape)
-    network = partial(module.velocity, cache=ConditioningCache())
     with module.calls(f"tasks.{conditions.task}", "adapter.null", conditions):
-        velocity = guided(network, conditioning, null, config.guidance)
+        velocity = guided(
+            lambda: partial(module.velocity, cache=ConditioningCache()),
+            *(conditioning, null, config.guidance, config.guidance_interval, config.guidance_rescale),
+        )
     factor = module.diffusion.timesteps.shift if config.shift is None else config.shift
     latents = SAMPLERS[config.name](velocity, noise, grid(config.steps, factor, device))
     return module.decode(latents, conditions.task).clamp(-1, 1)
@@ -174,7 +176,7 @@ class T2XPipeline:
                 first frame; a file, an image of Pillow, or a tensor (3, H, W) in [-1, 1].
             batch_size: samples computed at once; more is faster, and needs more memory.
             sampling: values for keys of the task's block `sampling`: what else can be asked for.
-            sampler: `name`, `steps`, `guidance` or `shift`, to differ from the recipe's.
+            sampler: `name`, `steps`, `guidance` … (`SamplerConfig`), to differ from the recipe's.
         """
         assembly = self.assembly.with_sampling(task, sampling or {})
         chosen_task = assembly.task(task)

@@ -154,12 +154,16 @@ class TimestepConfig:
 class SamplerConfig:
     """How samples are made, in training and by `t2x sample`."""
 
-    name: Literal["euler", "heun"] = "euler"
-    """Solver: `euler`, or `heun`, which is of second order and costs two passes a step."""
+    name: Literal["euler", "heun", "dpmpp-2m", "unipc"] = "euler"
+    """Solver: `euler`; of second order: `dpmpp-2m`, `unipc`, and `heun`, which costs two passes a step."""
     steps: Count = 30
     """Solver steps from noise to sample."""
     guidance: Annotated[float, Range(min=0)] = 4.0
     """Scale of classifier-free guidance; 1 is none, 0 ignores the condition."""
+    guidance_interval: tuple[Fraction, Fraction] = (0.0, 1.0)
+    """Times t, from and to, at which there is guidance; outside there is none, which saves half of the work."""
+    guidance_rescale: Fraction = 0.0
+    """How far the guided velocity is scaled back to the standard deviation of the conditional one; against glare."""
     shift: Positive | None = None
     """Timestep shift of the solver's grid, as diffusion.timesteps.shift; `null`: the same as in training."""
 

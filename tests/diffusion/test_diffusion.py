@@ -73,9 +73,9 @@ def test_guidance_goes_from_the_null_prediction_through_the_conditional_one():
         return conditioning.vector[:, :, None, None, None] + x
 
     yes, no = Conditioning(vector=torch.tensor([[3.0], [5.0]])), Conditioning(vector=torch.tensor([[1.0], [1.0]]))
-    assert guided(velocity, yes, no, 1.0)(x, t).flatten().tolist() == [3, 5]
-    assert guided(velocity, yes, no, 0.0)(x, t).flatten().tolist() == [1, 1]
-    assert guided(velocity, yes, no, 4.0)(x, t).flatten().tolist() == [9, 17]
+    assert guided(lambda: velocity, yes, no, 1.0)(x, t).flatten().tolist() == [3, 5]
+    assert guided(lambda: velocity, yes, no, 0.0)(x, t).flatten().tolist() == [1, 1]
+    assert guided(lambda: velocity, yes, no, 4.0)(x, t).flatten().tolist() == [9, 17]
 
 
 @pytest.mark.parametrize("min_t", [0.05, 0.2])
