@@ -15,6 +15,7 @@ from t2x_core.calls import Calls
 from t2x_core.data.mixture import MixedData
 from t2x_core.data.order import BatchSize
 from t2x_core.errors import UserError
+from t2x_core.free_memory import GIB, free_memory
 from t2x_core.interfaces import (
     ConditioningAdapter,
     DataContext,
@@ -136,7 +137,9 @@ def build_module(assembly: Assembly) -> T2XModule:
             with building(f"tasks.{name}", "loss"):
                 losses[name] = task.loss()
         with assembly.composed.error_location("backbone"):
-            backbone = PTDiT(backbone_config(recipe, codec.channels, [a.dims for a in adapters.values()]))
+            size = backbone_config(recipe, codec.channels, [a.dims for a in adapters.values()])
+            _check_room(size)
+            backbone = PTDiT(size)
         module = T2XModule(
             *(backbone, codec, encoders, tasks, adapters, losses),
             diffusion=recipe.diffusion,
@@ -148,6 +151,19 @@ def build_module(assembly: Assembly) -> T2XModule:
     with assembly.composed.error_location("optimizer"):
         freeze(module.trainable(), recipe.optimizer.freeze)
     return module
+
+
+def _check_room(config: PTDiTConfig) -> None:
+    """UserError if the weights of a backbone are larger than the memory that is free."""
+    room, smaller = free_memory(), "make it smaller: width, depth or mlp_ratio"
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # takes none
+        try:
+            size = sum(weight.nbytes for weight in PTDiT(config).parameters())
+        except RuntimeError as error:  # its sizes overflow
+            raise UserError("its weights are larger than any memory", hint=smaller) from error
+    if room is not None and size > room:
+        has = f"{size / GIB:,.1f} GiB, and {room / GIB:,.1f} GiB of memory are free"
+        raise UserError(f"its weights take {has}", hint=smaller)
 
 
 def backbone_config(recipe: Recipe, channels: int, dims: Sequence[ConditioningDims]) -> PTDiTConfig:

@@ -102,6 +102,7 @@ class _Command:
             with assembly.composed.error_location(""):
                 assembly.recipe.check_task_batches(device_count(assembly.recipe.trainer))
             module = build_module(assembly)  # before there is a folder: what cannot be built leaves none behind
+            preflight.check_room(module, assembly.recipe)
             data = build_data(assembly, module)
             data.check()
             if arguments.resume is None and not arguments.dry_run:  # which tries more

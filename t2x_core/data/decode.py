@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
-from PIL import TiffImagePlugin as TiffTags
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-DECODING = 1
+from t2x_core.data.flat import LARGE, flat, flat_by_bands, reduction
+
+DECODING = 2
 """Counts changes of how pixels come about: with another one, cached latents are out of date."""
 Image.init()
 FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF") if name in Image.OPEN)
@@ -73,7 +74,8 @@ def decode(path: str | Path, background: tuple[int, int, int], covering: tuple[i
     Args:
         background: RGB, 0 to 255, what stands behind transparent pixels.
         covering: (height, width) that it will be resized to cover. A large JPEG is then decoded at a half, a quarter or
-            an eighth of its size, as long as it stays twice as large as that.
+            an eighth of its size, as long as it stays twice as large as that; any other of more than 16.8 million
+            pixels is decoded whole (up to 4 bytes a pixel), and reduced likewise before anything else is done to it.
     """
     with _opened(path) as image:
         if covering is not None and image.format in ("JPEG", "MPO"):
@@ -82,9 +84,14 @@ def decode(path: str | Path, background: tuple[int, int, int], covering: tuple[i
         tiles = getattr(image, "tile", None)
         stored = str(tiles[0][3]) if tiles else ""  # "L;4": grey of 4 bit
         image.load()
-        turn = TURNS.get(_orientation(image.getexif))
-        flat = _flat(image, background, path, stored)
-        upright = np.array(flat if turn is None else flat.transpose(turn))
+        orientation = _orientation(image.getexif)
+        turn = TURNS.get(orientation)
+        if image.width * image.height > LARGE:
+            cover = covering if covering is None or orientation <= 4 else covering[::-1]
+            flattened = flat_by_bands(image, background, path, stored, reduction(image.size, cover))
+        else:
+            flattened = flat(image, background, path, stored)
+        upright = np.array(flattened if turn is None else flattened.transpose(turn))
     return torch.from_numpy(upright).permute(2, 0, 1)
 
 
@@ -143,45 +150,6 @@ def _special(path: str | Path) -> str | None:
                 return f"is {what}, not a file" if what else None
         return "is a folder" if stat.S_ISDIR(mode) else "is a device, not a file"
     return None
-
-
-def _flat(image: Image.Image, background: tuple[int, int, int], path: str | Path, stored: str) -> Image.Image:
-    """As 8 bit RGB without transparency; `stored`: Pillow's name for how the file keeps its pixels."""
-    transparent = image.info.get("transparency")
-    if image.mode.startswith("I"):
-        image = _grey_of_8_bit(image, transparent)
-    elif stored == "RGB;16B" and transparent is not None:
-        image = _rgb_of_16_bit(path, transparent)
-    elif stored in ("L;2", "L;4") and isinstance(transparent, int):  # Pillow scales the pixels, but not this
-        image.info["transparency"] = transparent * (85 if stored == "L;2" else 17)
-    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
-        behind = Image.new("RGBA", image.size, (*background, 255))
-        image = Image.alpha_composite(behind, image.convert("RGBA"))
-    return image.convert("RGB")
-
-
-def _grey_of_8_bit(image: Image.Image, transparent: int | None) -> Image.Image:
-    """Grey of 12 or 16 bit as L, or LA if one of its levels is transparent; Pillow's own conversion clips it at 255."""
-    levels, tags = np.asarray(image).astype(np.int64), getattr(image, "tag_v2", {})
-    white = 2 ** int(tags.get(TiffTags.BITSPERSAMPLE, (16,))[0]) - 1
-    grey = (levels * 255 / white).clip(0, 255).round().astype(np.uint8)
-    if tags.get(TiffTags.PHOTOMETRIC_INTERPRETATION) == 0:  # white is zero, which Pillow sees to in 8 bit only
-        grey = 255 - grey
-    if transparent is None:
-        return Image.fromarray(grey)
-    alpha = np.where(levels == transparent, 0, 255).astype(np.uint8)
-    return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha)))
-
-
-def _rgb_of_16_bit(path: str | Path, transparent: tuple[int, int, int]) -> Image.Image:
-    """A PNG as RGBA. Pillow keeps only the upper 8 bits, in which other colours look like the transparent one."""
-    import av
-
-    with av.open(str(path)) as container:
-        frame = next(container.decode(container.streams.video[0]))
-    levels = frame.to_ndarray(format="rgba64le")[..., :3]
-    alpha = np.where((levels == transparent).all(-1), 0, 255).astype(np.uint8)
-    return Image.fromarray(np.dstack([(levels / 257).round().astype(np.uint8), alpha]))
 
 
 def _reason(path: Path, error: Exception) -> str:

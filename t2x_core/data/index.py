@@ -21,14 +21,13 @@ from PIL import Image
 from t2x_core.data.content import content_hash
 from t2x_core.data.decode import FORMATS, DamagedImageError, image_size
 from t2x_core.data.files import not_a_file
+from t2x_core.data.flat import LARGE
 from t2x_core.data.image_files import ImageFile
 from t2x_core.errors import UserError
 from t2x_core.quarantine import locked
 
 log = logging.getLogger("t2x")
 
-LARGE = 2**24
-"""Pixels from which on files are decoded one at a time."""
 _ONE_AT_A_TIME = threading.Lock()
 CHUNK = 512
 """Files that are handed to the threads at once."""

@@ -17,16 +17,17 @@ from torch.utils._pytree import tree_leaves
 from t2x_core.assembly import Assembly
 from t2x_core.backbone.training_blocks import DEAR, Checkpointing
 from t2x_core.data.mixture import MixedData
+from t2x_core.errors import UserError
+from t2x_core.free_memory import GIB, free_memory
 from t2x_core.module import T2XModule
 from t2x_core.optim import count_parameters, state_bytes
-from t2x_core.recipe import Recipe
+from t2x_core.recipe import Recipe, TrainerConfig
 from t2x_core.terminal import printable
+from t2x_core.training.failure import TOO_LARGE
 from t2x_core.training.first_step import try_first_step
-from t2x_core.training.precision import device_count, precision_plugin, resolve_precision, trained_parts
+from t2x_core.training.precision import device_count, has_gpu, precision_plugin, resolve_precision, trained_parts
 from t2x_core.training.remarks import remarks
 from t2x_core.types import Batch
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,16 @@ def rehearse(assembly: Assembly, module: T2XModule, data: MixedData) -> list[str
     """
     recipe, trainer = assembly.recipe, assembly.recipe.trainer
     precision = resolve_precision(trainer.precision, trainer.accelerator)
+    check_room(module, recipe)
     batch = next(iter(data.train_loader(rank=0, ranks=1, first_step=lambda: 0, workers=min(1, data.workers))))
     frames, height, width = batch.shape
     shape = f"{height}×{width}" if frames == 1 else f"{frames}×{height}×{width}"
     tried = try_first_step(assembly, module, data, batch)  # before the weights have another precision
     try:
         precision_plugin(precision, trainer.accelerator).convert_module(module)
-        memory = str(estimate_memory(module, data, recipe, precision))
+        estimate = estimate_memory(module, data, recipe, precision)
+        _check_estimate(estimate, trainer)
+        memory = str(estimate)
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         memory = f"unknown: a part reads the values of tensors ({error})"
     return [
@@ -82,6 +86,34 @@ def rehearse(assembly: Assembly, module: T2XModule, data: MixedData) -> list[str
         f"memory     {memory}",
         "all is well up to the first step; nothing was written",
     ]
+
+
+def check_room(module: T2XModule, recipe: Recipe) -> None:
+    """UserError if gradients, averages and the optimizer's state are larger than the memory that is free, where they
+    take that of the machine; the weights are there already."""
+    room = free_memory()
+    if room is None or has_gpu(recipe.trainer.accelerator):
+        return
+    trained = [p for _, p in module.trainable()]
+    gradients, average = sum(p.nbytes for p in trained), 4 * sum(p.numel() for p in trained)
+    state = state_bytes(module.trainable(), recipe.optimizer)
+    shards = device_count(recipe.trainer) if recipe.trainer.strategy in ("fsdp2", "hsdp") else 1
+    if (needed := (gradients + average + state) // shards) > room:
+        raise UserError(
+            f"training needs {needed / GIB:,.1f} GiB besides the weights (gradients {gradients / GIB:,.1f}, optimizer "
+            f"and average {(state + average) / GIB:,.1f}), and {room / GIB:,.1f} GiB of memory are free",
+            hint=TOO_LARGE,
+        )
+
+
+def _check_estimate(estimate: Memory, trainer: TrainerConfig) -> None:
+    """UserError if it is more than there is."""
+    if has_gpu(trainer.accelerator):
+        room, what = torch.cuda.get_device_properties(0).total_memory, "the device has"
+    else:  # where the weights have their memory already
+        room, what = (free_memory() or estimate.total) + estimate.weights, "the machine has free"
+    if estimate.total > room:
+        raise UserError(f"training needs {estimate}; {what} {room / GIB:,.2f} GiB", hint=TOO_LARGE)
 
 
 def describe(assembly: Assembly, module: T2XModule) -> list[str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from t2x_core.data import decode as decode_module
+from t2x_core.data import flat as flat_module
 from t2x_core.data.decode import DamagedImageError, decode, fit_to, image_size
-from tests.data.image_set import KINDS, make_image, save_turned, write_damaged, write_kind
+from tests.data.image_set import KINDS, ORIENTATION, make_image, save_turned, write_damaged, write_kind
 
 WHITE = (255, 255, 255)
 LOSSY = ("jpg", "webp")
@@ -81,3 +86,44 @@ def test_what_is_wrong_with_a_file_is_said_in_words(tmp_path):
             assert str(caught.value).startswith(reason), name
     with pytest.raises(DamagedImageError, match="is not there"):
         decode(tmp_path / "absent.png", WHITE)
+
+
+@pytest.mark.parametrize("kind", ["L", "RGB", "RGBA", "LA", "P", "I;16", "1"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_image_is_flattened_in_bands_alike(tmp_path, monkeypatch, kind, orientation):
+    """To the last bit without a size to cover; with one, it stays at least twice as large and looks the same."""
+    generator = np.random.default_rng(0)
+    smooth = Image.fromarray(generator.integers(0, 256, (9, 7, 4), dtype=np.uint8), "RGBA").resize((203, 301), 3)
+    if kind == "I;16":
+        image = Image.fromarray(np.asarray(smooth.convert("L")).astype(np.uint16) * 257)
+    else:
+        image = smooth.convert(kind) if kind != "P" else smooth.convert("RGB").quantize(9)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    image.save(tmp_path / "x.png", exif=exif, **({"transparency": 3} if kind == "P" else {}))
+    whole = decode(tmp_path / "x.png", (10, 200, 30))
+    for module in (decode_module, flat_module):
+        monkeypatch.setattr(module, "LARGE", 3000)
+    assert torch.equal(decode(tmp_path / "x.png", (10, 200, 30)), whole)
+    height, width = (30, 20) if orientation == 1 else (20, 30)
+    small = decode(tmp_path / "x.png", (10, 200, 30), covering=(height, width))
+    assert whole.shape[1] > small.shape[1] >= 2 * height
+    assert whole.shape[2] > small.shape[2] >= 2 * width
+    difference = (fit_to(small, height, width) - fit_to(whole, height, width)).abs()
+    assert difference.mean() < 0.06
+
+
+def test_a_file_of_a_few_bytes_takes_no_memory_without_bounds(tmp_path):
+    """64 million pixels of 16 bit in 130 kB: decoding takes two bytes a pixel, and 350 MiB at most besides."""
+    Image.new("I;16", (8_000, 8_000)).save(tmp_path / "x.png")
+    script = (
+        "import resource, sys; from t2x_core.data.decode import decode; "
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; before = peak(); "
+        "image = decode(sys.argv[1], (0, 0, 0), covering=(256, 256)); print(peak() - before, *image.shape)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "x.png"], capture_output=True, text=True, check=True
+    )
+    taken, *shape = map(float, done.stdout.split())
+    assert shape == [3, 534, 534]
+    assert taken < 2 * 8_000**2 / 2**20 + 350
