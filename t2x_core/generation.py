@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,40 @@ from t2x_core.frozen import check_records
 from t2x_core.inputs import with_inputs
 from t2x_core.module import T2XModule, check_shapes
 from t2x_core.paths import home_as_tilde
-from t2x_core.plain_files import write_whole, written_whole
+from t2x_core.plain_files import read_json, write_whole, written_whole
 from t2x_core.recipe import SamplerConfig, dump_yaml, portable
 from t2x_core.rendering import check_rendered, to_uint8
-from t2x_core.runs import MODEL_FILE, RECIPE_FILE
+from t2x_core.runs import DATA_FILE, MODEL_FILE, RECIPE_FILE
 from t2x_core.tensor_files import save_tensors
 from t2x_core.types import Batch, Bucket, RenderedSamples
-from t2x_core.weights import open_weights
+from t2x_core.weights import about_exported, open_weights
+
+log = logging.getLogger("t2x")
+
+SHAPE_KEYS = ("height", "width", "size")
+"""Keys of a block `sampling` by which somebody asks for a shape, trained or not."""
+
+
+def trained_shape(wanted: Bucket, trained: Sequence[Bucket]) -> Bucket:
+    """The shape that is wanted if it is trained, else the commonest with as many frames (if there is one)."""
+    same = [bucket for bucket in trained if bucket.frames == wanted.frames and bucket.count]
+    if not same or any((b.height, b.width) == (wanted.height, wanted.width) for b in same):
+        return wanted
+    return max(same, key=lambda bucket: bucket.count)
+
+
+def trained_shapes(folder: Path) -> dict[str, list[Bucket]]:
+    """Task → the shapes of its training data, as a run's or an exported folder says; none where it does not."""
+    try:
+        exported = (folder / MODEL_FILE).is_file()
+        noted = about_exported(folder / MODEL_FILE)["shapes"] if exported else _of_run(read_json(folder / DATA_FILE))
+        return {task: [Bucket(*map(int, shape)) for shape in shapes] for task, shapes in noted.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # an older one, or damaged
+        return {}
+
+
+def _of_run(noted: Mapping[str, Any]) -> dict[str, Any]:
+    return {task: data["train"]["buckets"] for task, data in noted.items()}
 
 
 @torch.no_grad()
@@ -101,8 +129,12 @@ class T2XPipeline:
         pipeline(["a large red circle on the left"], seeds=[1]).images()[0].save("circle.png")
     """
 
-    def __init__(self, assembly: Assembly, module: T2XModule) -> None:
+    def __init__(
+        self, assembly: Assembly, module: T2XModule, trained: Mapping[str, Sequence[Bucket]] | None = None
+    ) -> None:
         self.assembly, self.module = assembly, module.eval()
+        self.trained = dict(trained or {})
+        """Task → the shapes of its training data, where they are known: by default one of these is sampled."""
 
     @classmethod
     def from_pretrained(cls, run: str | Path, checkpoint: str = "last", device: str | None = None) -> T2XPipeline:
@@ -130,7 +162,7 @@ class T2XPipeline:
             torch.empty(0, device=chosen)
         except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
             raise UserError(f'there is no device "{chosen}" here', hint="write cpu, cuda or cuda:1, say") from error
-        return cls(assembly, module.to(chosen))
+        return cls(assembly, module.to(chosen), trained_shapes(folder))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the recipe and the weights (safetensors) to a folder that `from_pretrained` opens.
@@ -144,7 +176,8 @@ class T2XPipeline:
         weights = {name: tensor.detach().cpu() for name, tensor in self.module.stored().items()}
         records = {path: part.record() for path, part in self.module.referenced().items()}
         records = {path: {**record, "origin": home_as_tilde(record["origin"])} for path, record in records.items()}
-        about = json.dumps({"ema": True, "referenced": records})
+        shapes = {task: [astuple(bucket) for bucket in buckets] for task, buckets in self.trained.items()}
+        about = json.dumps({"ema": True, "referenced": records, "shapes": shapes})
         try:
             with written_whole(folder / MODEL_FILE) as beside:
                 save_tensors(weights, beside, metadata={"format": "pt", "t2x": about})
@@ -191,6 +224,9 @@ class T2XPipeline:
             with self.module.calls(path, "conditions"):
                 conditions = chosen_task.conditions(prompts)
             bucket = sample_bucket(assembly, self.module, chosen_task.name)
+            block = getattr(assembly.recipe.tasks[chosen_task.name], "sampling", None)
+            if all(getattr(block, key, None) is None for key in SHAPE_KEYS):
+                bucket = self._trained(bucket, chosen_task.name)
             self.module.latent_shape(bucket, chosen_task.name)
             conditions = with_inputs(conditions, chosen_task, inputs or {}, bucket)
         except UserError as error:
@@ -201,6 +237,14 @@ class T2XPipeline:
         settings = replace(assembly.recipe.diffusion.sampler, **sampler)
         pixels = sample(self.module, conditions, chosen, bucket, settings, batch_size)
         return Samples(pixels, conditions, chosen)
+
+    def _trained(self, bucket: Bucket, task: str) -> Bucket:
+        """A shape that the task has trained in place of a default that it has not; the log says so."""
+        found = trained_shape(bucket, self.trained.get(task, ()))
+        if (found.height, found.width) != (bucket.height, bucket.width):
+            said = [f"{shape.height}×{shape.width}" for shape in (bucket, found)]
+            log.warning("%s was not trained: samples are %s, the commonest shape of the training data", *said)
+        return found
 
     def render(self, samples: Samples) -> RenderedSamples:
         """Samples as the task shows them: a grid with captions, an animation …"""

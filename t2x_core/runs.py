@@ -13,6 +13,8 @@ RECIPE_FILE = "recipe.yaml"
 """A run's folder is one that holds this: the resolved recipe."""
 ENVIRONMENT_FILE = "environment.json"
 """What a run was begun on, and when."""
+DATA_FILE = "data.json"
+"""Which samples a run began with: buckets, and hashes."""
 MODEL_FILE, CHECKPOINT_FILE = "model.safetensors", "index.json"
 """What an exported folder holds beside a recipe; what a checkpoint's folder holds."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from t2x_core.checkpoint import open_checkpoint, read_checkpoint
 from t2x_core.errors import UserError
+from t2x_core.plain_files import parse_json
 from t2x_core.runs import CHECKPOINT_FILE, MODEL_FILE
 from t2x_core.tensor_files import Piece, StoredTensor
 
@@ -53,7 +53,19 @@ def _exported(file: Path) -> tuple[Weights, Records]:
             for name in opened.keys():  # noqa: SIM118 (it is no mapping)
                 shape = torch.Size(opened.get_slice(name).get_shape())
                 found[name] = StoredTensor(shape, (Piece(0, shape[0] if shape else 1, file, name),))
-            about = json.loads((opened.metadata() or {}).get("t2x", "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{file} is damaged: {error}") from error
-    return found, about.get("referenced")
+    return found, about_exported(file).get("referenced")
+
+
+def about_exported(file: Path) -> dict[str, Any]:
+    """What `T2XPipeline.save_pretrained` noted besides the weights.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with safe_open(file, "pt") as opened:
+            return parse_json((opened.metadata() or {}).get("t2x", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{file} is damaged: {error}") from error

@@ -1,11 +1,15 @@
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from t2x_core import keyed
-from t2x_core.assembly import build_module, load_assembly
+from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.errors import UserError
-from t2x_core.generation import T2XPipeline
+from t2x_core.generation import T2XPipeline, trained_shapes
+from t2x_core.runs import DATA_FILE
+from t2x_core.types import Bucket
 from tests.conftest import TINY, TINY_MODEL
 
 
@@ -110,6 +114,33 @@ def test_weights_with_the_channels_of_all_tasks_in_one_are_refused(tmp_path):
     message = f"an earlier t2x, which kept {name}.wider.0.weight in one weight with the channels before it"
     with pytest.raises(UserError, match=message):
         T2XPipeline.from_pretrained(tmp_path)
+
+
+def test_the_default_shape_is_one_that_was_trained(tiny, tmp_path, caplog):
+    trained = {"text-to-image": [Bucket(1, 16, 24, 3), Bucket(1, 24, 16, 9), Bucket(4, 16, 16, 99)]}
+    pipeline = T2XPipeline(tiny, build_module(tiny), trained)
+    assert pipeline("a red circle").pixels.shape[-2:] == (24, 16)
+    assert "16×16 was not trained: samples are 24×16" in caplog.text
+    caplog.clear()
+    assert pipeline("a red circle", sampling={"height": 16}).pixels.shape[-2:] == (16, 16)
+    pipeline.save_pretrained(tmp_path)
+    assert trained_shapes(tmp_path) == trained
+    assert not caplog.text
+    square = T2XPipeline(tiny, build_module(tiny), {"text-to-image": [Bucket(1, 24, 16, 9), Bucket(1, 16, 16, 1)]})
+    assert square("a red circle").pixels.shape[-2:] == (16, 16)
+    assert not caplog.text
+
+
+def test_a_run_says_which_shapes_it_trained(tiny, tmp_path):
+    data = build_data(tiny, build_module(tiny))
+    data.check()
+    (tmp_path / DATA_FILE).write_text(json.dumps(data.fingerprint()))
+    count = len(data.modules["text-to-image"].train_source())
+    assert trained_shapes(tmp_path) == {"text-to-image": [Bucket(1, 16, 16, count)]}
+    for damaged in ("{", "[]", '{"text-to-image": {}}', '{"text-to-image": {"train": {"buckets": [["a"]]}}}', ""):
+        (tmp_path / DATA_FILE).write_text(damaged)
+        assert trained_shapes(tmp_path) == {}
+    assert trained_shapes(tmp_path / "nothing") == {}
 
 
 def test_what_else_is_asked_for(pipeline):

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from t2x_core.awake import AwakeClock
 from t2x_core.calls import Calls
 from t2x_core.data.repeat import first_difference
 from t2x_core.data.text import Tokenizer
@@ -241,6 +242,8 @@ class KeyedLoader(DataLoader[Sample]):
         with self._watch():
             batches = super().__iter__()
             _end_by_kill(getattr(batches, "_workers", ()))
+            if self.timeout:
+                _wait_awake(batches)
             try:
                 for batch in batches:
                     if isinstance(batch, UserError):
@@ -274,14 +277,21 @@ class KeyedLoader(DataLoader[Sample]):
             yield
             return
         limit, over = 60 * self.stall_minutes, threading.Event()
+        interval = min(1.0, limit / 20)
 
         def watch() -> None:
+            seen: SampleKey | None = None
             reported: SampleKey | None = None
-            while not over.wait(limit / 4):
+            clock = AwakeClock(interval)
+            while not over.wait(interval):
                 found = self.reading.longest()
-                if found is not None and found[2] > limit and found[1] != reported:
-                    reported = found[1]
-                    log.warning("reading %s takes more than %g minutes", self.reading.describe(reported), limit / 60)
+                key = None if found is None else found[1]
+                if key != seen:
+                    seen, clock = key, AwakeClock(interval)
+                clock.tick()
+                if key is not None and clock.seconds > limit and key != reported:
+                    reported = key
+                    log.warning("reading %s takes more than %g minutes", self.reading.describe(key), limit / 60)
 
         threading.Thread(target=watch, name="t2x-stall", daemon=True).start()
         try:
@@ -312,6 +322,24 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
     """Ctrl-C and a cluster's signals reach every process: workers must outlive the last step and its checkpoint."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _wait_awake(batches: Any) -> None:
+    """Of the time-out of torch's iterator only seconds count in which this process runs: after Ctrl-Z or SLURM's
+    suspend its processes go on reading, and the next batch may not be there at once."""
+    once = batches._try_get_data
+
+    def wait(timeout: float) -> tuple[bool, Any]:
+        interval = min(1.0, timeout / 20)
+        clock = AwakeClock(interval)
+        while clock.seconds < timeout:
+            there, batch = once(interval)
+            if there:
+                return there, batch
+            clock.tick()
+        return False, None
+
+    batches._try_get_data = wait
 
 
 def _end_by_kill(workers: Sequence[Any]) -> None:

@@ -15,11 +15,12 @@ import numpy as np
 from t2x_core.data.identity import Identity
 from t2x_core.errors import UserError
 from t2x_core.plain_files import read_json, write_whole
+from t2x_core.runs import DATA_FILE
 from t2x_core.wording import first_of
 
 log = logging.getLogger("t2x")
 
-FILE_NAME, CONTENTS = "data.json", "data_contents.npz"
+FILE_NAME, CONTENTS = DATA_FILE, "data_contents.npz"
 """Their names in a run's folder: hashes of all samples together, and of each, by which those that differ are named."""
 PARTS = {"train": "training", "val": "validation"}
 Identities = Mapping[str, Mapping[str, Identity]]

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from t2x_core.assembly import Assembly, sample_bucket
 from t2x_core.data.mixture import MixedData
+from t2x_core.generation import trained_shape
 from t2x_core.module import T2XModule
 from t2x_core.types import Batch, Bucket
-
-
-def trained_shape(wanted: Bucket, trained: Sequence[Bucket]) -> Bucket:
-    """The shape that is wanted if it is trained, else the commonest with as many frames (if there is one)."""
-    same = [bucket for bucket in trained if bucket.frames == wanted.frames and bucket.count]
-    if not same or any((b.height, b.width) == (wanted.height, wanted.width) for b in same):
-        return wanted
-    return max(same, key=lambda bucket: bucket.count)
 
 
 def task_shape(assembly: Assembly, module: T2XModule, data: MixedData, name: str) -> Bucket:

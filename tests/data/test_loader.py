@@ -11,11 +11,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from t2x_core.assembly import build_data, build_module, load_assembly
+from t2x_core.awake import AwakeClock
+from t2x_core.data import loader as loading
 from t2x_core.data import stack
 from t2x_core.data.loader import KeyedLoader, dead_worker
 from t2x_core.errors import TrainingError
@@ -84,6 +87,30 @@ def test_a_loader_that_hangs_names_what_it_reads_and_its_processes_end(gate):
     for process in processes:
         process.join(60)
         assert not process.is_alive()
+
+
+@pytest.mark.parametrize(("pauses", "comes"), [({2: 3600.0}, 16), ({}, 16), ({}, 99)])
+def test_a_time_in_which_all_were_stopped_is_no_stall(pauses, comes, monkeypatch):
+    """Of 20 seconds' patience: an hour of Ctrl-Z in the second look does not take the batch of the 16th away."""
+    now, looks = [0.0], []
+
+    def look(seconds):
+        looks.append(seconds)
+        now[0] += pauses.get(len(looks), seconds)
+        return len(looks) == comes, "batch"
+
+    monkeypatch.setattr(loading, "AwakeClock", lambda interval: AwakeClock(interval, lambda: now[0]))
+    batches = SimpleNamespace(_try_get_data=look)
+    loading._wait_awake(batches)
+    assert batches._try_get_data(20.0) == ((True, "batch") if comes == 16 else (False, None))
+    assert looks == [1.0] * min(comes, 20)
+
+
+def test_torch_asks_for_a_batch_by_the_method_that_is_replaced(gate):
+    read = iter(stalled := loader(Files(gate), 1, 1.0))
+    next(read)
+    assert "_try_get_data" in vars(stalled._iterator)
+    assert stalled._iterator._timeout == 60
 
 
 def test_without_processes_a_slow_sample_is_named_in_the_log(gate, caplog):

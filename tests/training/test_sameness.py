@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from t2x_core.assembly import build_data, build_module, load_assembly
+from t2x_core.awake import AwakeClock
 from t2x_core.errors import TrainingError, UserError
 from t2x_core.training.parallel import Launch, Ranks, launched, sameness
-from t2x_core.training.parallel.heartbeat import AwakeClock
 from t2x_core.training.parallel.launch import PARENT
 from tests.conftest import TINY
 

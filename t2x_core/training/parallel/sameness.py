@@ -15,6 +15,7 @@ import t2x_core
 from t2x_core.assembly import Assembly
 from t2x_core.data.mixture import MixedData
 from t2x_core.recipe import to_plain
+from t2x_core.terminal import printable
 from t2x_core.training.precision import has_gpu, resolve_precision
 from t2x_core.training.run_folder import flat
 
@@ -58,7 +59,7 @@ def difference(rank: int, own: Facts, first: Facts) -> str | None:
         names = [name for name in {**there, **here} if here.get(name, ABSENT) != there.get(name, ABSENT)]
         if names:
             listed = ", ".join(
-                f"{name} ({_short(here.get(name, ABSENT))}, not {_short(there.get(name, ABSENT))})"
+                f"{printable(name, 60)} ({_short(here.get(name, ABSENT))}, not {_short(there.get(name, ABSENT))})"
                 for name in names[:5]
             )
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
@@ -67,8 +68,7 @@ def difference(rank: int, own: Facts, first: Facts) -> str | None:
 
 
 def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return printable(str(value), 60)
 
 
 def _code() -> str:
