@@ -6,22 +6,27 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from t2x_core.backbone import PRESETS, PTDiT, PTDiTConfig
+from t2x_core.cache.cache import Cache, KnownEncoder, identity_of
+from t2x_core.cache.source import CachedSource
 from t2x_core.calls import Calls
 from t2x_core.data.mixture import MixedData
 from t2x_core.data.order import BatchSize
 from t2x_core.errors import UserError
 from t2x_core.free_memory import GIB, free_memory
+from t2x_core.frozen import LaterEncoder
 from t2x_core.interfaces import (
     ConditioningAdapter,
     DataContext,
     LatentCodec,
     Loss,
     ModelContext,
+    Source,
     Task,
     TaskDataModule,
     TextEncoder,
@@ -108,8 +113,13 @@ def assemble(composed: Composed, registry: Registry) -> Assembly:
     return Assembly(recipe, registry, composed, tasks)
 
 
-def build_module(assembly: Assembly) -> T2XModule:
-    """The module of a recipe, with the weights that its seed gives."""
+def build_module(assembly: Assembly, cached: bool = True) -> T2XModule:
+    """The module of a recipe, with the weights that its seed gives.
+
+    Args:
+        cached: whether it reads text from the recipe's cache. Then frozen encoders that were loaded before are loaded
+            only when a text is not there.
+    """
     recipe, calls, tasks = assembly.recipe, assembly.calls, assembly.tasks
 
     @contextmanager
@@ -117,17 +127,31 @@ def build_module(assembly: Assembly) -> T2XModule:
         with assembly.composed.error_location(path), calls(path, method):
             yield
 
+    with assembly.composed.error_location("cache"):
+        cache = Cache(recipe.cache) if cached else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        made = {}
+        made: dict[str, Any] = {}
         for path, kind, name in _parts(recipe):
-            if kind != "task":
-                config = recipe.codec if kind == "codec" else recipe.text_encoders[path.partition(".")[2]]
+            if kind == "task":
+                continue
+            config = recipe.codec if kind == "codec" else recipe.text_encoders[path.partition(".")[2]]
+
+            def build(path: str = path, kind: Kind = kind, name: str = name, config: Any = config) -> Any:
                 with building(path, "building it"):
-                    made[path] = assembly.registry.component(kind, name).build(config)
-        with building("codec", "building it"):
-            codec = _must_be(LatentCodec, made.pop("codec"))
-        encoders = {path.partition(".")[2]: _must_be(TextEncoder, encoder) for path, encoder in made.items()}
+                    part = assembly.registry.component(kind, name).build(config)
+                    return _must_be(LatentCodec if kind == "codec" else TextEncoder, part)
+
+            known = cache.known(config) if kind == "text_encoder" and cache is not None and cache.text else None
+            if known is not None:
+                made[path] = LaterEncoder(build, known, path.partition(".")[2])
+                continue
+            state = torch.get_rng_state()
+            made[path] = build()
+            if not any(p.requires_grad for p in made[path].parameters()):
+                torch.set_rng_state(state)  # other weights must not depend on whether it is loaded
+        codec = made.pop("codec")
+        encoders = {path.partition(".")[2]: encoder for path, encoder in made.items()}
         context = ModelContext({name: encoder.dims for name, encoder in encoders.items()}, codec.channels)
         adapters: dict[str, ConditioningAdapter] = {}
         losses: dict[str, Loss] = {}
@@ -147,9 +171,12 @@ def build_module(assembly: Assembly) -> T2XModule:
             max_steps=recipe.trainer.max_steps,
             seed=recipe.seed,
             calls=calls,
+            cache=cache,
         )
     with assembly.composed.error_location("optimizer"):
         freeze(module.trainable(), recipe.optimizer.freeze)
+    if cache is not None:
+        _name_parts(cache, recipe, module)
     return module
 
 
@@ -164,6 +191,22 @@ def _check_room(config: PTDiTConfig) -> None:
     if room is not None and size > room:
         has = f"{size / GIB:,.1f} GiB, and {room / GIB:,.1f} GiB of memory are free"
         raise UserError(f"its weights take {has}", hint=smaller)
+
+
+def _name_parts(cache: Cache, recipe: Recipe, module: T2XModule) -> None:
+    """Tells the cache by which weights and settings latents and text tokens are known."""
+    if cache.latents:
+        cache.codec = identity_of(recipe.codec, module.codec.record()["sha256"])
+    for name, encoder in module.frozen_encoders.items() if cache.text is not None else ():
+        assert cache.text is not None
+        config, record = recipe.text_encoders[name], encoder.record()
+        cache.text.encoders[name] = identity_of(config, record["sha256"])
+        if isinstance(encoder, LaterEncoder):
+            cache.text.longest[name] = encoder.known.longest
+            continue
+        dims, longest = encoder.part.dims, encoder.part.longest
+        cache.text.longest[name] = longest
+        cache.remember(config, KnownEncoder(record["origin"], record["sha256"], dims.tokens, dims.pooled, longest))
 
 
 def backbone_config(recipe: Recipe, channels: int, dims: Sequence[ConditioningDims]) -> PTDiTConfig:
@@ -220,7 +263,20 @@ def build_data(assembly: Assembly, module: T2XModule) -> MixedData:
         tokenizer=module.tokenizer,
         latent_shape=module.latent_shape,
         calls=module.calls,
+        cached=partial(_cached, assembly, module),
     )
+
+
+def _cached(assembly: Assembly, module: T2XModule, name: str, source: Source, train: bool) -> Source:
+    """A source with what the cache has of it; UserError if what the recipe wants cannot be kept."""
+    if module.cache is None:
+        return source
+    task, seed = assembly.tasks[name], assembly.recipe.seed
+    found = module.cache.source(source, train, seed, task.separate_frames, task.encoded_controls)
+    if isinstance(found, CachedSource) and train:
+        with assembly.composed.error_location("cache"), module.calls(f"tasks.{name}", "fingerprint"):
+            found.check(name)
+    return found
 
 
 def _data_of(assembly: Assembly, module: T2XModule, name: str, quarantine: Quarantine) -> TaskDataModule:

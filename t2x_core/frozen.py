@@ -7,16 +7,23 @@ a checkpoint names them by place and content.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
+from t2x_core.cache.cache import KnownEncoder
+from t2x_core.cache.storage import StorageType, round_to
+from t2x_core.calls import Calls
+from t2x_core.data.text import Tokenizer
 from t2x_core.errors import UserError
-from t2x_core.interfaces import LatentCodec
-from t2x_core.types import Bucket, LatentShape
+from t2x_core.interfaces import LatentCodec, TextEncoder
+from t2x_core.types import Batch, Bucket, LatentShape, TextDims, TextTokens
 
+log = logging.getLogger("t2x")
 Part = TypeVar("Part", bound=nn.Module)
 
 
@@ -24,9 +31,20 @@ class Frozen(Generic[Part]):
     """A part in eval mode, without gradients, that goes to the device where it is used."""
 
     def __init__(self, part: Part) -> None:
-        self.part = part.eval().requires_grad_(False)
+        self._part: Part | None = part.eval().requires_grad_(False)
         self._device: torch.device | None = None
         self._hash: str | None = None
+
+    @property
+    def part(self) -> Part:
+        """The part itself."""
+        assert self._part is not None
+        return self._part
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it is in memory."""
+        return self._part is not None
 
     def on(self, device: torch.device) -> Part:
         """The part, on this device, and in eval mode."""
@@ -51,8 +69,41 @@ class Frozen(Generic[Part]):
                 digest.update(
                     tensor.view(torch.uint8).numpy() if tensor.ndim else tensor.reshape(1).view(torch.uint8).numpy()
                 )
-            self._hash = digest.hexdigest() if state else ""
+            if settings := str(getattr(self.part, "settings", "")):
+                digest.update(settings.encode())
+            self._hash = digest.hexdigest() if state or settings else ""
         return {"origin": str(getattr(self.part, "origin", "")), "sha256": self._hash}
+
+
+class LaterEncoder(Frozen[TextEncoder]):
+    """A frozen text encoder that is loaded when it is first needed: its texts are in the cache.
+
+    Args:
+        known: what was found out about it when it was loaded before.
+    """
+
+    def __init__(self, build: Callable[[], TextEncoder], known: KnownEncoder, name: str) -> None:
+        self._build, self.known, self.name = build, known, name
+        self._part, self._device, self._hash = None, None, known.sha256
+
+    @property
+    def part(self) -> TextEncoder:
+        if self._part is None:
+            log.info("text_encoders.%s is loaded: a text is not in the cache", self.name)
+            with (
+                _disable_current_modes(),
+                torch.random.fork_rng(devices=[]),
+            ):  # weights have content in an estimate, too
+                self._part = self._build().eval().requires_grad_(False)
+        return self._part
+
+    @property
+    def dims(self) -> TextDims:
+        """Widths of what it returns."""
+        return self.known.dims
+
+    def record(self) -> dict[str, str]:
+        return {"origin": self.known.origin, "sha256": self.known.sha256}
 
 
 class Codec(Frozen[LatentCodec]):
@@ -70,6 +121,26 @@ class Codec(Frozen[LatentCodec]):
             wanted = (len(pixels), *shape)
             raise ValueError(f"latents are {tuple(latents.shape)}; channels, factors and latent_frames say {wanted}")
         return latents
+
+    def fill(
+        self,
+        there: Tensor | None,
+        pixels: Tensor | None,
+        *,
+        rows: Tensor | None,
+        separate: bool,
+        rounding: StorageType | None,
+    ) -> Tensor | None:
+        """Latents float32 of all samples of a batch: those that are `there`, with those of `pixels` at `rows` (M,).
+
+        `rounding`: as the cache keeps them.
+        """
+        if pixels is None or not len(pixels):
+            return None if there is None else there.float()
+        latents = self.encode(pixels, separate)
+        if rounding is not None:
+            latents = round_to(latents, rounding)
+        return latents if there is None or rows is None else there.float().index_copy(0, rows, latents)
 
     def decode(self, latents: Tensor, separate: bool) -> Tensor:
         """Latents (B, C, F', H', W') → pixels (B, 3, F, H, W)."""
@@ -93,6 +164,25 @@ class Codec(Frozen[LatentCodec]):
             one = x.transpose(1, 2).flatten(0, 1).unsqueeze(2)  # (B·F, C, 1, H, W)
             coded = code(one.to(self.dtype)).float()
             return coded.squeeze(2).unflatten(0, (len(x), -1)).transpose(1, 2)
+
+
+def encode_texts(
+    encoder: Frozen[TextEncoder], batch: Batch, name: str, device: torch.device, calls: Calls
+) -> TextTokens:
+    """What a frozen encoder makes of the captions of a batch, on `device`; in training each different one once.
+
+    A batch to sample from is encoded as it is, so that an image does not depend on what stands beside it.
+    """
+    captions = list(dict.fromkeys(batch.captions)) if batch.keys else list(batch.captions)
+    inputs = batch.text.get(name)
+    if inputs is None:  # the encoder was not loaded where batches are made
+        inputs = Tokenizer({name: encoder.part}, calls).short(captions)[name].to(device)
+    elif len(captions) < len(batch.captions):
+        inputs = inputs.select([batch.captions.index(caption) for caption in captions])
+    tokens = encoder.on(inputs.ids.device)(inputs)
+    if len(captions) == len(batch.captions):
+        return tokens
+    return tokens.select([captions.index(caption) for caption in batch.captions])
 
 
 def check_records(found: Any, parts: Mapping[str, Frozen[Any]], where: str) -> None:

@@ -93,7 +93,7 @@ def _sample_batch(
     device = next(module.backbone.parameters()).device
     shape = module.latent_shape(bucket, conditions.task)
     noise = keyed.normal([keyed.key(seed, "sample") for seed in seeds], shape, device)
-    batch = module.encode(replace(conditions, text=module.tokenizer(conditions.captions)).to(device))
+    batch = module.encode(module.with_text(conditions).to(device))
     conditioning, null = module.conditionings(batch, shape)
     with module.calls(f"tasks.{conditions.task}", "adapter.null", conditions):
         velocity = guided(
@@ -153,7 +153,7 @@ class T2XPipeline:
             raise UserError(f"{folder} is no run: it has no {RECIPE_FILE}")
         file, weights, records = open_weights(folder, checkpoint)
         assembly = load_assembly(str(folder / RECIPE_FILE), [])
-        module = build_module(assembly)
+        module = build_module(assembly, cached=False)  # an exported model needs no cache
         check_shapes({name: tensor.shape for name, tensor in module.stored().items()}, weights, where=str(file))
         check_records(records, module.referenced(), str(file))
         module.load_state_dict(materialize(weights), strict=False)

@@ -48,6 +48,8 @@ class TextEncoder(nn.Module, ABC):
     """Widths of what `forward` returns."""
     origin: str = ""
     """Where pretrained weights came from: a file, or a name on a hub. For messages."""
+    settings: str = ""
+    """What its output depends on besides its weights and its block of the recipe (config.json, say), for its hash."""
     longest: int | None = None
     """The largest `length` of a text that is read to its end; None: any."""
     longest_setting: str = ""
@@ -84,6 +86,8 @@ class LatentCodec(nn.Module, ABC):
     """Frames for one frame of the latents, the first left out, which stands for itself; 1 = time is not compressed."""
     origin: str = ""
     """Where pretrained weights came from: a file, or a name on a hub. For messages."""
+    settings: str = ""
+    """What its output depends on besides its weights and its block of the recipe (config.json, say), for its hash."""
 
     @abstractmethod
     def encode(self, pixels: Tensor) -> Tensor:

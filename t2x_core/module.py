@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -13,19 +14,20 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from t2x_core import keyed
 from t2x_core.backbone import ConditioningCache, PTDiT
+from t2x_core.cache.cache import Cache
 from t2x_core.calls import Calls
 from t2x_core.data.mixture import VAL_STEP
 from t2x_core.data.text import Tokenizer
 from t2x_core.diffusion import RectifiedFlow, logit_normal, shift
 from t2x_core.errors import UserError
-from t2x_core.frozen import Codec, Frozen, check_records
+from t2x_core.frozen import Codec, Frozen, LaterEncoder, check_records, encode_texts
 from t2x_core.interfaces import ConditioningAdapter, LatentCodec, Loss, Task, TextEncoder
 from t2x_core.losses import TaskLoss
 from t2x_core.optim import GradientClipping, StepGate, build_optimizer, build_schedule, mark_tables
 from t2x_core.plugin_checks import check_codec, check_conditioning, check_losses, check_null
 from t2x_core.recipe import DiffusionConfig, OptimizerConfig
 from t2x_core.tensor_files import StoredTensor
-from t2x_core.types import Batch, Bucket, Conditioning, LatentShape, SampleKey, TextInput, TextTokens
+from t2x_core.types import Batch, Bucket, Conditioning, LatentShape, SampleKey, TextTokens
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class T2XModule(L.LightningModule):
         max_steps: optimizer steps of the whole run (for the learning rate).
         seed: of the recipe.
         calls: knows which plugin each part is of.
+        cache: of latents and text; None: there is none.
     """
 
     strict_loading = False  # `on_load_checkpoint` is strict about what is stored
@@ -62,7 +65,7 @@ class T2XModule(L.LightningModule):
         self,
         backbone: PTDiT,
         codec: LatentCodec,
-        text_encoders: Mapping[str, TextEncoder],
+        text_encoders: Mapping[str, TextEncoder | LaterEncoder],
         tasks: Mapping[str, Task[Any]],
         adapters: Mapping[str, ConditioningAdapter],
         losses: Mapping[str, Loss],
@@ -72,13 +75,19 @@ class T2XModule(L.LightningModule):
         max_steps: int,
         seed: int,
         calls: Calls | None = None,
+        cache: Cache | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.codec = backbone, Codec(codec)
-        trained = {n: e for n, e in text_encoders.items() if any(p.requires_grad for p in e.parameters())}
+        loaded = {name: e for name, e in text_encoders.items() if isinstance(e, nn.Module)}
+        trained = {n: e for n, e in loaded.items() if any(p.requires_grad for p in e.parameters())}
         self.text_encoders = nn.ModuleDict(trained)
-        self.frozen_encoders = {name: Frozen(e) for name, e in text_encoders.items() if name not in trained}
-        self.tokenizer = Tokenizer(text_encoders, calls := calls or Calls())
+        others = {name: e for name, e in text_encoders.items() if name not in trained}
+        self.frozen_encoders: dict[str, Frozen[TextEncoder]] = {
+            name: Frozen(e) if isinstance(e, nn.Module) else e for name, e in others.items()
+        }
+        self.encoder_names, self.cache = list(text_encoders), cache
+        self.tokenizer = Tokenizer(loaded, calls := calls or Calls(), None if cache is None else cache.text)
         self.adapters = nn.ModuleDict(adapters)
         self.losses = nn.ModuleDict({name: TaskLoss(loss) for name, loss in losses.items()})
         self.tasks, self.calls = dict(tasks), calls
@@ -138,17 +147,22 @@ class T2XModule(L.LightningModule):
     def encode(self, batch: Batch) -> Batch:
         """The batch with latents in the place of its pixels, and of those controls that its task names; what is there
         already stays as it is. The only place where pixels are read."""
-        task = self.tasks[batch.task]
-        separate, controls = task.separate_frames, dict(batch.controls)
-        latents, encoded = batch.latents, dict(batch.encoded_controls)
+        task, cache = self.tasks[batch.task], self.cache
+        controls, encoded = dict(batch.controls), dict(batch.encoded_controls)
+        rounding = cache.config.dtype if cache is not None and cache.latents else None
+        fill = partial(self.codec.fill, rows=batch.unencoded, separate=task.separate_frames, rounding=rounding)
         with self.calls("codec", "encode", batch, self.codec.part.encode):
-            if latents is None and batch.pixels is not None:
-                latents = self.codec.encode(batch.pixels, separate)
-            for name in set(task.encoded_controls) - encoded.keys():
-                if name not in controls:
+            latents = fill(batch.latents, batch.pixels)
+            for name in task.encoded_controls:
+                if name not in controls and name not in encoded:
                     raise ValueError(f'there is no control "{name}" with the samples, which the task wants encoded')
-                encoded[name] = self.codec.encode(controls.pop(name), separate)
-        return replace(batch, pixels=None, latents=latents, controls=controls, encoded_controls=encoded)
+                found = fill(encoded.get(name), controls.pop(name, None))
+                assert found is not None
+                encoded[name] = found
+        if cache is not None and rounding is not None and batch.pixels is not None and batch.keys:
+            cache.missed["latents"] += len(batch.pixels)
+        batch = replace(batch, pixels=None, unencoded=None, latents=latents)
+        return replace(batch, controls=controls, encoded_controls=encoded)
 
     def decode(self, latents: Tensor, task: str) -> Tensor:
         """Latents (B, C, F', H', W') of a task as pixels (B, 3, F, H, W) float32."""
@@ -206,7 +220,7 @@ class T2XModule(L.LightningModule):
         """The conditioning of an encoded batch, and the unconditional one."""
         adapter: Any = self.adapters[batch.task]
         task = f"tasks.{batch.task}"
-        text = self.encode_text(batch.text or self.tokenizer(batch.captions))
+        text = self.encode_text(batch if batch.text or batch.encoded_text else self.with_text(batch))
         with self.calls(task, "adapter.forward", batch, adapter.forward):
             conditioning = adapter(batch, text, latent_shape)
             check_conditioning(conditioning, adapter.dims, len(batch), latent_shape)
@@ -219,22 +233,40 @@ class T2XModule(L.LightningModule):
             check_null(null, conditioning)
         return conditioning, null
 
-    def encode_text(self, text: Mapping[str, TextInput]) -> dict[str, TextTokens]:
-        """What each text encoder makes of a batch of texts, in the order of the recipe."""
+    def with_text(self, batch: Batch, short: bool = False) -> Batch:
+        """The batch with its captions as the text encoders read them, or as tokens from the cache."""
+        device, own = next(self.backbone.parameters()).device, self.tokenizer.put(batch.without_tensors(), short)
+        text = {name: inputs.to(device) for name, inputs in own.text.items()}
+        encoded = {name: tokens.to(device) for name, tokens in own.encoded_text.items()}
+        return replace(batch, text=text, encoded_text=encoded)
+
+    def encode_text(self, batch: Batch) -> dict[str, TextTokens]:
+        """What each text encoder makes of the captions of a batch, in the order of the recipe."""
         found = {}
-        for name, inputs in text.items():
+        for name in self.encoder_names:
+            if name in batch.encoded_text:
+                found[name] = batch.encoded_text[name].to(torch.float32)
+                continue
             with self.calls(f"text_encoders.{name}", "forward"):
                 if name in self.text_encoders:
-                    found[name] = self.text_encoders[name](inputs)
-                    continue
-                with torch.no_grad():
-                    found[name] = self.frozen_encoders[name].on(inputs.ids.device)(inputs)
+                    found[name] = self.text_encoders[name](batch.text[name])
+                else:
+                    found[name] = self.encode_frozen(name, batch)
         return found
+
+    @torch.no_grad()
+    def encode_frozen(self, name: str, batch: Batch) -> TextTokens:
+        """What a frozen encoder makes of the captions of a batch."""
+        device = next(self.backbone.parameters()).device
+        tokens = encode_texts(self.frozen_encoders[name], batch, name, device, self.calls)
+        if self.cache is not None and self.cache.text is not None:
+            self.cache.missed[name] += len(self.cache.text.missing(name, batch.captions))
+            return self.cache.text.rounded(tokens)
+        return tokens
 
     def _empty_text(self, like: Mapping[str, TextTokens]) -> dict[str, TextTokens]:
         """The empty prompt, as often and as long as the texts of a batch."""
-        device = next(iter(like.values())).tokens.device if like else None
-        empty = self.encode_text({n: inputs.to(device) for n, inputs in self.tokenizer.short([""]).items()})
+        empty = self.encode_text(self.with_text(Batch("", ("",)), short=True))
         return {name: empty[name].expand(*text.tokens.shape[:2]) for name, text in like.items()}
 
     def velocity(
@@ -261,8 +293,9 @@ class T2XModule(L.LightningModule):
         return output[:, : latents.shape[1]].float(), hidden
 
     def encoders(self) -> dict[str, Any]:
-        """All text encoders, those that train and those that do not, by name."""
-        return {**self.text_encoders, **{name: encoder.part for name, encoder in self.frozen_encoders.items()}}
+        """All text encoders that are loaded, those that train and those that do not, by name."""
+        frozen = {name: encoder.part for name, encoder in self.frozen_encoders.items() if encoder.loaded}
+        return {**self.text_encoders, **frozen}
 
     def referenced(self) -> dict[str, Frozen[Any]]:
         """The parts outside of the tree, by their path in the recipe."""

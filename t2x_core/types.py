@@ -14,11 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree
+
+from t2x_core.text_types import TensorRecord, TextInput, TextTokens
+from t2x_core.text_types import TextDims as TextDims
 
 
 @dataclass(frozen=True)
@@ -50,70 +53,6 @@ class SampleKey(NamedTuple):
     attempt: int = 0
 
 
-class _TensorRecord:
-    """A frozen dataclass of tensors that Lightning can move (`.to`) and that FSDP2 can look into (a pytree)."""
-
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """The same record with each tensor moved or cast by `Tensor.to`; a dtype applies to floating-point ones."""
-
-        def move(leaf: Any) -> Any:
-            if not isinstance(leaf, Tensor):
-                return leaf
-            moved = leaf.to(*args, **kwargs)
-            return moved if leaf.is_floating_point() else moved.to(leaf.dtype)
-
-        return _pytree.tree_map(move, self)
-
-    def pin_memory(self) -> Self:
-        """The same record with its tensors in page-locked memory, from which they reach a GPU sooner."""
-        return _pytree.tree_map(lambda leaf: leaf.pin_memory() if isinstance(leaf, Tensor) else leaf, self)
-
-
-@dataclass(frozen=True)
-class TextInput(_TensorRecord):
-    """Texts as a text encoder's numbers, padded on the right to one length."""
-
-    ids: Tensor
-    """(B, T, …) integers."""
-    mask: Tensor
-    """(B, T) bool, True = valid; at least one a row, that of "" included."""
-
-    def select(self, indices: list[int]) -> TextInput:
-        """The texts at `indices`, in that order."""
-        return TextInput(self.ids[indices], self.mask[indices])
-
-
-@dataclass(frozen=True)
-class TextTokens(_TensorRecord):
-    """What a text encoder makes of a batch of texts."""
-
-    tokens: Tensor
-    """(B, T, Dt)."""
-    mask: Tensor
-    """(B, T) bool, True = valid; at least one a row."""
-    pooled: Tensor | None = None
-    """(B, Dp), one vector for the whole text; None if the encoder has none."""
-
-    def expand(self, batch: int, length: int) -> TextTokens:
-        """One text, (1, T, Dt), as (batch, length, Dt): repeated, and cut or padded; its valid tokens must fit."""
-        pad = length - self.tokens.shape[1]
-        tokens, mask = (
-            torch.nn.functional.pad(part, (0, 0) * (part.ndim - 2) + (0, pad)).expand(batch, *[-1] * (part.ndim - 1))
-            for part in (self.tokens, self.mask)
-        )
-        return TextTokens(tokens, mask, None if self.pooled is None else self.pooled.expand(batch, -1))
-
-
-@dataclass(frozen=True)
-class TextDims:
-    """Widths of what a text encoder gives."""
-
-    tokens: int
-    """Dt, width of a token."""
-    pooled: int = 0
-    """Dp, width of the vector for the whole text; 0 = it has none."""
-
-
 class LatentShape(NamedTuple):
     """Shape of the latents of one sample."""
 
@@ -126,7 +65,7 @@ class LatentShape(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Batch(_TensorRecord):
+class Batch(TensorRecord):
     """What a plugin's `collate` returns, and what its adapter, loss, metrics and render read.
 
     A batch to sample from ("conditions") is the same thing without `pixels` and `keys`. The codec makes `latents` of
@@ -154,6 +93,8 @@ class Batch(_TensorRecord):
     `encoded_controls` are of these M alone, whose latents are 0 until the core has encoded them."""
     text: Mapping[str, TextInput] = field(default_factory=dict)
     """The captions as each text encoder's numbers, by the encoder's name in the recipe; the core puts them in."""
+    encoded_text: Mapping[str, TextTokens] = field(default_factory=dict)
+    """What text encoders make of the captions, from the cache; these are not in `text`."""
     shape: tuple[int, ...] = ()
     """(F, H, W) of the samples in pixels, whether `pixels` are there or not; () = conditions that fit any shape."""
 
@@ -189,6 +130,7 @@ class Batch(_TensorRecord):
             encoded_controls=chosen(self.encoded_controls),
             unencoded=unencoded,
             text={name: value.select(indices) for name, value in self.text.items()},
+            encoded_text={name: value.select(indices) for name, value in self.encoded_text.items()},
             shape=self.shape,
         )
 
@@ -210,7 +152,7 @@ class FrameAxis:
 
 
 @dataclass(frozen=True)
-class Conditioning(_TensorRecord):
+class Conditioning(TensorRecord):
     """Inputs of the backbone besides the noised latents and the time. Each part may be absent."""
 
     text: Tensor | None = None
@@ -348,5 +290,5 @@ class RenderedSamples:
     """(height, width, 3) uint8: an image of the same samples, for what an animation does not show at one glance."""
 
 
-for _record in (TextInput, TextTokens, Batch, Conditioning):
+for _record in (Batch, Conditioning):
     _pytree.register_dataclass(_record)

@@ -66,9 +66,9 @@ def pack(record: Record) -> tuple[Layout, bytes]:
     return tuple(parts), b"".join(pieces)
 
 
-def checksum(layout: Layout, data: bytes | bytearray) -> int:
-    """CRC-32 of a record."""
-    return zlib.crc32(data, zlib.crc32(repr(layout).encode()))
+def checksum(key: bytes, layout: Layout, data: bytes | bytearray) -> int:
+    """CRC-32 of a record and its key."""
+    return zlib.crc32(data, zlib.crc32(repr(layout).encode(), zlib.crc32(key)))
 
 
 def unpack(layout: Layout, data: bytearray) -> dict[str, Tensor]:
@@ -116,7 +116,7 @@ def write_shard(folder: Path, keys: Sequence[bytes], packed: Sequence[tuple[Layo
         "keys": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES),
         "offsets": np.cumsum([0, *map(len, blobs)], dtype=np.int64),
         "layouts": np.asarray([number[layout] for layout, _ in packed], np.int32),
-        "checksums": np.asarray([checksum(layout, data) for layout, data in packed], np.uint32),
+        "checksums": np.asarray([checksum(key, *one) for key, one in zip(keys, packed, strict=True)], np.uint32),
         "data": np.frombuffer(b"".join(blobs), np.uint8),
     }
     return write_arrays(folder / f"{uuid.uuid4().hex}{SUFFIX}", arrays, {"layouts": kinds})

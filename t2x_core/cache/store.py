@@ -108,7 +108,7 @@ class Store:
         except OSError as error:
             self._complain(shard, error.strerror or str(error))
             return None
-        if read != size or checksum(layout, data) != int(part["checksum"][row]):
+        if read != size or checksum(key, layout, data) != int(part["checksum"][row]):
             self._complain(shard, "a record is not what was written (its checksum differs)")
             return None
         return unpack(layout, data)

@@ -15,6 +15,7 @@ from t2x_core.terminal import SafeStreams
 
 COMMANDS = {
     "fit": "train a recipe",
+    "cache": "encode a recipe's images, clips and captions once",
     "sample": "make samples with a trained run",
     "replay": "show the batch of one training step again",
     "export": "make one safetensors file of a run's averaged weights",

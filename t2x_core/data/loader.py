@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -111,7 +110,7 @@ class KeyedDataset(Dataset[Sample]):
         self._seen.add(task)
         if self.tokenizer is None:
             return batch
-        return replace(batch, text=(self.tokenizer.short if short else self.tokenizer)(batch.captions))
+        return self.tokenizer.put(batch, short)
 
     def __getitems__(self, keys: Sequence[SampleKey]) -> Batch | UserError:
         """The batch of these keys, all of one task.
@@ -190,12 +189,14 @@ def check_batch(batch: Batch, bucket: Bucket, keys: Sequence[SampleKey], values:
         )
     if batch.pixels is None and batch.latents is None:
         raise ValueError("the batch has neither pixels nor latents")
+    fresh = len(keys) if batch.unencoded is None else len(batch.unencoded)
     for name, pixels in {"pixels": batch.pixels, **batch.controls}.items():
         if pixels is None:
             continue
-        if not pixels.is_floating_point() or pixels.ndim != 5 or pixels.shape[:2] != (len(keys), 3):
+        count = fresh if name == "pixels" or name in batch.encoded_controls else len(keys)
+        if not pixels.is_floating_point() or pixels.ndim != 5 or pixels.shape[:2] != (count, 3):
             found = f"{str(pixels.dtype).removeprefix('torch.')} {tuple(pixels.shape)}"
-            raise ValueError(f"{name} are {found}, not floating-point ({len(keys)}, 3, F, H, W)")
+            raise ValueError(f"{name} are {found}, not floating-point ({count}, 3, F, H, W)")
         if values and not bool((pixels.abs() <= 1 + 1e-3).all()):
             low, high = pixels.min().item(), pixels.max().item()
             raise ValueError(f"{name} go from {low:g} to {high:g}; they must be finite and in [-1, 1]")

@@ -73,6 +73,7 @@ class MixedData(L.LightningDataModule):
         tokenizer: makes the text encoders' numbers of captions; None: nothing reads text.
         latent_shape: UserError if the codec or the backbone cannot have samples of a bucket of a task.
         calls: knows which plugin each task is of.
+        cached: (task, source, whether it is trained on) → the source with what the cache has of it.
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class MixedData(L.LightningDataModule):
         tokenizer: Tokenizer | None = None,
         latent_shape: Callable[[Bucket, str], object] | None = None,
         calls: Calls | None = None,
+        cached: Callable[[str, Source, bool], Source] = lambda task, source, train: source,
     ) -> None:
         super().__init__()
+        self.cached = cached
         self.tokenizer, self.latent_shape, self.calls = tokenizer, latent_shape, calls or Calls()
         self.quarantine, self.error_location = quarantine or Quarantine(), error_location
         self.modules, self.weights = dict(modules), dict(weights)
@@ -210,7 +213,11 @@ class MixedData(L.LightningDataModule):
 
     def train_sources(self) -> dict[str, Source]:
         """Task → its training samples; after `setup`."""
-        return {name: module.train_source() for name, module in self.modules.items()}
+        return {name: self.cached(name, module.train_source(), True) for name, module in self.modules.items()}
+
+    def val_sources(self) -> dict[str, Source]:
+        """Task → its validation samples; after `setup`."""
+        return {name: self.cached(name, module.val_source(), False) for name, module in self.modules.items()}
 
     def order(self, sources: Mapping[str, Source]) -> SampleOrder:
         """Which samples of these sources each optimizer step takes."""
@@ -241,14 +248,13 @@ class MixedData(L.LightningDataModule):
 
     def val_batches(self, rank: int, ranks: int) -> FixedBatches:
         """Which validation samples a rank reads, in batches of the size of a micro-batch; after `check`."""
-        sources = {name: module.val_source() for name, module in self.modules.items()}
+        sources = self.val_sources()
         parts = self.accumulation * ranks
         return FixedBatches(sources, lambda task, shape: max(1, self.batch_size(task, shape) // parts), rank, ranks)
 
     def val_loader(self, batches: FixedBatches) -> KeyedLoader:
         """The validation set, the same at each pass."""
-        sources = {name: module.val_source() for name, module in self.modules.items()}
-        return self._loader(sources, batches, self.workers)
+        return self._loader(self.val_sources(), batches, self.workers)
 
 
 def _cores() -> int:

@@ -6,6 +6,7 @@ of the model's config, by its mean and deviation for each channel, or by its bat
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,8 @@ class Autoencoder(LatentCodec):
         if config.slicing:
             self._enable("enable_slicing", "slicing")
         options = self.vae.config
+        plain = {key: value for key, value in dict(options).items() if not key.startswith("_")}
+        self.settings = json.dumps(plain, sort_keys=True, default=str)
         self.channels = kind.channels(options)
         self.spatial_factor, self.frame_factor = kind.spatial_factor(options), kind.frame_factor(options)
         self.requires_grad_(False)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from t2x_core.encoders.vae_classes import VAE_CLASSES, VAEClass
@@ -66,6 +67,12 @@ class AutoencoderConfig(CodecConfig):
 
     def __post_init__(self) -> None:
         self.vae_class()
+
+    def weight_files(self) -> Sequence[Path] | None:
+        return self.weights.files()
+
+    def neutral_keys(self) -> Collection[str]:
+        return "weights", "chunk"
 
     def vae_class(self) -> VAEClass | None:
         """Which class of diffusers it is; None if its config is on a hub and was not fetched yet.
@@ -129,6 +136,12 @@ class TransformersConfig(TextEncoderConfig):
             raise UserError(f"{self.skip_tokens} of {self.max_tokens} tokens leave none", key="skip_tokens")
         with error_key("weights"):
             self.weights.config()
+
+    def weight_files(self) -> Sequence[Path] | None:
+        return self.weights.files()
+
+    def neutral_keys(self) -> Collection[str]:
+        return ("weights",)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class TransformersText(TextEncoder):
         if not -layers - 1 <= config.layer <= layers:
             raise UserError(f"the model has {layers} layers, so {config.layer} is none of them", key="layer")
         self.longest, self.longest_setting = config.max_tokens, "max_tokens"
+        self.settings = _settings(self.model.config, self.tokenizer)
         self.requires_grad_(False)
 
     def length(self, text: str) -> int:
@@ -94,6 +96,14 @@ class TransformersText(TextEncoder):
         return None
 
 
+def _settings(config: Any, tokenizer: Any) -> str:
+    """What the model's output depends on besides its weights: its configuration, and how texts become numbers."""
+    plain = {k: v for k, v in config.to_dict().items() if not k.startswith("_") and k != "transformers_version"}
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    vocabulary = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
+    return json.dumps([plain, vocabulary, tokenizer.chat_template], sort_keys=True, default=str)
+
+
 def _load(folder: Path, config: TransformersConfig) -> tuple[Any, Any]:
     """The model and its tokenizer, from safetensors alone, without any code of the folder's."""
     try:
@@ -103,6 +113,7 @@ def _load(folder: Path, config: TransformersConfig) -> tuple[Any, Any]:
     transformers.utils.logging.disable_progress_bar()  # of reading a file; the hub's downloads keep theirs
     model_type = (config.weights.config() or {}).get("model_type")
     name = ENCODER_CLASSES.get(str(model_type), "AutoModel")
+    transformers.utils.logging.disable_progress_bar()  # "Loading weights" for each part of a second
     tokenizer_folder = folder
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "spiece.model")):
         tokenizer_folder = folder.parent / folder.name.replace("text_encoder", "tokenizer")  # a whole pipeline's folder

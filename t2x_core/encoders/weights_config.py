@@ -96,6 +96,15 @@ class WeightsConfig:
             raise UserError(f"{self.hub} cannot be fetched: {first}", key="hub") from error
         return found / self.subfolder if self.subfolder else found
 
+    def files(self) -> list[Path] | None:
+        """The files that are read, tokenizers beside the weights included; None if the hub's are not in the cache."""
+        folder = self.local()
+        if folder is None:
+            return None
+        beside = folder.parent / folder.name.replace("text_encoder", "tokenizer")
+        folders = {folder, beside} if beside.is_dir() else {folder}
+        return [file for each in folders for pattern in PATTERNS for file in each.glob(pattern)]
+
     def config(self) -> dict[str, Any] | None:
         """What config.json says; None if it is on the hub and not in the cache yet."""
         folder = self.local()

@@ -1,5 +1,6 @@
 """Recipes: YAML files, composed, overridden, and checked against dataclasses. Nothing here imports torch."""
 
+from t2x_core.recipe.cache_config import CacheConfig
 from t2x_core.recipe.catalog import find_recipe, list_recipes
 from t2x_core.recipe.check import build
 from t2x_core.recipe.commented import commented
@@ -32,6 +33,7 @@ __all__ = [
     "BLOCKS",
     "FROM_CURRENT_FOLDER",
     "BackboneConfig",
+    "CacheConfig",
     "CodecConfig",
     "ComponentConfig",
     "Composed",

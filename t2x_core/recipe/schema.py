@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from t2x_core.errors import UserError
+from t2x_core.recipe.cache_config import CacheConfig
 from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Range
 
 Kind = Literal["task", "codec", "text_encoder"]
@@ -65,6 +66,16 @@ class ComponentConfig:
 
     name: str
     """Registered name of the component."""
+
+    def weight_files(self) -> Sequence[Path] | None:
+        """Files that its weights and their settings come from, so that it is known without being loaded whether it is
+        still the same; None, the default: that cannot be told. OSError or UserError if they are not there."""
+        return None
+
+    def neutral_keys(self) -> Collection[str]:
+        """Keys of this block that change nothing about what it computes (where the weights lie, on which device it
+        runs): cached latents and text tokens stay valid."""
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,6 +372,8 @@ class Recipe:
     """Pixels to latents and back."""
     text_encoders: dict[str, TextEncoderConfig] = field(default_factory=dict)
     """Captions to text tokens: name → its block, whose `name` says which one it is, if not that; all tasks see all."""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """Latents and text tokens that are encoded once."""
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     """Noise, timesteps and sampler."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -30,6 +30,7 @@ from t2x_core.terminal import command
 from t2x_core.training import preflight, run_folder
 from t2x_core.training.callbacks import (
     Board,
+    CacheMisses,
     Checkpoints,
     Guard,
     Interruption,
@@ -200,6 +201,7 @@ def _train_once(
         metrics,
         *([Profile(folder / run_folder.PROFILE)] if recipe.logging.profile else []),
         validation,
+        CacheMisses(validation),
         sampling,
         Board(assembly, folder.name, metrics, validation, sampling),
         Progress(metrics, recipe.trainer.max_steps, console, started),

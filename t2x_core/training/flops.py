@@ -104,8 +104,8 @@ def _count(module: T2XModule, batch: Batch) -> int:
         with FlopCounterMode(display=False) as everything:
             torch.autograd.grad(module.training_step(encoded, 0)["loss"], trained, allow_unused=True)
         with FlopCounterMode(display=False) as frozen:
-            for name, part in module.frozen_encoders.items():
-                part.on(torch.device("cpu"))(batch.text[name])
+            for name in module.frozen_encoders.keys() - batch.encoded_text.keys():
+                module.encode_frozen(name, batch)
     return everything.get_total_flops() - frozen.get_total_flops()
 
 

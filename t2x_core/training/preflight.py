@@ -144,7 +144,7 @@ def estimate_memory(module: T2XModule, data: MixedData, recipe: Recipe, precisio
     ranks = devices * trainer.num_nodes
     shards = {"fsdp2": ranks, "hsdp": trainer.shards or devices}.get(trainer.strategy, 1)
     parts = ranks * trainer.accumulation
-    parts_of_it = (module, *(frozen.part for frozen in module.referenced().values()))
+    parts_of_it = (module, *(frozen.part for frozen in module.referenced().values() if frozen.loaded))
     everything = sum(p.nbytes for part in parts_of_it for p in (*part.parameters(), *part.buffers()))
     sharded = sum(p.nbytes for part in trained_parts(module) for p in part.parameters())
     trained = [p for _, p in module.trainable()]

@@ -49,6 +49,10 @@ MAY_CHANGE = (
     "trainer.workers",
     "trainer.stall_minutes",
     "trainer.threads",
+    "cache.folder",
+    "cache.latents",
+    "cache.text",
+    "cache.identity",
     "guard",
     "logging",
 )
