@@ -37,8 +37,7 @@ class MadeSource(Source):
 
     def __init__(self, make: Make, split: str, count: int, version: str = "") -> None:
         self.make, self.split, self.count, self.version = make, split, count, version
-        frames, height, width = Made(*make(split, 0)).pixels.shape[1:]
-        self.bucket = Bucket(frames, height, width, count)
+        self.bucket = Bucket(*_shape(make(split, 0)), count)
 
     def buckets(self) -> Sequence[Bucket]:
         return [self.bucket]
@@ -80,6 +79,18 @@ class MadeData(TaskDataModule):
 
     def val_source(self) -> Source:
         return MadeSource(self.make, "val", self.held_out, self.version)
+
+
+def _shape(made: Any) -> tuple[int, int, int]:
+    """(F, H, W) of what a function made. TypeError, with what to change, if that is no `Made`."""
+    if not isinstance(made, tuple) or not 2 <= len(made) <= len(Made._fields) or not isinstance(made[0], Tensor):
+        raise TypeError(
+            f"`make` must return (pixels, caption), and extra and controls if there are any, not {type(made).__name__}"
+        )
+    if made[0].dim() != 4 or made[0].shape[0] != 3:
+        raise TypeError(f"the pixels that `make` returns must be (3, F, H, W), not {tuple(made[0].shape)}")
+    frames, height, width = made[0].shape[1:]
+    return frames, height, width
 
 
 @cache
