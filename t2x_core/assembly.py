@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from t2x_core.backbone import PRESETS, PTDiT, PTDiTConfig
 from t2x_core.cache.cache import Cache, KnownEncoder, identity_of
@@ -21,6 +22,7 @@ from t2x_core.errors import UserError
 from t2x_core.free_memory import GIB, free_memory
 from t2x_core.frozen import LaterEncoder
 from t2x_core.interfaces import (
+    Component,
     ConditioningAdapter,
     DataContext,
     LatentCodec,
@@ -34,9 +36,10 @@ from t2x_core.interfaces import (
 )
 from t2x_core.module import T2XModule
 from t2x_core.optim import freeze
+from t2x_core.outline import fake_mode, without_content
 from t2x_core.plugins import Registry
 from t2x_core.quarantine import Quarantine
-from t2x_core.recipe import Composed, Kind, Recipe, check_recipe, compose
+from t2x_core.recipe import ComponentConfig, Composed, Kind, Recipe, check_recipe, compose
 from t2x_core.types import Bucket, ConditioningDims
 
 
@@ -113,14 +116,17 @@ def assemble(composed: Composed, registry: Registry) -> Assembly:
     return Assembly(recipe, registry, composed, tasks)
 
 
-def build_module(assembly: Assembly, cached: bool = True) -> T2XModule:
+def build_module(assembly: Assembly, cached: bool = True, outline: bool = False) -> T2XModule:
     """The module of a recipe, with the weights that its seed gives.
 
     Args:
         cached: whether it reads text from the recipe's cache. Then frozen encoders that were loaded before are loaded
             only when a text is not there.
+        outline: without content (`t2x_core.outline`), the backbone and those pretrained parts that are not on this
+            machine, so that what a step costs can be counted at once; without the cache.
     """
     recipe, calls, tasks = assembly.recipe, assembly.calls, assembly.tasks
+    mode = fake_mode() if outline else None
 
     @contextmanager
     def building(path: str, method: str) -> Iterator[None]:
@@ -128,7 +134,7 @@ def build_module(assembly: Assembly, cached: bool = True) -> T2XModule:
             yield
 
     with assembly.composed.error_location("cache"):
-        cache = Cache(recipe.cache) if cached else None
+        cache = Cache(recipe.cache) if cached and not outline else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         made: dict[str, Any] = {}
@@ -139,7 +145,7 @@ def build_module(assembly: Assembly, cached: bool = True) -> T2XModule:
 
             def build(path: str = path, kind: Kind = kind, name: str = name, config: Any = config) -> Any:
                 with building(path, "building it"):
-                    part = assembly.registry.component(kind, name).build(config)
+                    part = _build(assembly.registry.component(kind, name), config, mode)
                     return _must_be(LatentCodec if kind == "codec" else TextEncoder, part)
 
             known = cache.known(config) if kind == "text_encoder" and cache is not None and cache.text else None
@@ -160,10 +166,13 @@ def build_module(assembly: Assembly, cached: bool = True) -> T2XModule:
                 adapters[name] = _must_be(ConditioningAdapter, task.adapter(context))
             with building(f"tasks.{name}", "loss"):
                 losses[name] = task.loss()
-        with assembly.composed.error_location("backbone"):
+        with assembly.composed.error_location("backbone"), torch.device("meta") if mode else nullcontext():
             size = backbone_config(recipe, codec.channels, [a.dims for a in adapters.values()])
-            _check_room(size)
+            if mode is None:
+                _check_room(size)
             backbone = PTDiT(size)
+        if mode is not None:
+            without_content(backbone, mode)
         module = T2XModule(
             *(backbone, codec, encoders, tasks, adapters, losses),
             diffusion=recipe.diffusion,
@@ -209,18 +218,34 @@ def _name_parts(cache: Cache, recipe: Recipe, module: T2XModule) -> None:
         cache.remember(config, KnownEncoder(record["origin"], record["sha256"], dims.tokens, dims.pooled, longest))
 
 
+def _build(component: Component, config: ComponentConfig, mode: FakeTensorMode | None) -> Any:
+    """A codec or a text encoder; with a `mode`, without content if its weights are not on this machine."""
+    if mode is None or config.at_hand():
+        return component.build(config)
+    if component.outline is None:
+        raise UserError("its weights are not on this machine", hint="fetch them first")
+    made = component.outline(config)
+    without_content(made, mode)
+    return made
+
+
 def backbone_config(recipe: Recipe, channels: int, dims: Sequence[ConditioningDims]) -> PTDiTConfig:
     """The backbone's configuration: preset, what the recipe says instead, room for every task's conditioning."""
     block = recipe.backbone
-    sizes = {"width": block.width, "depth": block.depth, "heads": block.heads}
-    chosen = {**(PRESETS[block.preset] if block.preset else {}), **{k: v for k, v in sizes.items() if v is not None}}
+    own = {"width": block.width, "depth": block.depth, "heads": block.heads}
+    preset = PRESETS[block.preset] if block.preset else {}
+    released = bool(preset.get("released"))
+    sizes: dict[str, Any] = {name: preset.get(name) if value is None else value for name, value in own.items()}
     try:
         return PTDiTConfig(
             in_channels=channels,
-            **chosen,
+            **sizes,
+            out_channels=2 * channels if released else 0,  # the other half: a variance, which rectified flow ignores
+            released=released,
             patch_size=block.patch_size,
             attention=block.attention,
             window=block.window,
+            bottleneck=block.bottleneck or 0,
             mlp_ratio=block.mlp_ratio,
             qk_norm=block.qk_norm,
             position=block.position,
@@ -283,6 +308,7 @@ def _data_of(assembly: Assembly, module: T2XModule, name: str, quarantine: Quara
     recipe, task, codec = assembly.recipe, assembly.tasks[name], module.codec.part
     size, trainer = batch_size(recipe, module), recipe.trainer
     with assembly.composed.error_location(f"tasks.{name}"):
+        recipe.tasks[name].check_trainable()
         with module.calls(f"tasks.{name}", "bucket"):
             bucket = task.bucket()
         if bucket is not None:

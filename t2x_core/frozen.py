@@ -32,7 +32,8 @@ class Frozen(Generic[Part]):
 
     def __init__(self, part: Part) -> None:
         self._part: Part | None = part.eval().requires_grad_(False)
-        self._device: torch.device | None = None
+        places = {tensor.device for tensor in (*part.parameters(), *part.buffers())}
+        self._device: torch.device | None = places.pop() if len(places) == 1 else None
         self._hash: str | None = None
 
     @property
@@ -193,7 +194,7 @@ def check_records(found: Any, parts: Mapping[str, Frozen[Any]], where: str) -> N
         parts: path → the part that is here.
     """
     if not _are_records(found):
-        hint = "it was written by another version of t2x, or changed since; start anew, from its weights: init_from"
+        hint = "it was written by another version of t2x, or changed since; start anew from it: backbone.weights"
         raise UserError(f"{where} does not say which codec and frozen text encoders it was trained with", hint=hint)
     for path, saved in found.items():
         origin = f" from {saved['origin']}" if saved["origin"] else ""

@@ -21,6 +21,7 @@ from t2x_core.checkpoint import materialize
 from t2x_core.diffusion import SAMPLERS, grid, guided
 from t2x_core.errors import UserError
 from t2x_core.frozen import check_records
+from t2x_core.initial import open_start
 from t2x_core.inputs import with_inputs
 from t2x_core.module import T2XModule, check_shapes
 from t2x_core.paths import home_as_tilde
@@ -157,12 +158,31 @@ class T2XPipeline:
         check_shapes({name: tensor.shape for name, tensor in module.stored().items()}, weights, where=str(file))
         check_records(records, module.referenced(), str(file))
         module.load_state_dict(materialize(weights), strict=False)
-        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            torch.empty(0, device=chosen)
-        except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
-            raise UserError(f'there is no device "{chosen}" here', hint="write cpu, cuda or cuda:1, say") from error
-        return cls(assembly, module.to(chosen), trained_shapes(folder))
+        return cls(assembly, module.to(_device(device)), trained_shapes(folder))
+
+    @classmethod
+    def from_recipe(cls, recipe: str | Path, overrides: Sequence[str] = (), device: str | None = None) -> T2XPipeline:
+        """Opens a recipe that names weights (`backbone.weights`), which must be those of the whole network.
+
+        Args:
+            recipe: its name or path.
+            overrides: settings to change, as on the command line.
+            device: "cpu", "cuda", …; by default a GPU if there is one.
+
+        Raises:
+            UserError: the recipe names no weights, or they are not there, or do not fit.
+        """
+        chosen = _device(device)
+        assembly = load_assembly(str(recipe), overrides)
+        if assembly.recipe.backbone.weights is None:
+            hint = "train it by t2x fit and sample from its run, or set backbone.weights"
+            raise UserError(f"the recipe {recipe} names no weights to sample with", hint=hint)
+        module = build_module(assembly)
+        start = open_start(assembly, module)
+        with assembly.composed.error_location(""):
+            start.check_complete()
+        start.load(module)
+        return cls(assembly, module.to(chosen))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the recipe and the weights (safetensors) to a folder that `from_pretrained` opens.
@@ -253,3 +273,13 @@ class T2XPipeline:
             rendered = task.render(samples.pixels, samples.conditions)
             check_rendered(rendered)
         return rendered
+
+
+def _device(name: str | None) -> str:
+    """The device of that name, by default a GPU if there is one; UserError if there is none such."""
+    chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+        raise UserError(f'there is no device "{chosen}" here', hint="write cpu, cuda or cuda:1, say") from error
+    return chosen

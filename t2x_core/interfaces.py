@@ -308,3 +308,6 @@ class Component:
     against; what it derives from says what the component is."""
     build: Callable[[Any], Any]
     """The config → a `Task`, `LatentCodec` or `TextEncoder`: usually the class itself."""
+    outline: Callable[[Any], Any] | None = None
+    """The config → the same without weights, its parameters on the meta device: what a dry run counts when the weights
+    are not at hand (`ComponentConfig.at_hand`). None: there is no such thing."""

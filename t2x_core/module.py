@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from t2x_core import keyed
 from t2x_core.backbone import ConditioningCache, PTDiT
@@ -24,6 +26,7 @@ from t2x_core.frozen import Codec, Frozen, LaterEncoder, check_records, encode_t
 from t2x_core.interfaces import ConditioningAdapter, LatentCodec, Loss, Task, TextEncoder
 from t2x_core.losses import TaskLoss
 from t2x_core.optim import GradientClipping, StepGate, build_optimizer, build_schedule, mark_tables
+from t2x_core.outline import outline_mode
 from t2x_core.plugin_checks import check_codec, check_conditioning, check_losses, check_null
 from t2x_core.recipe import DiffusionConfig, OptimizerConfig
 from t2x_core.tensor_files import StoredTensor
@@ -179,11 +182,12 @@ class T2XModule(L.LightningModule):
 
     def prepare(self, batch: Batch) -> None:
         """Makes the tables that the network caches for a batch of this shape."""
-        with torch.no_grad():
+        with torch.no_grad(), outline_mode(self.backbone) or nullcontext():
             one = self.encode(batch.select([0]))
             assert one.latents is not None
             conditioning, _ = self.conditionings(one, LatentShape(*one.latents.shape[1:]))
-        self.backbone.prepare(one.latents, conditioning.frame_axis)
+        latents = torch.zeros(one.latents.shape, device=one.latents.device)  # a cache must not keep what has no content
+        self.backbone.prepare(latents, conditioning.frame_axis)
 
     def draw(self, keys: Sequence[SampleKey], latents: Tensor) -> Draws:
         """Time, noise and condition dropout of each sample, from its key alone, whatever the device.
@@ -266,7 +270,9 @@ class T2XModule(L.LightningModule):
 
     def _empty_text(self, like: Mapping[str, TextTokens]) -> dict[str, TextTokens]:
         """The empty prompt, as often and as long as the texts of a batch."""
-        empty = self.encode_text(self.with_text(Batch("", ("",)), short=True))
+        with _disable_current_modes():  # numbers have content in an estimate, too
+            batch = self.with_text(Batch("", ("",)), short=True)
+        empty = self.encode_text(batch)
         return {name: empty[name].expand(*text.tokens.shape[:2]) for name, text in like.items()}
 
     def velocity(

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from t2x_core.errors import UserError, did_you_mean
+from t2x_core.hub import HubPlace, parse_hub
 from t2x_core.paths import user_path
 from t2x_core.plain_files import read_json
 
@@ -17,6 +18,8 @@ DATA_FILE = "data.json"
 """Which samples a run began with: buckets, and hashes."""
 MODEL_FILE, CHECKPOINT_FILE = "model.safetensors", "index.json"
 """What an exported folder holds beside a recipe; what a checkpoint's folder holds."""
+PYTORCH = (".pt", ".pth", ".bin", ".ckpt")
+"""Endings of PyTorch's own files."""
 
 
 def find_run(name: str, root: Path = Path("runs")) -> Path:
@@ -55,12 +58,28 @@ def _began(run: Path) -> tuple[float, str]:
     return (run / RECIPE_FILE).stat().st_mtime if began is None else began, run.name
 
 
-def find_start(init_from: str, root: Path = Path("runs")) -> Path:
-    """What a recipe's `init_from` names: a run as `find_run` finds it, an exported folder, or a checkpoint's folder."""
+def find_weights(weights: str, root: Path = Path("runs")) -> Path | HubPlace:
+    """What `backbone.weights` of a recipe names, without opening it: a place on the hub, a file of weights, a folder
+    with safetensors files, a checkpoint's folder, an exported folder, or a run as `find_run` finds it.
+
+    Raises:
+        UserError: with the key `backbone.weights`; there is nothing of that name, or no weights in it.
+    """
     try:
-        given = user_path(init_from)
+        if (place := parse_hub(weights)) is not None:
+            return place
+        given = user_path(weights)
+        if os.path.isfile(given):
+            if given.suffix.lower() in (".safetensors", *PYTORCH):
+                return given
+            kinds = ", ".join((".safetensors", *PYTORCH))
+            raise UserError(f"{given} is no file of weights", hint=f"their names end in {kinds}")
+        if given.suffix.lower() in (".safetensors", *PYTORCH):
+            raise UserError(f"there is no file {given}")
         if os.path.isfile(given / CHECKPOINT_FILE):
+            return given
+        if not os.path.isfile(given / RECIPE_FILE) and any(given.glob("*.safetensors")):
             return given
         return find_run(str(given), root)
     except UserError as error:  # which takes the name for one from the command line
-        raise UserError(error.message, key="init_from", hint=error.hint) from error
+        raise UserError(error.message, key="backbone.weights", hint=error.hint) from error

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-
 from t2x_core.checkpoint import open_checkpoint, read_checkpoint
 from t2x_core.errors import UserError
 from t2x_core.plain_files import parse_json
 from t2x_core.runs import CHECKPOINT_FILE, MODEL_FILE
-from t2x_core.tensor_files import Piece, StoredTensor
+from t2x_core.tensor_files import StoredTensor
+from t2x_core.weight_files import stored_tensors
 
 Weights = dict[str, StoredTensor]
 
@@ -47,15 +45,7 @@ def open_weights(folder: Path, which: str = "last") -> tuple[Path, Weights, Reco
 
 
 def _exported(file: Path) -> tuple[Weights, Records]:
-    found = {}
-    try:
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 (it is no mapping)
-                shape = torch.Size(opened.get_slice(name).get_shape())
-                found[name] = StoredTensor(shape, (Piece(0, shape[0] if shape else 1, file, name),))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{file} is damaged: {error}") from error
-    return found, about_exported(file).get("referenced")
+    return stored_tensors(file)[0], about_exported(file).get("referenced")
 
 
 def about_exported(file: Path) -> dict[str, Any]:
@@ -64,8 +54,8 @@ def about_exported(file: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is damaged.
     """
+    metadata = stored_tensors(file)[1]
     try:
-        with safe_open(file, "pt") as opened:
-            return parse_json((opened.metadata() or {}).get("t2x", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+        return parse_json(metadata.get("t2x", "{}"))
+    except ValueError as error:
         raise UserError(f"{file} is damaged: {error}") from error

@@ -54,11 +54,6 @@ TINY_JOINT = (
     *("trainer.tokens_per_step=null", *(f"{data}.val_count=6" for data in (SHAPES, MOVING, TURNTABLES))),
 )
 """Overrides of recipes of all three tasks."""
-TINY_OWN = (
-    *(f"{IMAGES}.size=32", f"{CLIPS}.size=16", f"{CLIPS}.frames=4", f"{OBJECTS}.size=16", f"{OBJECTS}.views=4"),
-    *("trainer.tokens_per_step=null", *TINY_VIEWS),
-)
-"""Overrides of recipes of all three tasks on data of one's own, which also want the folders."""
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -13,18 +14,20 @@ from t2x_core.recipe import dump_yaml, list_recipes, to_plain
 from t2x_core.runs import find_run
 from tests.conftest import (
     CLIPS,
+    CPU,
     IMAGES,
     OBJECTS,
     TINY,
     TINY_CLIPS,
     TINY_IMAGES,
     TINY_JOINT,
+    TINY_MODEL,
     TINY_MOVING,
     TINY_OBJECTS,
-    TINY_OWN,
     TINY_TURNTABLES,
 )
 from tests.data.image_set import write_good
+from tests.encoders.tiny_models import save_text_encoder, save_vae
 from tests.text_to_multiview.test_objects import write_object
 from tests.video.video_set import write_video
 
@@ -37,9 +40,10 @@ def test_the_quickstart_ships():
 
 
 OWN = "text_to_image/folder"
-OWN_JOINT = "joint/own_512"
-OWN_CLIPS = ("text_to_video/clips", "text_to_video/clips_512")
-OWN_OBJECTS = ("text_to_multiview/objects", "text_to_multiview/24_views_512")
+OWN_CLIPS = ("text_to_video/clips",)
+OWN_OBJECTS = ("text_to_multiview/objects",)
+FAMILY = tuple(name for name in NAMES if re.search(r"/(256|512|1024|qihoo_t2i_1b)$", name))
+"""Recipes of the paper, with a VAE and T5."""
 
 
 @pytest.fixture
@@ -54,16 +58,53 @@ def needed(tmp_path):
     one_device = ("trainer.devices=1", "trainer.strategy=auto")
     settings |= {name: [f"{OBJECTS}.folder={tmp_path / 'objects'}"] for name in OWN_OBJECTS}
     settings |= {name: [f"{CLIPS}.folder={tmp_path / 'clips'}", *one_device] for name in OWN_CLIPS}
-    settings[OWN_JOINT] = [*settings[OWN], *settings[OWN_CLIPS[0]], *settings[OWN_OBJECTS[0]]]
+    for name in FAMILY:
+        settings[name] = family_of(name, tmp_path)
     return lambda name: settings.get(name, [])
+
+
+def family_of(name, folder):
+    """Settings of a recipe of the paper: own data, and small pretrained models of the same classes."""
+    vae = folder / ("wan" if name.startswith(("text_to_video/", "joint/")) else "vae")
+    if not vae.is_dir():
+        save_vae(vae, "AutoencoderKLWan" if vae.name == "wan" else "AutoencoderKL")
+    if not (folder / "t5").is_dir():
+        save_text_encoder(folder / "t5")
+    found = [f"codec.weights={{folder: {vae}, hub: null, subfolder: null}}", "codec.dtype=float32"]
+    found += [f"text_encoders.t5.weights={{folder: {folder / 't5'}, hub: null}}", "text_encoders.t5.dtype=float32"]
+    data = {
+        "text_to_image/": f"{IMAGES}.folder={folder / 'images'}",
+        "text_to_video/": f"{CLIPS}.folder={folder / 'clips'}",
+    }
+    data["text_to_multiview/"] = f"{OBJECTS}.folder={folder / 'objects'}"
+    found += [setting for kind, setting in data.items() if name.startswith((kind, "joint/"))]
+    if name.endswith("qihoo_t2i_1b"):  # its released file: tests/test_released_recipe.py
+        found.append("backbone.weights=null")
+    return found
 
 
 def tiny_of(name):
     """Overrides with which a recipe trains in seconds."""
     if name in OWN_OBJECTS:
         return TINY_OBJECTS
+    if name in FAMILY:
+        sizes = {"text_to_image/": (f"{IMAGES}.size=32",), "text_to_video/": (f"{CLIPS}.size=32", f"{CLIPS}.frames=5")}
+        sizes["text_to_multiview/"] = (f"{OBJECTS}.size=32", f"{OBJECTS}.views=4")
+        own = [setting for kind, some in sizes.items() if name.startswith((kind, "joint/")) for setting in some]
+        preset = "qihoo-t2i-1b" if name.endswith("qihoo_t2i_1b") else "null"
+        rest = [s for s in TINY_MODEL if not s.startswith(("text_encoders", "backbone.preset"))]
+        batch = ["trainer.accumulation=1", "trainer.tokens_per_step=null", "trainer.batch_multiple=1"]
+        return (
+            *own,
+            *CPU,
+            *rest,
+            *batch,
+            f"backbone.preset={preset}",
+            "backbone.window=auto",
+            "logging.score_samples=0",
+        )
     if name.startswith("joint/"):
-        return TINY_OWN if name == OWN_JOINT else TINY_JOINT
+        return TINY_JOINT
     if name in OWN_CLIPS:
         return TINY_CLIPS
     if name.startswith("text_to_video/"):

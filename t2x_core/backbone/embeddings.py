@@ -102,3 +102,17 @@ class TextProjection(nn.Sequential):
 
     def __init__(self, text_widths: Sequence[int], width: int) -> None:
         super().__init__(BandedLinear(text_widths, width), nn.GELU(approximate="tanh"), linear(width, width))
+
+
+def patch_embedding(widths: Sequence[int], bottleneck: int, width: int) -> nn.Module:
+    """Patches (B, N, C·P·P) -> tokens (B, N, D): one Linear, or two with `bottleneck` channels between them.
+
+    Natural images lie near a surface of far fewer dimensions than a large patch of pixels has, so a narrow linear
+    bottleneck loses little, and spares weights (Li & He 2025, JiT, arXiv 2511.13720, section 4.2).
+
+    Args:
+        widths: of the patches of the tasks, ascending (`BandedLinear`).
+    """
+    if not bottleneck:
+        return BandedLinear(widths, width)
+    return nn.Sequential(BandedLinear(widths, bottleneck), linear(bottleneck, width))

@@ -22,7 +22,7 @@ from t2x_core.backbone.attention import CrossAttention, FusedAttention, WindowAt
 from t2x_core.backbone.banded import BandedLinear
 from t2x_core.backbone.conditioning_cache import ConditioningCache, no_cache
 from t2x_core.backbone.conditioning_parts import PARTS, check_parts, widths_of
-from t2x_core.backbone.embeddings import TextProjection, TimeEmbedding, position_table
+from t2x_core.backbone.embeddings import TextProjection, TimeEmbedding, patch_embedding, position_table
 from t2x_core.backbone.linear import Init, linear
 from t2x_core.backbone.windows import Layout, Triple, make_layout, resolve_window
 from t2x_core.types import Conditioning, ConditioningDims, FrameAxis
@@ -48,6 +48,8 @@ class PTDiTConfig:
     """`proxy` (the paper), `fused` (own window and all proxies in one attention) or `dense` (PixArt, the baseline)."""
     window: Triple | Literal["auto"] = "auto"
     """(pf, ph, pw) in tokens, or `auto`: about eight windows along h and w, four tokens along f."""
+    bottleneck: int = 0
+    """Channels between a patch and its token (`PatchEmbedding`); 0 = none."""
     mlp_ratio: float = 4.0
     """Hidden width of the MLP, in multiples of `width`."""
     qk_norm: bool = False
@@ -85,6 +87,10 @@ class PTDiTConfig:
             raise ValueError(f'window must be three numbers of at least 1, or "auto", not {self.window}')
         if self.position not in ("sincos", "rope"):
             raise ValueError(f'position must be "sincos" or "rope", not "{self.position}"')
+        if self.bottleneck < 0:
+            raise ValueError(f"bottleneck must be at least 1, or 0 for none, not {self.bottleneck}")
+        if self.bottleneck and self.released:
+            raise ValueError("the released network has no bottleneck")
         if self.position == "rope" and self.width // self.heads % 2:
             raise ValueError(f"rope needs an even number of channels a head, not {self.width // self.heads}")
         if self.released and self.attention != "proxy":
@@ -232,7 +238,8 @@ class PTDiT(nn.Module):
         D, P, dims = config.width, config.patch_size, config.dims
         self.config = config
         widths = {part: widths_of(part, (dims, *config.shared_by)) for part in PARTS}
-        self.patch_embedding = BandedLinear([P * P * (config.in_channels + c) for c in (0, *widths["concat"])], D)
+        patches = [P * P * (config.in_channels + c) for c in (0, *widths["concat"])]
+        self.patch_embedding = patch_embedding(patches, config.bottleneck, D)
         self.time_embedding = TimeEmbedding(D)
         self.time_modulation = linear(D, 6 * D, "time")  # one for all blocks: adaLN-single (PixArt-α, section 2.3)
         self.text_projection = TextProjection(widths["text"], D) if dims.text else None

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from t2x_core.backbone.embeddings import position_table
 from t2x_core.backbone.pt_dit import PTDiT, PTDiTConfig
+from t2x_core.backbone.released_layout import POSITIONS, released_parameters, sources
 from t2x_core.types import ConditioningDims
 
-POSITIONS = "pos_embed.pos_embed"
 KNOWN_SETTINGS = {
     "attention_bias": True,
     "activation_fn": "gelu-approximate",
@@ -44,22 +44,17 @@ def load_released(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -
     with torch.device("meta"):
         model = PTDiT(ours)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
-    sources = _sources(ours.depth)
     P, side = ours.patch_size, config["sample_size"] // ours.patch_size
     expected = {POSITIONS: (1, config["frame"], side * side, ours.width)}
-    for name, parts in sources.items():
+    for name, parts in sources(ours.depth).items():
         rows, *rest = shapes[name]
         expected |= dict.fromkeys(parts, (rows // len(parts), *rest))
     expected["pos_embed.proj.weight"] = (ours.width, ours.in_channels, P, P)
     _check_tensors(state, expected)
     _check_positions(state[POSITIONS], (config["frame"], side, side), ours)
 
-    weights = {name: torch.cat([state[part] for part in parts]) for name, parts in sources.items() if len(parts) > 1}
-    weights |= {name: state[parts[0]].reshape(shapes[name]) for name, parts in sources.items() if len(parts) == 1}
-    for name in ("head.linear.weight", "head.linear.bias"):
-        head = weights[name].clone().unflatten(0, (P * P, ours.out_channels))  # (P·P, out_channels, …)
-        head[:, : ours.in_channels].neg_()
-        weights[name] = head.flatten(0, 1)
+    made = released_parameters({name: tensor.shape for name, tensor in state.items()})
+    weights = {name: parameter.make([state[part] for part in parameter.parts]) for name, parameter in made.items()}
     model.load_state_dict(weights, assign=True)
     return model
 
@@ -120,40 +115,6 @@ def _read_config(config: Mapping[str, Any]) -> PTDiTConfig:
         )
     except KeyError as missing:
         raise ValueError(f"the released configuration lacks {missing}") from None
-
-
-def _sources(depth: int) -> dict[str, list[str]]:
-    """Each parameter of ours, and the released tensors that make it when they are joined along their rows."""
-    tables = {"head.table": "scale_shift_table"}
-    layers = {
-        "patch_embedding": ["pos_embed.proj"],
-        "time_embedding.mlp.0": ["adaln_single.emb.timestep_embedder.linear_1"],
-        "time_embedding.mlp.2": ["adaln_single.emb.timestep_embedder.linear_2"],
-        "time_modulation": ["adaln_single.linear"],
-        "text_projection.0": ["caption_projection.linear_1"],
-        "text_projection.2": ["caption_projection.linear_2"],
-        "head.linear": ["proj_out"],
-    }
-    for index in range(depth):
-        a, b = f"blocks.{index}", f"transformer_blocks.{index}"
-        tables[f"{a}.table"] = f"{b}.scale_shift_table"
-        tables[f"{a}.shifted_table"] = f"{b}.proxy_scale_shift_table"
-        layers[f"{a}.visual_linear0"] = [f"{b}.linear_1_visual"]
-        layers[f"{a}.shifted_linear0"] = [f"{b}.linear_2"]
-        layers[f"{a}.mlp.0"] = [f"{b}.ff.net.0.proj"]
-        layers[f"{a}.mlp.2"] = [f"{b}.ff.net.2"]
-        for mine, theirs in (("proxy", "proxy_attn1"), ("window", "attn1"), ("shifted", "attn3")):
-            layers[f"{a}.{mine}_attention.qkv"] = [f"{b}.{theirs}.to_{part}" for part in "qkv"]
-            layers[f"{a}.{mine}_attention.out"] = [f"{b}.{theirs}.to_out.0"]
-        for mine, theirs in (("visual", "pvisual_attn2"), ("text", "attn2")):
-            layers[f"{a}.{mine}_attention.q"] = [f"{b}.{theirs}.to_q"]
-            layers[f"{a}.{mine}_attention.kv"] = [f"{b}.{theirs}.to_{part}" for part in "kv"]
-            layers[f"{a}.{mine}_attention.out"] = [f"{b}.{theirs}.to_out.0"]
-    return {name: [source] for name, source in tables.items()} | {
-        f"{name}.{kind}": [f"{part}.{kind}" for part in parts]
-        for name, parts in layers.items()
-        for kind in ("weight", "bias")
-    }
 
 
 def _check_tensors(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -16,7 +16,7 @@ from t2x_core.cli.recipe_arguments import add_recipe, check_early
 from t2x_core.errors import UserError
 from t2x_core.output import lasting_output
 from t2x_core.recipe import compose
-from t2x_core.runs import find_run, find_start
+from t2x_core.runs import find_run, find_weights
 from t2x_core.terminal import command, sample_command
 
 STARTED = time.perf_counter()
@@ -52,9 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError("--allow goes with --resume", where="command line")
         if arguments.resume and recipe is not None:
             find_run(arguments.resume, recipe.logging.runs_dir)
-        if arguments.resume is None and recipe is not None and recipe.init_from is not None:
+        if recipe is not None and not arguments.dry_run:
+            for name, task in recipe.tasks.items():
+                with compose(arguments.recipe, arguments.overrides).error_location(f"tasks.{name}"):
+                    task.check_trainable()
+        if arguments.resume is None and recipe is not None and recipe.backbone.weights and not arguments.dry_run:
             with compose(arguments.recipe, arguments.overrides).error_location(""):
-                find_start(recipe.init_from, recipe.logging.runs_dir)
+                find_weights(recipe.backbone.weights, recipe.logging.runs_dir)
         return _Command(arguments).run()
 
 
@@ -84,10 +88,10 @@ class _Command:
 
     def _fit(self) -> int:
         from t2x_core.assembly import build_data, build_module, load_assembly
+        from t2x_core.initial import open_start
         from t2x_core.training import fit, parallel, preflight, run_folder
         from t2x_core.training.check_launch import check_launch
         from t2x_core.training.first_step import try_samples
-        from t2x_core.training.initial import open_start
         from t2x_core.training.log import start_log
         from t2x_core.training.precision import device_count
         from t2x_core.training.prompts import prompt_conditions
@@ -101,21 +105,19 @@ class _Command:
                 check_launch(assembly.recipe.trainer, launch)
             with assembly.composed.error_location(""):
                 assembly.recipe.check_task_batches(device_count(assembly.recipe.trainer))
+            if arguments.dry_run:
+                return self._rehearse(assembly)
             module = build_module(assembly)  # before there is a folder: what cannot be built leaves none behind
             preflight.check_room(module, assembly.recipe)
             data = build_data(assembly, module)
             data.check()
-            if arguments.resume is None and not arguments.dry_run:  # which tries more
+            if arguments.resume is None:
                 for name in assembly.tasks:
                     try_samples(assembly, module, data, name, scored=False)
                     prompt_conditions(assembly, module, data, name)
             start = None
-            if assembly.recipe.init_from is not None and arguments.resume is None and launch.rank == 0:
-                start = open_start(assembly.recipe.init_from, assembly, module)  # the others find it in the folder
-            if arguments.dry_run:
-                run_folder.check_root(assembly.recipe.logging.runs_dir)
-                print("\n".join([*(start.describe() if start else []), *preflight.rehearse(assembly, module, data)]))
-                return 0
+            if assembly.recipe.backbone.weights is not None and arguments.resume is None and launch.rank == 0:
+                start = open_start(assembly, module)  # the others find it in the folder
             ranks.connect(assembly, data, resume=arguments.resume, folder=str(arguments.folder))
             folder = ranks.decide(lambda: _folder(arguments, assembly, start))
             with run_folder.locked(folder) if launch.rank == 0 else nullcontext():
@@ -138,6 +140,33 @@ class _Command:
                         ranks.failed(error)
                     raise
         return self._report(result, console)
+
+    def _rehearse(self, assembly: Any) -> int:
+        """A dry run. What the recipe lacks is said last, after what it would cost."""
+        from t2x_core.assembly import build_data
+        from t2x_core.initial import open_start
+        from t2x_core.runs import find_weights
+        from t2x_core.training import preflight, run_folder
+
+        recipe, composed = assembly.recipe, assembly.composed
+        try:
+            for name, task in recipe.tasks.items():
+                with composed.error_location(f"tasks.{name}"):
+                    task.check_trainable()
+            with composed.error_location(""):
+                weights = recipe.backbone.weights and find_weights(recipe.backbone.weights, recipe.logging.runs_dir)
+        except UserError:
+            print("\n".join(preflight.outlook(assembly)))
+            raise
+        module = preflight.build_for_rehearsal(assembly)
+        data = build_data(assembly, module)
+        data.check()
+        run_folder.check_root(recipe.logging.runs_dir)
+        lines = [f"weights    {recipe.backbone.weights}: would be fetched from the hub"] if weights else []
+        if isinstance(weights, Path):
+            lines = open_start(assembly, module).describe()
+        print("\n".join([*lines, *preflight.rehearse(assembly, module, data)]))
+        return 0
 
     def _report(self, result: Any, console: Any) -> int:
         from t2x_core import quarantine
@@ -180,8 +209,8 @@ def _folder(arguments: argparse.Namespace, assembly: Any, start: Any) -> Path:
     if arguments.resume is None:
         folder = run_folder.new_run(root, name, arguments.folder)
         try:
-            begun = {**plain, "init_from": str(start.place) if start else None}
-            run_folder.write_run(folder, begun, assembly.packages)
+            begun = {**plain, "backbone": {**plain["backbone"], "weights": start.name if start else None}}
+            run_folder.write_run(folder, begun, assembly.packages, start.record() if start else None)
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -23,10 +23,11 @@ LARGEST_PROMPTS = 16 * 2**20
 """Bytes of a file of prompts, at most."""
 LARGEST_SEED = 2**63 - 1
 VIDEOS = (".mp4",)
+WHAT = "folder of a run, or a recipe: its newest run, or without one the weights that it names (backbone.weights)"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_folder", metavar="RUN", help="folder of a run, or name of a recipe (its newest run)")
+    parser.add_argument("run_folder", metavar="RUN", help=WHAT)
     parser.add_argument("prompts", nargs="*", default=[], metavar="PROMPT", help="what to show")
     parser.add_argument("--prompts", dest="file", type=path, metavar="FILE", help="a text file with one prompt a line")
     parser.add_argument("--num", type=whole(1, MOST_SAMPLES), default=1, help="samples of each prompt (default 1)")
@@ -70,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from t2x_core.entry_points import settings
     from t2x_core.recipe import Written, check_recipe, compose
-    from t2x_core.runs import RECIPE_FILE, find_run
+    from t2x_core.runs import RECIPE_FILE
 
     prompts = [*map(_prompt, arguments.prompts), *(_read(arguments.file) if arguments.file else [])]
     if (count := len(prompts) * arguments.num) > MOST_SAMPLES:
@@ -80,8 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise mistake(f'--set takes KEY=VALUE, not "{item}"')
     check_which(arguments.checkpoint)
     check_writable(arguments.out)
-    run = find_run(arguments.run_folder)
-    recipe = check_recipe(compose(run / RECIPE_FILE), settings)  # it may have been edited
+    run = _find_run(arguments.run_folder)  # None: it is a recipe that has no run
+    source = arguments.run_folder if run is None else run / RECIPE_FILE
+    recipe = check_recipe(compose(source), settings)  # a run's may have been edited
     inputs = _inputs(arguments, recipe)
     if not prompts and not _without_prompt(arguments, recipe):
         raise mistake("nothing to sample", "give a prompt, or --prompts FILE")
@@ -93,7 +95,10 @@ def run(arguments: argparse.Namespace) -> int:
     from t2x_core.inputs import expanded
     from t2x_core.rendering import save
 
-    pipeline = T2XPipeline.from_pretrained(run, arguments.checkpoint, arguments.device)
+    if run is None:
+        pipeline = T2XPipeline.from_recipe(source, device=arguments.device)
+    else:
+        pipeline = T2XPipeline.from_pretrained(run, arguments.checkpoint, arguments.device)
     if threads := arguments.threads or pipeline.assembly.recipe.trainer.threads:
         torch.set_num_threads(threads)
     given = {"steps": arguments.steps, "guidance": arguments.guidance}
@@ -141,6 +146,23 @@ def _inputs(arguments: argparse.Namespace, recipe: Recipe | None) -> dict[str, l
             raise mistake(f"cannot read the input {name}: there is no file {printable(file, 200)}")
         found.setdefault(name, []).append(place)
     return found
+
+
+def _find_run(name: str) -> Path | None:
+    """The run of that name; None if there is none, but a recipe that names weights to sample with."""
+    from t2x_core.recipe import compose, find_recipe
+    from t2x_core.runs import find_run
+
+    try:
+        return find_run(name)
+    except UserError:
+        try:
+            node = compose(find_recipe(name)).find("backbone.weights")
+        except UserError:
+            node = None
+        if node is None or node.value is None:
+            raise
+        return None
 
 
 def mistake(message: str, hint: str | None = None) -> UserError:

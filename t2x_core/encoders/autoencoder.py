@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,16 +33,21 @@ class Affine:
 
 
 class Autoencoder(LatentCodec):
-    """A VAE of diffusers. Encoding takes the mode of the posterior, so it is repeatable."""
+    """A VAE of diffusers. Encoding takes the mode of the posterior, so it is repeatable.
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    `outline`: without weights, its parameters on the meta device.
+    """
+
+    def __init__(self, config: AutoencoderConfig, *, outline: bool = False) -> None:
         super().__init__()
-        folder = config.weights.fetch()
+        folder = None if outline else config.weights.fetch()
         kind = config.vae_class()
-        assert kind is not None
+        if kind is None:
+            raise UserError(f"what kind of VAE {config.weights} is, is not known before it is fetched", key="weights")
         self.origin = str(config.weights)
         self.kind, self.chunk = kind, config.chunk
-        self.vae = _load(kind.name, folder, DTYPES[config.dtype])
+        dtype = DTYPES[config.dtype]
+        self.vae = _outline(kind.name, config, dtype) if outline else _load(kind.name, folder, dtype)
         if config.tiling:
             self._enable("enable_tiling", "tiling")
         if config.slicing:
@@ -106,16 +112,27 @@ class Autoencoder(LatentCodec):
         getattr(self.vae, method)()
 
 
-def _load(name: str, folder: Any, dtype: torch.dtype) -> Any:
-    """The VAE in a folder, from safetensors alone."""
+def _class(name: str) -> Any:
     try:
         import diffusers
     except ImportError as error:
         raise UserError("pretrained VAEs need diffusers", hint="pip install 't2x[pretrained]'") from error
     if not hasattr(diffusers, name):
         raise UserError(f"the installed diffusers has no {name}", hint="pip install -U diffusers")
+    return getattr(diffusers, name)
+
+
+def _outline(name: str, config: AutoencoderConfig, dtype: torch.dtype) -> Any:
+    """A VAE of this configuration without weights, on the meta device."""
+    with torch.device("meta"):
+        vae = _class(name).from_config(config.weights.config())
+    return torch.nn.Module.to(vae, dtype)
+
+
+def _load(name: str, folder: Any, dtype: torch.dtype) -> Any:
+    """The VAE in a folder, from safetensors alone."""
     try:
-        return getattr(diffusers, name).from_pretrained(
+        return _class(name).from_pretrained(
             str(folder), torch_dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
         )
     except (OSError, ValueError, RuntimeError) as error:
@@ -125,4 +142,4 @@ def _load(name: str, folder: Any, dtype: torch.dtype) -> Any:
 
 @hookimpl
 def t2x_register() -> Sequence[Component]:
-    return [Component("autoencoder", AutoencoderConfig, Autoencoder)]
+    return [Component("autoencoder", AutoencoderConfig, Autoencoder, partial(Autoencoder, outline=True))]

@@ -101,6 +101,9 @@ class AutoencoderConfig(CodecConfig):
         kind, options = self.vae_class(), self._options()
         return None if kind is None or options is None else kind.frame_factor(options)
 
+    def at_hand(self) -> bool:
+        return self.weights.at_hand()
+
     def _options(self) -> dict[str, object] | None:
         with error_key("weights"):
             return self.weights.config()
@@ -142,6 +145,9 @@ class TransformersConfig(TextEncoderConfig):
 
     def neutral_keys(self) -> Collection[str]:
         return ("weights",)
+
+    def at_hand(self) -> bool:
+        return self.weights.at_hand()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,15 @@ ENCODER_CLASSES = {
 
 
 class TransformersText(TextEncoder):
-    """A text encoder of transformers. Tokens are hidden states; special tokens count as tokens."""
+    """A text encoder of transformers. Tokens are hidden states; special tokens count as tokens.
 
-    def __init__(self, config: TransformersConfig) -> None:
+    `outline`: without weights (on the meta device) and tokenizer; every text is as long as texts can be.
+    """
+
+    def __init__(self, config: TransformersConfig, *, outline: bool = False) -> None:
         super().__init__()
         self.config, self.origin = config, str(config.weights)
-        folder = config.weights.fetch()
-        self.model, self.tokenizer = _load(folder, config)
+        self.model, self.tokenizer = _outline(config) if outline else _load(config.weights.fetch(), config)
         options = self.model.config
         options = getattr(options, "text_config", None) or options
         clip = options.model_type.startswith("clip")
@@ -46,8 +49,8 @@ class TransformersText(TextEncoder):
         layers = int(options.num_hidden_layers)
         if not -layers - 1 <= config.layer <= layers:
             raise UserError(f"the model has {layers} layers, so {config.layer} is none of them", key="layer")
-        self.longest, self.longest_setting = config.max_tokens, "max_tokens"
-        self.settings = _settings(self.model.config, self.tokenizer)
+        self.longest, self.longest_setting = None if outline else config.max_tokens, "max_tokens"
+        self.settings = "" if outline else _settings(self.model.config, self.tokenizer)
         self.requires_grad_(False)
 
     def length(self, text: str) -> int:
@@ -55,6 +58,9 @@ class TransformersText(TextEncoder):
 
     def tokenize(self, texts: Sequence[str]) -> TextInput:
         config = self.config
+        if self.tokenizer is None:
+            ids = torch.zeros(len(texts), config.max_tokens, dtype=torch.long)
+            return TextInput(ids, torch.ones_like(ids, dtype=torch.bool))
         found = self.tokenizer(
             [self._filled(text) for text in texts],
             add_special_tokens=not config.chat,
@@ -104,13 +110,31 @@ def _settings(config: Any, tokenizer: Any) -> str:
     return json.dumps([plain, vocabulary, tokenizer.chat_template], sort_keys=True, default=str)
 
 
-def _load(folder: Path, config: TransformersConfig) -> tuple[Any, Any]:
-    """The model and its tokenizer, from safetensors alone, without any code of the folder's."""
+def _outline(config: TransformersConfig) -> tuple[Any, Any]:
+    """A model of this configuration without weights, on the meta device."""
+    options = dict(config.weights.config() or {})
+    if "model_type" not in options:
+        raise UserError(f"what kind of model {config.weights} is, is not known before it is fetched", key="weights")
+    hf = _library()
+    name = ENCODER_CLASSES.get(options["model_type"], "AutoModel")
+    built = hf.AutoConfig.for_model(**options)
+    with torch.device("meta"):
+        model = hf.AutoModel.from_config(built) if name == "AutoModel" else getattr(hf, name)(built)
+    return torch.nn.Module.to(model, getattr(torch, config.dtype)), None
+
+
+def _library() -> Any:
     try:
         import transformers
     except ImportError as error:
         raise UserError("pretrained text encoders need transformers", hint="pip install 't2x[pretrained]'") from error
     transformers.utils.logging.disable_progress_bar()  # of reading a file; the hub's downloads keep theirs
+    return transformers
+
+
+def _load(folder: Path, config: TransformersConfig) -> tuple[Any, Any]:
+    """The model and its tokenizer, from safetensors alone, without any code of the folder's."""
+    transformers = _library()
     model_type = (config.weights.config() or {}).get("model_type")
     name = ENCODER_CLASSES.get(str(model_type), "AutoModel")
     transformers.utils.logging.disable_progress_bar()  # "Loading weights" for each part of a second
@@ -142,4 +166,4 @@ def _load(folder: Path, config: TransformersConfig) -> tuple[Any, Any]:
 
 @hookimpl
 def t2x_register() -> Sequence[Component]:
-    return [Component("transformers", TransformersConfig, TransformersText)]
+    return [Component("transformers", TransformersConfig, TransformersText, partial(TransformersText, outline=True))]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from t2x_core.encoders.known_configs import KNOWN_CONFIGS
 from t2x_core.errors import UserError
 
 PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
@@ -106,9 +107,17 @@ class WeightsConfig:
         return [file for each in folders for pattern in PATTERNS for file in each.glob(pattern)]
 
     def config(self) -> dict[str, Any] | None:
-        """What config.json says; None if it is on the hub and not in the cache yet."""
+        """What config.json says; if it is on the hub and not in the cache yet, what is known of that repository, or
+        None."""
+        if (folder := self.local()) is not None:
+            return read_json(folder / "config.json")
+        known = KNOWN_CONFIGS.get((self.hub or "", self.subfolder))
+        return None if known is None else dict(known)
+
+    def at_hand(self) -> bool:
+        """Whether the weights are on this machine."""
         folder = self.local()
-        return None if folder is None else read_json(folder / "config.json")
+        return folder is not None and any(folder.glob("*.safetensors"))
 
     def _cached(self) -> Path | None:
         from huggingface_hub import try_to_load_from_cache

@@ -6,7 +6,7 @@ from t2x_core.recipe.check import build
 from t2x_core.recipe.commented import commented
 from t2x_core.recipe.compose import Composed, compose, composed_of
 from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Constraint, Range
-from t2x_core.recipe.dump import dump_yaml, portable, to_plain
+from t2x_core.recipe.dump import dump_yaml, flat, portable, to_plain
 from t2x_core.recipe.field_docs import field_docs
 from t2x_core.recipe.load import SchemaOf, check_core, check_recipe
 from t2x_core.recipe.overrides import Written
@@ -62,6 +62,7 @@ __all__ = [
     "dump_yaml",
     "field_docs",
     "find_recipe",
+    "flat",
     "list_recipes",
     "portable",
     "to_plain",

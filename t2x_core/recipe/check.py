@@ -21,7 +21,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 from t2x_core.errors import UserError, did_you_mean
 from t2x_core.paths import user_path
 from t2x_core.recipe.compose import Composed
-from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Constraint
+from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, PATH_OR_NAME, Constraint
 from t2x_core.recipe.field_docs import field_docs
 from t2x_core.recipe.source import Node, Origin, located, show
 from t2x_core.recipe.yaml_tree import parse_value
@@ -150,6 +150,9 @@ def _annotated(kind: Any, node: Node, path: str) -> Any:
     if inner is Path and FROM_CURRENT_FOLDER in metadata:
         return _path(check(str, node, path), node, path)
     value = check(inner, node, path)
+    if PATH_OR_NAME in metadata and value:
+        place = os.path.abspath(node.origin.folder / _path(value, node, path))
+        value = place if os.path.exists(place) else value
     for constraint in metadata:
         if not isinstance(constraint, Constraint):
             continue

@@ -48,5 +48,12 @@ class _FromCurrentFolder:
     """See FROM_CURRENT_FOLDER."""
 
 
+class _PathOrName:
+    """See PATH_OR_NAME."""
+
+
+PATH_OR_NAME: Final = _PathOrName()
+"""Marks a text that names a file or a folder, or else something by name: `Annotated[str, PATH_OR_NAME]`. A relative
+path is relative to the recipe's file, like any other, if there is something."""
 FROM_CURRENT_FOLDER: Final = _FromCurrentFolder()
 """Marks a Path that is kept as written, even in a recipe: `Annotated[Path, FROM_CURRENT_FOLDER]`. It is for outputs."""

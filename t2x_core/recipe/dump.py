@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,20 @@ def portable(value: Any, *keys: str) -> Any:
         return {key: portable(child, *keys, str(key)) for key, child in value.items()}
     if isinstance(value, (list, tuple)):
         return [portable(child, *keys) for child in value]
-    if keys == ("init_from",):
+    if keys == ("backbone", "weights"):
         return None
     if not isinstance(value, Path):
         return value
     if keys[0] == "logging" or (keys[0] == "tasks" and keys[2:3] == ("data",)):
         return value.name or "."
     return home_as_tilde(value)
+
+
+def flat(tree: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings as one: "trainer.max_steps" → its value."""
+    if not isinstance(tree, Mapping):
+        return {path: tree}
+    return {k: v for key, sub in tree.items() for k, v in flat(sub, f"{path}.{key}" if path else str(key)).items()}
 
 
 def dump_yaml(plain: Any) -> str:

@@ -16,12 +16,14 @@ RENAMED: tuple[tuple[Path, str], ...] = (
 """Paths of keys until 0.1, `*` for any key, and the key's name now."""
 TEXT_ENCODER = "text_encoder"
 """Until 0.1: the only text encoder. Now `text_encoders` holds any number by name."""
+INIT_FROM = "init_from"
+"""Until 0.1: the weights to begin with. Now `backbone.weights`."""
 
 
 def rename(root: Node) -> tuple[Node, list[str]]:
     """A recipe file's (or an override's) own tree with today's keys, and a line for each key that was renamed."""
     notes: list[str] = []
-    return _text_encoders(_renamed(root, (), notes), notes), notes
+    return _first_weights(_text_encoders(_renamed(root, (), notes), notes), notes), notes
 
 
 def _renamed(node: Node, path: Path, notes: list[str]) -> Node:
@@ -80,4 +82,18 @@ def _text_encoders(root: Node, notes: list[str]) -> Node:
     entries["text_encoders"] = encoders
     now = f"text_encoders.{name}" if name else "text_encoders"
     notes.append(f"{TEXT_ENCODER} is now {now} ({block.origin})")
+    return Node(entries, root.origin)
+
+
+def _first_weights(root: Node, notes: list[str]) -> Node:
+    if not isinstance(root.value, dict) or INIT_FROM not in root.value:
+        return root
+    entries = dict(root.value)
+    weights = entries.pop(INIT_FROM)
+    block = entries.get("backbone", Node({}, weights.origin))
+    if not isinstance(block.value, dict) or "weights" in block.value:
+        return root
+    if weights.value is not None:
+        notes.append(f"{INIT_FROM} is now backbone.weights ({weights.origin})")
+    entries["backbone"] = Node({**block.value, "weights": weights}, block.origin)
     return Node(entries, root.origin)

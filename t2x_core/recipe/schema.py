@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal
 
 from t2x_core.errors import UserError
 from t2x_core.recipe.cache_config import CacheConfig
-from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Range
+from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, PATH_OR_NAME, Range
 
 Kind = Literal["task", "codec", "text_encoder"]
 """What a recipe names and a plugin brings."""
@@ -45,6 +45,10 @@ class TaskConfig(ABC):
 
         With it a size, a patch or a window that does not fit is found before anything is imported or read.
         """
+
+    def check_trainable(self) -> None:  # noqa: B027 (a default)
+        """UserError if something is missing that only training needs, such as where the data is: sampling with weights
+        that are named goes without it. The default wants nothing."""
 
     def frames(self) -> Mapping[str, Sequence[int]]:
         """Key of this block → numbers of frames, of those that the block itself fixes and that the codec sees as one
@@ -77,6 +81,10 @@ class ComponentConfig:
         runs): cached latents and text tokens stay valid."""
         return ()
 
+    def at_hand(self) -> bool:
+        """Whether all that it needs is on this machine; what is not would be downloaded, which a dry run does not."""
+        return True
+
 
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig(ComponentConfig, ABC):
@@ -107,8 +115,10 @@ BLOCKS: dict[Kind, type] = {"task": TaskConfig, "codec": CodecConfig, "text_enco
 class BackboneConfig:
     """PT-DiT. A preset gives width, depth and heads; each of these, if set, overrides it."""
 
-    preset: Literal["S", "B", "L", "XL", "H"] | None = None
-    """Named size of the network; `null`: set width, depth and heads."""
+    preset: Literal["S", "B", "L", "XL", "H", "qihoo-t2i-1b"] | None = None
+    """Named size of the network; `qihoo-t2i-1b`: also the layers of the authors' release; `null`: set the sizes."""
+    weights: Annotated[str, PATH_OR_NAME] | None = None
+    """Weights to start from, what fits: a run, an exported folder, a file, the release, hf://…; `null`: none."""
     attention: Literal["proxy", "fused", "dense"] = "proxy"
     """`proxy`: as in the paper; `fused`: own window and all proxies in one attention; `dense`: full self-attention."""
     window: tuple[Count, Count, Count] | Literal["auto"] = "auto"
@@ -121,6 +131,8 @@ class BackboneConfig:
     """Attention heads; they share the width equally."""
     patch_size: Count = 2
     """Side of the square of latent pixels that makes one token, in latent pixels."""
+    bottleneck: Count | None = None
+    """Channels between a patch and its token, 32 to 128 for pixels in patches of 16 or 32; `null`: no bottleneck."""
     mlp_ratio: Positive = 4.0
     """Hidden width of the MLP, in widths of a token."""
     qk_norm: bool = False
@@ -362,8 +374,6 @@ class Recipe:
     """Whether CUDA kernels that could give other last digits on a second run are refused; slower."""
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     """Arithmetic of float32 matrix products on a GPU: `highest` is float32, `high` TF32, `medium` bfloat16."""
-    init_from: str | None = None
-    """Weights to start from: a run, a recipe's newest run, a checkpoint or an exported folder; `null`: random ones."""
     tasks: dict[str, TaskConfig]
     """Tasks to train: name → its block; at least one."""
     backbone: BackboneConfig

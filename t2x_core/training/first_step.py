@@ -12,6 +12,7 @@ from t2x_core.errors import UserError
 from t2x_core.interfaces import largest
 from t2x_core.module import T2XModule
 from t2x_core.optim import count_parameters
+from t2x_core.outline import outline_mode
 from t2x_core.rendering import check_rendered
 from t2x_core.types import Batch
 
@@ -31,6 +32,8 @@ def try_first_step(assembly: Assembly, module: T2XModule, data: MixedData, batch
     count = count_parameters(module)[1]
     if count > MOST:
         return f"no step: {count / 1e6:.0f} M parameters are more than {MOST / 1e6:.0f} M; score and render were called"
+    if outline_mode(module.backbone) is not None:
+        return "no step: pretrained weights are not on this machine; score and render were called"
     one = batch.select([0])
     loss = module.training_step(one, 0)["loss"]
     if not loss.isfinite():

@@ -23,7 +23,8 @@ from t2x_core.backbone.training_blocks import set_blocks
 from t2x_core.checkpoint import FOLDER, checkpoints_of, newest, step_of
 from t2x_core.data.mixture import MixedData
 from t2x_core.data.text import LENGTHS
-from t2x_core.errors import TrainingError
+from t2x_core.errors import TrainingError, UserError
+from t2x_core.initial import open_start
 from t2x_core.module import T2XModule
 from t2x_core.recipe import Recipe, to_plain
 from t2x_core.terminal import command
@@ -47,7 +48,6 @@ from t2x_core.training.ema import EMA
 from t2x_core.training.eval_timer import EvalTimer
 from t2x_core.training.event_file import EventLogger
 from t2x_core.training.fit_loop import WholeLoop
-from t2x_core.training.initial import open_start
 from t2x_core.training.learning_rate import LearningRate
 from t2x_core.training.log import PlainConsole
 from t2x_core.training.parallel import Environment, Launch, Ranks, build_strategy, launched
@@ -134,8 +134,8 @@ def fit(
     ranks.agree(_unseen(ranks, start or folder))
     if start is None:
         _initialize(module, assembly, folder)
-    elif recipe.init_from is not None:
-        log.info("init_from  is not read again: the run goes on from its own %s", start.name)
+    elif recipe.backbone.weights is not None:
+        log.info("weights    %s: not read again, the run goes on from its own %s", recipe.backbone.weights, start.name)
 
     example = data.val_conditions(next(iter(data.modules)), 1).captions[0]
     first = step_of(start) if start else 0
@@ -284,9 +284,15 @@ def build_trainer(
 
 
 def _initialize(module: T2XModule, assembly: Assembly, folder: Path) -> None:
-    """The weights that `init_from` names, if it does. A roll-back needs them no more: it goes to a checkpoint."""
-    if (source := run_folder.init_from(folder, assembly.recipe)) is not None:
-        start = open_start(source, assembly, module)
+    """The weights that `backbone.weights` names, if any. A roll-back needs them no more: it goes to a checkpoint."""
+    source, wanted = run_folder.first_weights(folder, assembly.recipe)
+    if source is not None:
+        start = open_start(assembly, module, source)
+        if wanted is not None and (found := start.record()["sha256"]) != wanted:
+            raise UserError(
+                f"{source} is not what the run began with (sha256 {found[:12]}, not {wanted[:12]})",
+                hint="put the file back, or start a new run",
+            )
         start.load(module)
         for line in start.describe():
             log.info(line)

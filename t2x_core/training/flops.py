@@ -10,15 +10,15 @@ from __future__ import annotations
 import logging
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from t2x_core.data.mixture import MixedData
 from t2x_core.module import T2XModule
+from t2x_core.outline import fake_mode, outline_mode
 from t2x_core.types import Batch
 
 log = logging.getLogger("t2x")
@@ -56,31 +56,65 @@ def bucket_name(batch: Batch) -> str:
     return f"{batch.task}/{'x'.join(map(str, batch.shape))}"
 
 
-def flops_by_bucket(module: T2XModule, data: MixedData) -> dict[str, float]:
+@dataclass(frozen=True)
+class StepFlops:
+    """Operations of a step, by who does them."""
+
+    trained: float
+    """Forward and backward pass of what is trained."""
+    codec: float = 0.0
+    """Encoding of what comes as pixels."""
+    text: float = 0.0
+    """Frozen text encoders."""
+
+    @property
+    def total(self) -> float:
+        return self.trained + self.codec + self.text
+
+    def times(self, samples: int) -> StepFlops:
+        return StepFlops(self.trained * samples, self.codec * samples, self.text * samples)
+
+    def __str__(self) -> str:
+        if not (self.codec or self.text):
+            return in_flop(self.total)
+        parts = {"trained": self.trained, "codec": self.codec, "text encoders": self.text}
+        return f"{in_flop(self.total)} ({', '.join(f'{n} {in_flop(value)}' for n, value in parts.items() if value)})"
+
+
+def in_flop(amount: float) -> str:
+    """Operations as "3.2 GFLOP"."""
+    for unit in ("", "k", "M", "G", "T"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}FLOP"
+        amount /= 1000
+    return f"{amount:.3g} PFLOP"
+
+
+def flops_by_bucket(module: T2XModule, data: MixedData) -> dict[str, StepFlops]:
     """Operations of one optimizer step of each bucket; `data` is checked (`MixedData.check`).
 
     One sample of each is read. Empty, with a line in the log, if a part of the model cannot be counted.
     """
-    found: dict[str, float] = {}
+    found: dict[str, StepFlops] = {}
     try:
         for task, modules in data.modules.items():
             for index, bucket in enumerate(modules.train_source().buckets()):
                 if bucket.count:
                     batch = data.example(task, index)
                     if (name := bucket_name(batch)) not in found:
-                        found[name] = float(step_flops(module, batch)) * data.batch_size(task, bucket)
+                        found[name] = step_flops(module, batch).times(data.batch_size(task, bucket))
     except Exception as error:  # a plugin's part may do anything, and no run should end for a figure
         log.info("no MFU: the FLOPs of a step cannot be counted (%s)", str(error).split("\n")[0])
         return {}
     return found
 
 
-def step_flops(module: T2XModule, batch: Batch) -> int:
-    """Operations of the forward and the backward pass of what is trained, for a batch on the CPU.
+def step_flops(module: T2XModule, batch: Batch) -> StepFlops:
+    """Operations of a training step for a batch on the CPU.
 
-    Computed on tensors without content, before the module is moved or sharded. Frozen parts (codec, text encoder) are
-    left out. An attention is counted as the products that it is, whatever kernel will do it. The blocks are alike, or
-    every other one is, so few of them say what all cost.
+    Computed on tensors without content, before the module is moved or sharded. An attention is counted as the products
+    that it is, whatever kernel will do it. The blocks are alike, or every other one is, so few of them say what all
+    cost.
     """
     module.prepare(batch)  # a cache must not keep tensors without content
     blocks = module.backbone.blocks
@@ -94,19 +128,21 @@ def step_flops(module: T2XModule, batch: Batch) -> int:
         more = _count(module, batch)
     finally:
         module.backbone.blocks = blocks
-    return less + (more - less) * (len(blocks) - few) // 2
+    return replace(less, trained=less.trained + (more.trained - less.trained) * (len(blocks) - few) / 2)
 
 
-def _count(module: T2XModule, batch: Batch) -> int:
+def _count(module: T2XModule, batch: Batch) -> StepFlops:
     trained = [p for _, p in module.trainable()]
-    with FakeTensorMode(allow_non_fake_inputs=True), sdpa_kernel(SDPBackend.MATH):
-        encoded = module.encode(batch)
+    with outline_mode(module.backbone) or fake_mode(), sdpa_kernel(SDPBackend.MATH):
+        with FlopCounterMode(display=False) as codec:
+            encoded = module.encode(batch)
         with FlopCounterMode(display=False) as everything:
             torch.autograd.grad(module.training_step(encoded, 0)["loss"], trained, allow_unused=True)
         with FlopCounterMode(display=False) as frozen:
             for name in module.frozen_encoders.keys() - batch.encoded_text.keys():
                 module.encode_frozen(name, batch)
-    return everything.get_total_flops() - frozen.get_total_flops()
+    text = frozen.get_total_flops()
+    return StepFlops(float(everything.get_total_flops() - text), float(codec.get_total_flops()), float(text))
 
 
 def peak(device: torch.device, precision: str) -> Peak:

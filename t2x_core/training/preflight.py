@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from t2x_core.assembly import Assembly
+from t2x_core.assembly import Assembly, build_module
 from t2x_core.backbone.training_blocks import DEAR, Checkpointing
 from t2x_core.data.mixture import MixedData
 from t2x_core.errors import UserError
 from t2x_core.free_memory import GIB, free_memory
 from t2x_core.module import T2XModule
 from t2x_core.optim import count_parameters, state_bytes
+from t2x_core.outline import fake_mode, outline_mode
 from t2x_core.recipe import Recipe, TrainerConfig
 from t2x_core.terminal import printable
+from t2x_core.training.estimate import cost_lines, example, ranks
 from t2x_core.training.failure import TOO_LARGE
-from t2x_core.training.first_step import try_first_step
+from t2x_core.training.first_step import MOST, try_first_step
 from t2x_core.training.precision import device_count, has_gpu, precision_plugin, resolve_precision, trained_parts
 from t2x_core.training.remarks import remarks
 from t2x_core.types import Batch
@@ -70,9 +72,11 @@ def rehearse(assembly: Assembly, module: T2XModule, data: MixedData) -> list[str
     shape = f"{height}×{width}" if frames == 1 else f"{frames}×{height}×{width}"
     tried = try_first_step(assembly, module, data, batch)  # before the weights have another precision
     try:
-        precision_plugin(precision, trainer.accelerator).convert_module(module)
+        if outline_mode(module.backbone) is None:
+            precision_plugin(precision, trainer.accelerator).convert_module(module)
         estimate = estimate_memory(module, data, recipe, precision)
-        _check_estimate(estimate, trainer)
+        if outline_mode(module.backbone) is None or has_gpu(trainer.accelerator):
+            _check_estimate(estimate, trainer)
         memory = str(estimate)
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         memory = f"unknown: a part reads the values of tensors ({error})"
@@ -80,6 +84,7 @@ def rehearse(assembly: Assembly, module: T2XModule, data: MixedData) -> list[str
         *describe(assembly, module),
         *data.describe(),
         *remarks(recipe, module.encoders(), data, assembly.composed.notes),
+        *cost_lines(assembly, module, data),
         f'first      {len(batch)} samples of {shape}, such as "{printable(batch.captions[0], 200)}"',
         f"tried      {tried}",
         f"precision  {precision}",
@@ -116,6 +121,32 @@ def _check_estimate(estimate: Memory, trainer: TrainerConfig) -> None:
         raise UserError(f"training needs {estimate}; {what} {room / GIB:,.2f} GiB", hint=TOO_LARGE)
 
 
+def outlook(assembly: Assembly) -> list[str]:
+    """Lines on all that would run, as far as the recipe alone says, for one that is not complete yet."""
+    recipe, trainer = assembly.recipe, assembly.recipe.trainer
+    module = build_module(assembly, outline=True)
+    precision = resolve_precision(trainer.precision, trainer.accelerator)
+    parts = ranks(assembly) * trainer.accumulation
+    examples = [example(assembly, module, name, None) for name in assembly.tasks]
+    batches = [one.batch.select([0] * max(1, one.samples // parts)) for one in examples]
+    return [
+        *describe(assembly, module),
+        *cost_lines(assembly, module),
+        f"precision  {precision}",
+        f"memory     {memory_of(module, batches, recipe, precision)}",
+    ]
+
+
+def build_for_rehearsal(assembly: Assembly) -> T2XModule:
+    """The module for `rehearse`: without content if it is large, or if pretrained weights are not on this machine."""
+    recipe = assembly.recipe
+    outline = build_module(assembly, outline=True)
+    parts = (outline, *(frozen.part for frozen in outline.referenced().values()))
+    count = sum(p.numel() for part in parts for p in part.parameters())
+    there = all(block.at_hand() for block in (recipe.codec, *recipe.text_encoders.values()))
+    return build_module(assembly) if there and count <= MOST else outline
+
+
 def describe(assembly: Assembly, module: T2XModule) -> list[str]:
     """Lines on the model and on the length of the training, without the data."""
     recipe, config = assembly.recipe, module.backbone.config
@@ -139,17 +170,21 @@ def estimate_memory(module: T2XModule, data: MixedData, recipe: Recipe, precisio
     `data` is checked (`MixedData.check`); `precision` is resolved, "bf16-mixed" say, and the module of that precision
     (`convert_module` of its plugin). Weights that `fsdp2` and `hsdp` gather for a moment are not counted.
     """
+    parts = device_count(recipe.trainer) * recipe.trainer.num_nodes * recipe.trainer.accumulation
+    return memory_of(module, [_largest(name, data, parts) for name in data.modules], recipe, precision)
+
+
+def memory_of(module: T2XModule, batches: Sequence[Batch], recipe: Recipe, precision: str) -> Memory:
+    """The same from the largest micro-batch of each task."""
     trainer = recipe.trainer
     devices = device_count(trainer)
     ranks = devices * trainer.num_nodes
     shards = {"fsdp2": ranks, "hsdp": trainer.shards or devices}.get(trainer.strategy, 1)
-    parts = ranks * trainer.accumulation
     parts_of_it = (module, *(frozen.part for frozen in module.referenced().values() if frozen.loaded))
     everything = sum(p.nbytes for part in parts_of_it for p in (*part.parameters(), *part.buffers()))
     sharded = sum(p.nbytes for part in trained_parts(module) for p in part.parameters())
     trained = [p for _, p in module.trainable()]
     average = 4 * sum(p.numel() for p in trained)  # float32 whatever the weights are
-    batches = [_largest(name, data, parts) for name in data.modules]
     return Memory(
         weights=everything - sharded + sharded // shards,
         gradients=sum(p.nbytes for p in trained) // shards,
@@ -167,8 +202,9 @@ def saved_bytes(module: T2XModule, batch: Batch, precision: str, checkpointing: 
     saved = _Saved(module.backbone.blocks if checkpointing else (), DEAR if checkpointing == "selective" else ())
     module.prepare(batch)  # a cache must not keep tensors without content
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision.endswith("-mixed"))
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake, autocast, saved.watch():
-        weights = [fake.from_tensor(w) for w in (*module.parameters(), *module.buffers())]  # held, as those saved
+    with outline_mode(module.backbone) or fake_mode() as fake, autocast, saved.watch():
+        every = (*module.parameters(), *module.buffers())
+        weights = [w if isinstance(w, FakeTensor) else fake.from_tensor(w) for w in every]  # held, as those saved
         with saved_tensors_hooks(saved.note, lambda tensor: tensor):
             module.training_step(batch, 0)
     return saved.most(without={weight.untyped_storage()._cdata for weight in weights})

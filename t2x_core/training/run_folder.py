@@ -20,7 +20,7 @@ import torch
 
 from t2x_core.errors import UserError
 from t2x_core.plain_files import read_json, write_whole
-from t2x_core.recipe import Recipe, compose, dump_yaml
+from t2x_core.recipe import Recipe, compose, dump_yaml, flat
 from t2x_core.recipe.catalog import shipped_folder
 from t2x_core.runs import ENVIRONMENT_FILE, RECIPE_FILE
 from t2x_core.terminal import command
@@ -37,7 +37,7 @@ SAMPLES, TENSORBOARD, PROFILE, LOG = "samples", "tensorboard", "profile", "log.t
 NAN_REPORT, FINISHED = "nan_report.jsonl", "finished.json"
 PACKAGES = ("t2x", "torch", "torchvision", "lightning", "timm", "omegaconf", "numpy", "pillow")
 MAY_CHANGE = (
-    "init_from",
+    "backbone.weights",
     "trainer.max_steps",
     "trainer.accumulation",
     "trainer.devices",
@@ -118,19 +118,37 @@ def check_root(root: Path) -> None:
         raise UserError(f"cannot write into {there}: {error.strerror}", hint="set logging.runs_dir") from error
 
 
-def write_run(folder: Path, recipe: Mapping[str, Any], plugins: Iterable[str] = ()) -> None:
-    """What a run holds from the start: the resolved recipe, and what it runs on. `plugins`: names of packages."""
+def write_run(
+    folder: Path,
+    recipe: Mapping[str, Any],
+    plugins: Iterable[str] = (),
+    weights: Mapping[str, str] | None = None,
+) -> None:
+    """What a run holds from the start: the resolved recipe, and what it runs on.
+
+    Args:
+        plugins: names of packages.
+        weights: place and hash of the weights that it begins with (`Start.record`).
+    """
     (folder / SAMPLES).mkdir(exist_ok=True)
-    noted = {"began": time.time(), **environment(plugins)}
+    noted = {"began": time.time(), **environment(plugins), **({"weights": dict(weights)} if weights else {})}
     write_whole(folder / ENVIRONMENT_FILE, json.dumps(noted, indent=1) + "\n")
     write_whole(folder / RECIPE_FILE, dump_yaml(recipe))
 
 
-def init_from(folder: Path, recipe: Recipe) -> str | None:
-    """Where a run's first weights come from: what its folder says, which names one checkpoint, or else the recipe."""
+def first_weights(folder: Path, recipe: Recipe) -> tuple[str | None, str | None]:
+    """Where a run's first weights come from, and the hash that they had when it began (None: not known).
+
+    What its folder says, which names one checkpoint, or else the recipe.
+    """
     file = folder / RECIPE_FILE
-    node = compose(file).find("init_from") if file.is_file() else None
-    return recipe.init_from if node is None else node.value
+    node = compose(file).find("backbone.weights") if file.is_file() else None
+    place = recipe.backbone.weights if node is None else node.value
+    try:
+        noted = read_json(folder / ENVIRONMENT_FILE)["weights"]
+        return place, noted["sha256"] if noted["place"] == place else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return place, None
 
 
 def places(tree: Any, path: str = "") -> set[str]:
@@ -206,7 +224,9 @@ def note_finished(folder: Path, steps: int) -> None:
 def update_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
     """Keeps the recipe with which a run goes on; where its first weights came from stays."""
     file = folder / RECIPE_FILE
-    text = dump_yaml({**recipe, "init_from": compose(file).root.plain().get("init_from")})
+    weights = compose(file).find("backbone.weights")
+    begun = {**recipe["backbone"], "weights": None if weights is None else weights.value}
+    text = dump_yaml({**recipe, "backbone": begun})
     if file.read_text(encoding="utf-8") != text:
         write_whole(file, text)
 
@@ -240,13 +260,6 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             file.close()
-
-
-def flat(tree: Any, path: str = "") -> dict[str, Any]:
-    """Nested mappings as one: "trainer.max_steps" → its value."""
-    if not isinstance(tree, Mapping):
-        return {path: tree}
-    return {k: v for key, sub in tree.items() for k, v in flat(sub, f"{path}.{key}" if path else str(key)).items()}
 
 
 def environment(plugins: Iterable[str] = ()) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from t2x_core.recipe import Recipe, dump_yaml, to_plain
+from t2x_core.recipe import Recipe, dump_yaml, flat, to_plain
 from t2x_core.rendering import encode
-from t2x_core.training.run_folder import flat
 from t2x_core.types import RenderedSamples
 
 Layout = dict[str, dict[str, list[Any]]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from t2x_core.errors import UserError
@@ -80,3 +81,13 @@ def rgb(colour: str) -> tuple[int, int, int]:
     """Red, green and blue of "#rrggbb", 0 to 255."""
     red, green, blue = bytes.fromhex(colour.removeprefix("#"))
     return red, green, blue
+
+
+def need_place(folder: Path | None, manifest: Path | None, block: str, what: str) -> None:
+    """UserError, with the key `block`, if neither says where one's own data is. `what`: "images", say."""
+    if folder is None and manifest is None:
+        raise UserError(
+            f"folder is missing (the folder of your {what}, each with its caption in a .txt beside it), "
+            "or else manifest (a .jsonl, .csv, .tsv or .parquet with a row for each)",
+            key=block,
+        )

@@ -23,7 +23,7 @@ from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source, TaskDataModule
 from t2x_core.quarantine import FILE_NAME
 from t2x_core.wording import counted, shorten
-from t2x_plugins.captioned.captioned_config import ColumnsConfig
+from t2x_plugins.captioned.captioned_config import ColumnsConfig, need_place
 
 SourceT = TypeVar("SourceT", bound=Source)
 
@@ -130,10 +130,11 @@ def captioned_files(
         sized: whether a manifest's columns for height and width say all that headers would.
         group: regular expression that names the groups of files without one (`grouped`).
     """
+    need_place(folder, manifest, block, what)
     setting = f"{block}.{'folder' if manifest is None else 'manifest'}"
     try:
         if manifest is None:
-            assert folder is not None  # the settings see to it
+            assert folder is not None  # `need_place` has seen to it
             found = narrow(list_folder(folder, suffixes, what.removesuffix("s")))
         else:
             captions = [columns.captions] if isinstance(columns.captions, str) else columns.captions

@@ -9,7 +9,14 @@ from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
 from t2x_core.recipe import Range, TaskConfig
-from t2x_plugins.captioned.captioned_config import Colour, ColumnsConfig, ConditioningConfig, LossConfig, Pattern
+from t2x_plugins.captioned.captioned_config import (
+    Colour,
+    ColumnsConfig,
+    ConditioningConfig,
+    LossConfig,
+    Pattern,
+    need_place,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +79,6 @@ class ImagesConfig:
     max_bad_fraction: Annotated[float, Range(min=0, max=1)] = 0.05
     """Share of damaged or missing files above which training stops."""
 
-    def __post_init__(self) -> None:
-        if self.folder is None and self.manifest is None:
-            raise ValueError(
-                "folder is missing (the folder of your images, each with its caption in a .txt beside it), "
-                "or else manifest (a .jsonl, .csv, .tsv or .parquet with a row for each)"
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -123,6 +123,10 @@ class TextToImageConfig(TaskConfig):
     """The training loss."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """What can be asked for besides a prompt."""
+
+    def check_trainable(self) -> None:
+        if (images := self.data.images) is not None:
+            need_place(images.folder, images.manifest, "data.images", "images")
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
         images, sides = self.data.images, (("height", self.sampling.height), ("width", self.sampling.width))

@@ -157,6 +157,11 @@ class TextToMultiviewConfig(TaskConfig):
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """What can be asked for besides a prompt."""
 
+    def check_trainable(self) -> None:
+        if self.data.objects is not None and self.data.objects.folder is None:
+            problem = "folder is missing (a folder with a folder for each object, in which are its images and cameras)"
+            raise UserError(problem, key="data.objects")
+
     def sizes(self) -> Mapping[str, tuple[int, int]]:
         kind = "turntables" if self.data.turntables is not None else "objects"
         sizes = {f"data.{kind}.size": (self.data.size, self.data.size)}

@@ -194,10 +194,16 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         things = [Thing(of.thing.name, views, of.thing.captions, of.content) for of, views in views_of if views]
         return self._split(things, damage)
 
+    @property
+    def folder(self) -> Path:
+        """Where the objects are."""
+        assert self.config.folder is not None  # `check_trainable` has seen to it
+        return self.config.folder
+
     def _listed(self) -> Found:
         """The objects that there are."""
         try:
-            found = list_objects(self.config.folder)
+            found = list_objects(self.folder)
         except UserError as error:
             if error.where is None:
                 error.key = "data.objects.folder"
@@ -206,7 +212,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         some = first_of(bare)
         if not found.objects and not found.refused:
             raise UserError(
-                f"there are no objects in {self.config.folder}" + (f"; images only are in {some}" if bare else ""),
+                f"there are no objects in {self.folder}" + (f"; images only are in {some}" if bare else ""),
                 key="data.objects.folder",
                 hint="an object is a folder with images and a cameras.json or transforms.json",
             )
@@ -232,7 +238,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
             raise UserError(
                 f"{count} of {counted(total, 'object')} cannot be used, more than a share of {limit:g}; "
                 f"{shorten(name)}: {error.message}",
-                where=error.where or str(self.config.folder / name),
+                where=error.where or str(self.folder / name),
                 hint=error.hint or "mend or remove them, or raise data.objects.max_bad_fraction",
             )
 
@@ -258,7 +264,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         """The objects without the images that cannot be read, or whose masks cannot."""
         shots = [shot for thing in objects for shot in thing.shots]
         files = [file for shot in shots for file in shot.files]
-        findings = examine(files, str(self.config.folder), self.config.check == "full", measure_view, "views")
+        findings = examine(files, str(self.folder), self.config.check == "full", measure_view, "views")
         damage = Damage(
             *(self.task, len(files), self.config.max_bad_fraction),
             *("images", "data.objects.max_bad_fraction", self.context.quarantine),

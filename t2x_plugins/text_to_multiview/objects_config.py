@@ -18,7 +18,7 @@ Count = Annotated[int, Range(min=1)]
 class ObjectsConfig:
     """Objects of one's own: each a folder with its images and a camera file."""
 
-    folder: Path
+    folder: Path | None = None
     """Folder with a folder for each object, in which are its images and `cameras.json` or `transforms.json`."""
     size: Annotated[int, Range(min=16)] = 256
     """Height and width of a view, in pixels; images that are not square are cropped in the middle."""

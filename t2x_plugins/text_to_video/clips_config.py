@@ -66,11 +66,6 @@ class ClipsConfig:
     """Longest time for one clip; then the decoder is killed, another one tries, and the video is left out."""
 
     def __post_init__(self) -> None:
-        if self.folder is None and self.manifest is None:
-            raise ValueError(
-                "folder is missing (the folder of your videos, each with its caption in a .txt beside it), "
-                "or else manifest (a .jsonl, .csv, .tsv or .parquet with a row for each)"
-            )
         if (self.stride is None) == (self.fps is None):
             both = "there are both stride and fps" if self.fps else "how frames are chosen is missing"
             raise UserError(both, hint="set fps (frames a second) or stride (every n-th frame), and the other to null")

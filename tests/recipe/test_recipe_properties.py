@@ -20,7 +20,7 @@ from tests.recipe.conftest import VALID, schema_of
 FOLDER, NOTE = "tasks.images.data.folder", "tasks.images.data.note"
 KEYS = (
     "seed",
-    "init_from",
+    "backbone.weights",
     "optimizer.lr",
     "optimizer.freeze",
     "backbone.window",

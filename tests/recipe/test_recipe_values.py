@@ -116,7 +116,6 @@ def test_show(load: Load, valid: str) -> None:
         "seed: 0\n"
         "deterministic: false\n"
         "matmul_precision: highest\n"
-        "init_from: null\n"
         "tasks:\n"
         "  images:\n"
         "    weight: 1.0\n"

@@ -134,7 +134,7 @@ def test_an_export_says_nothing_of_where_it_was_trained(tmp_path, monkeypatch, c
     monkeypatch.chdir(home)
     settings = (*TINY_IMAGES, f"{IMAGES}.folder=private/photos", "trainer.workers=0", "trainer.max_steps=1")
     assert main(["fit", "text_to_image/folder", *settings, "--folder", "one"]) == 0
-    assert main(["fit", "text_to_image/folder", *settings, "init_from=one", "--folder", "two"]) == 0
+    assert main(["fit", "text_to_image/folder", *settings, "backbone.weights=one", "--folder", "two"]) == 0
     assert main(["export", "two", "--out", str(tmp_path / "given")]) == 0
     for file in (tmp_path / "given").iterdir():
         content = file.read_bytes()

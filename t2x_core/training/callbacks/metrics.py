@@ -16,7 +16,7 @@ from torch import Tensor
 from t2x_core.data.mixture import MixedData
 from t2x_core.module import T2XModule
 from t2x_core.training.eval_timer import EvalTimer
-from t2x_core.training.flops import bucket_name, flops_by_bucket, peak
+from t2x_core.training.flops import StepFlops, bucket_name, flops_by_bucket, in_flop, peak
 from t2x_core.training.heat_map import LossHistory
 from t2x_core.training.loader_clock import LoaderClock
 from t2x_core.training.loss_by_t import BINS, figures
@@ -50,7 +50,7 @@ class Metrics(StepCallback):
         self.histories: dict[str, LossHistory] = {}
         self.clock = LoaderClock()
         self._trained_on: dict[str, int] = {}  # task → samples
-        self._flops: dict[str, float] = {}  # bucket → operations of a step
+        self._flops: dict[str, StepFlops] = {}  # bucket → operations of a step
         self._before: Tally | None = None
         """Of the steps between the last point and the checkpoint that was loaded."""
 
@@ -78,7 +78,7 @@ class Metrics(StepCallback):
             self._peak = peak(trainer.strategy.root_device, str(trainer.precision))
             log.info(
                 "compute    %s a step, at most; peak of a device %s/s (%s)",
-                *(in_flop(max(self._flops.values())), in_flop(self._peak.flops), self._peak.how),
+                *(max(self._flops.values(), key=lambda flops: flops.total), in_flop(self._peak.flops), self._peak.how),
             )
         self.eval_timer.start()
         self._restart(trainer)
@@ -168,7 +168,7 @@ class Metrics(StepCallback):
         if not self._flops:
             return {}
         possible = self._peak.flops * trainer.world_size  # a second
-        done = {bucket: self._flops[bucket] * steps for bucket, steps in self._steps.items()}
+        done = {bucket: self._flops[bucket].total * steps for bucket, steps in self._steps.items()}
         found = {"speed/mfu": sum(done.values()) / seconds / possible}
         if len(self._flops) > 1:
             found |= {f"speed/mfu/{bucket}": flops / by_bucket[bucket] / possible for bucket, flops in done.items()}
@@ -199,12 +199,3 @@ class Metrics(StepCallback):
         for task, state in state_dict["histories"].items():
             self.histories[task] = LossHistory(BINS)
             self.histories[task].load(state)
-
-
-def in_flop(amount: float) -> str:
-    """Operations as "3.2 GFLOP"."""
-    for unit in ("", "k", "M", "G", "T"):
-        if amount < 1000:
-            return f"{amount:.3g} {unit}FLOP"
-        amount /= 1000
-    return f"{amount:.3g} PFLOP"

@@ -14,10 +14,9 @@ import torch
 import t2x_core
 from t2x_core.assembly import Assembly
 from t2x_core.data.mixture import MixedData
-from t2x_core.recipe import to_plain
+from t2x_core.recipe import flat, to_plain
 from t2x_core.terminal import printable
 from t2x_core.training.precision import has_gpu, resolve_precision
-from t2x_core.training.run_folder import flat
 
 Facts = dict[str, dict[str, Any]]
 """Part ("recipe" …) → name → value."""

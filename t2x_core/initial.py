@@ -1,4 +1,4 @@
-"""The weights that a run begins with, from another run (`init_from`)."""
+"""The weights that a network begins with (`backbone.weights`): of a run, of the authors' release, of any file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from typing import Any
 import torch
 
 from t2x_core.assembly import Assembly
+from t2x_core.backbone.embeddings import position_table
+from t2x_core.backbone.released_layout import POSITIONS
 from t2x_core.errors import UserError
+from t2x_core.hub import HubPlace
 from t2x_core.module import T2XModule
-from t2x_core.recipe import compose, to_plain
-from t2x_core.runs import CHECKPOINT_FILE, RECIPE_FILE, find_start
-from t2x_core.training.run_folder import flat
-from t2x_core.weights import Weights, open_weights
+from t2x_core.recipe import compose, flat, to_plain
+from t2x_core.runs import CHECKPOINT_FILE, RECIPE_FILE, find_weights
+from t2x_core.weight_files import AnyTensor, content_hash, read_foreign
+from t2x_core.weights import open_weights
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -69,15 +72,33 @@ def _elsewhere(name: str, names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Start:
-    """What `init_from` names, held against a module."""
+    """What `backbone.weights` names, held against a module."""
 
+    name: str
+    """Where it is, for a recipe: an absolute path, or a hub's URL with its commit."""
     place: Path
-    """Absolute: the checkpoint's folder, or the exported one."""
-    weights: Weights
+    """On this machine: a file, a checkpoint's folder, or a folder of safetensors files."""
+    kind: str
+    """What the weights are, in words."""
+    weights: Mapping[str, AnyTensor]
     own: Shapes
     match: Match
     settings: list[str]
     """Settings that give weights another meaning, in words."""
+
+    def record(self) -> dict[str, str]:
+        """What a run keeps of it: where it was, and the hash of its content."""
+        return {"place": self.name, "sha256": content_hash(self.place)}
+
+    def check_complete(self) -> None:
+        """UserError if a parameter of the network is not in it: then samples would show noise."""
+        if lacking := [*self.match.fresh, *self.match.reshaped]:
+            more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+            raise UserError(
+                f"{self.name} does not hold the whole network: {', '.join(lacking[:3])}{more}",
+                key="backbone.weights",
+                hint="sample with the settings that it was trained with, or train from it first",
+            )
 
     @torch.no_grad()
     def load(self, module: T2XModule) -> None:
@@ -94,7 +115,7 @@ class Start:
         share = f"{len(self.match.loaded)} of {len(own)} parameters, {loaded / 1e6:.2f} of {all_of / 1e6:.2f} M numbers"
         moved = Counter((n.split(".")[1], t.split(".")[1]) for n, t in self.match.loaded.items() if n != t)
         return [
-            f"{'init_from':11}{self.place}: averaged weights, {share}",
+            f"{'weights':11}{self.name}: {self.kind}, {share}",
             *(f"{'':11}the adapter of {task} takes {n} of that of {other}" for (task, other), n in moved.items()),
             *_listed("fresh", self.match.fresh, lambda n: str(own[n])),
             *_listed("other size", self.match.reshaped, lambda n: f"{own[n]} here, {theirs[n]} there"),
@@ -112,31 +133,60 @@ def _listed(title: str, names: Iterable[str], shape: Any) -> Iterator[str]:
     return (f"{'' if i else title:11}{line}" for i, line in enumerate(lines))
 
 
-def open_start(init_from: str, assembly: Assembly, module: T2XModule) -> Start:
-    """Finds what `init_from` names, and says what of it fits the module; nothing is loaded yet.
+def open_start(assembly: Assembly, module: T2XModule, weights: str | None = None) -> Start:
+    """Finds what `backbone.weights` names (or `weights` in its place), and says what of it fits the module; nothing is
+    loaded yet. Downloads what is on a hub.
 
     Raises:
-        UserError: with the place of `init_from`: there is no such run, it is damaged, or nothing of it fits.
+        UserError: with the place of the setting: there is no such file, it is damaged, or nothing of it fits.
     """
-    with assembly.composed.error_location(""), _of_init_from():
-        folder = find_start(init_from, assembly.recipe.logging.runs_dir)
-        file, weights, _ = open_weights(folder)
-        place = file if file.is_dir() else file.parent
+    asked = weights or assembly.recipe.backbone.weights
+    assert asked is not None
+    with assembly.composed.error_location(""), _error_key():
+        found = find_weights(asked, assembly.recipe.logging.runs_dir)
+        name = None
+        if isinstance(found, HubPlace):
+            found, name = found.fetch()
+        settings: list[str] = []
+        tensors: Mapping[str, AnyTensor]
+        unused: Mapping[str, AnyTensor] = {}
+        if found.is_dir() and any((found / file).is_file() for file in (RECIPE_FILE, CHECKPOINT_FILE)):
+            file, tensors, _ = open_weights(found)
+            place, kind = (file if file.is_dir() else file.parent), "averaged weights"
+            settings = _other_settings(place, assembly)
+        else:
+            foreign = read_foreign(found, module.backbone.config.out_channels)
+            place, tensors, unused = found, foreign.tensors, foreign.unused
+            kind = "the released network" if foreign.released else "weights"
+            settings = _other_positions(unused, module)
         own = {name: tensor.shape for name, tensor in module.stored().items()}
-        found = match(own, {name: tensor.shape for name, tensor in weights.items()})
-        start = Start(place.absolute(), weights, own, found, _other_settings(place, assembly))
-        if not found.loaded:
-            example = next(iter(weights), "nothing at all")
+        matched = match(own, {name: tensor.shape for name, tensor in tensors.items()})
+        if not matched.loaded:
+            example = next(iter({**tensors, **unused}), "nothing at all")
             raise UserError(f"no weight in {place} fits this model by name and shape; {example} is in it, for example")
-        return start
+        matched.left_out.extend(n for n in unused if n != POSITIONS)
+        name = name or str(place.absolute())
+        return Start(name, place.absolute(), kind, {**tensors, **unused}, own, matched, settings)
+
+
+def _other_positions(unused: Mapping[str, AnyTensor], module: T2XModule) -> list[str]:
+    """The release keeps its table of positions: a line if it is not the one that our network adds."""
+    if (stored := unused.get(POSITIONS)) is None or len(stored.shape) != 4:
+        return []
+    config, side = module.backbone.config, round(stored.shape[2] ** 0.5)
+    if stored.shape[3] != config.width:
+        return []
+    ours = position_table((stored.shape[1], side, side), config.width, config.position_scale, torch.device("cpu"), True)
+    difference = (stored.full().float().flatten(0, 2) - ours).abs().max().item()
+    return [f"its positions differ from ours by {difference:.2g}"] if difference > 0.01 else []
 
 
 @contextmanager
-def _of_init_from() -> Iterator[None]:
+def _error_key() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(error.message, key="init_from", hint=error.hint) from error
+        raise UserError(error.message, key="backbone.weights", hint=error.hint) from error
 
 
 def _other_settings(place: Path, assembly: Assembly) -> list[str]:
@@ -145,8 +195,9 @@ def _other_settings(place: Path, assembly: Assembly) -> list[str]:
     if not file.is_file():
         return []
     theirs, own = flat(compose(file).root.plain()), flat(to_plain(assembly.recipe))
+    different = [key for key in own if key in theirs and own[key] != theirs[key] and key != "backbone.weights"]
     return [
         f"{key} is {own[key]} here, {theirs[key]} there"
-        for key in own
-        if key in theirs and own[key] != theirs[key] and any(f"{key}.".startswith(f"{block}.") for block in MEANING)
+        for key in different
+        if any(f"{key}.".startswith(f"{block}.") for block in MEANING)
     ]

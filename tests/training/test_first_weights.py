@@ -15,9 +15,9 @@ from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.checkpoint import checkpoints_of, materialize, read_checkpoint
 from t2x_core.cli.main import main
 from t2x_core.generation import T2XPipeline
+from t2x_core.initial import match, open_start
 from t2x_core.recipe import compose, to_plain
 from t2x_core.training import fit, run_folder
-from t2x_core.training.initial import match, open_start
 from tests.conftest import TINY
 from tests.training import spoilt
 from tests.training.test_ranks import assert_same, devices, traced
@@ -49,7 +49,7 @@ def started(run, *settings):
     """A new module and its start from `run`."""
     assembly = load_assembly("quickstart", [*TINY, "seed=5", *settings])
     module = build_module(assembly)
-    return module, open_start(str(run), assembly, module)
+    return module, open_start(assembly, module, str(run))
 
 
 def test_all_that_has_a_name_and_a_shape_in_common_is_loaded(other):
@@ -60,7 +60,7 @@ def test_all_that_has_a_name_and_a_shape_in_common_is_loaded(other):
         assert torch.equal(p, average.pop(name))
     assert not average
     (line,) = start.describe()
-    assert line.startswith(f"init_from  {checkpoints_of(other)[-1]}: averaged weights, ")
+    assert line.startswith(f"weights    {checkpoints_of(other)[-1]}: averaged weights, ")
 
 
 def test_what_does_not_fit_is_named_with_its_shapes_and_left_as_it_was(other):
@@ -104,7 +104,7 @@ def test_an_exported_folder_and_a_checkpoint_do_as_well(other, tmp_path):
 
 def test_weights_and_average_begin_with_what_was_loaded(other, tmp_path):
     """At a learning rate of nothing they stay what they are."""
-    run = trained(tmp_path / "run", f"init_from={other}", "seed=5", "optimizer.lr=1e-30")
+    run = trained(tmp_path / "run", f"backbone.weights={other}", "seed=5", "optimizer.lr=1e-30")
     saved = read_checkpoint(checkpoints_of(run)[-1])
     expected = averages(other)
     for weights in (saved["state_dict"], saved["ema"]["weights"]):
@@ -117,13 +117,13 @@ def test_weights_and_average_begin_with_what_was_loaded(other, tmp_path):
 def test_the_command_pins_the_checkpoint_and_goes_on_without_it(other, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(other, "runs/quickstart/first")
-    settings = [*TINY, *LONGER, "init_from=quickstart"]
+    settings = [*TINY, *LONGER, "backbone.weights=quickstart"]
     assert main(["fit", "quickstart", *settings, "--dry-run"]) == 0
     pinned = tmp_path / "runs/quickstart/first/checkpoints/step_00000002"
-    assert f"init_from  {pinned}: averaged weights" in capsys.readouterr().out
+    assert f"weights    {pinned}: averaged weights" in capsys.readouterr().out
     assert main(["fit", "quickstart", *settings, "--folder", "whole"]) == 0
-    assert compose("whole/recipe.yaml").find("init_from").value == str(pinned)
-    assert f"init_from  {pinned}: averaged weights" in (tmp_path / "whole/log.txt").read_text()
+    assert compose("whole/recipe.yaml").find("backbone.weights").value == str(pinned)
+    assert f"weights    {pinned}: averaged weights" in (tmp_path / "whole/log.txt").read_text()
 
     shutil.copytree("whole", "half")
     shutil.rmtree("half/checkpoints/step_00000004")
@@ -132,12 +132,12 @@ def test_the_command_pins_the_checkpoint_and_goes_on_without_it(other, tmp_path,
     whole, half = (read_checkpoint(checkpoints_of(tmp_path / run)[-1]) for run in ("whole", "half"))
     for name, weight in whole["state_dict"].items():
         assert torch.equal(weight.full(), half["state_dict"][name].full())
-    assert "is not read again" in (tmp_path / "half/log.txt").read_text()
+    assert "not read again" in (tmp_path / "half/log.txt").read_text()
 
 
 def test_what_is_loaded_and_frozen_is_in_the_run(other, tmp_path):
     freeze = "optimizer.freeze=[text_encoders.*]"
-    run = trained(tmp_path / "run", f"init_from={other}", "seed=5", freeze)
+    run = trained(tmp_path / "run", f"backbone.weights={other}", "seed=5", freeze)
     expected = averages(other)
     saved = read_checkpoint(checkpoints_of(run)[-1])
     assert not any(name.startswith("text_encoders.") for name in saved["ema"]["weights"])
@@ -153,7 +153,7 @@ def test_what_is_loaded_and_frozen_is_in_the_run(other, tmp_path):
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_ranks_begin_alike(strategy, other, tmp_path):
-    settings = (f"init_from={other}", "optimizer.freeze=[text_encoders.*, backbone.blocks.0.*]")
+    settings = (f"backbone.weights={other}", "optimizer.freeze=[text_encoders.*, backbone.blocks.0.*]")
     one = traced(tmp_path / "one", *settings)
     assert_same(traced(tmp_path / "two", *devices(2, strategy), *settings), one)
     frozen = [
@@ -166,9 +166,9 @@ def test_two_ranks_begin_alike(strategy, other, tmp_path):
 
 
 def test_a_roll_back_under_fsdp2_goes_to_the_runs_own_weights(other, tmp_path):
-    """The model is built anew for it, and what is frozen has the values that `init_from` gave once."""
+    """The model is built anew for it, and what is frozen has the values that `backbone.weights` gave once."""
     settings = [
-        *(f"init_from={other}", "seed=5", "optimizer.freeze=[text_encoders.*, backbone.blocks.0.*]"),
+        *(f"backbone.weights={other}", "seed=5", "optimizer.freeze=[text_encoders.*, backbone.blocks.0.*]"),
         *("guard.max_skips=3", "logging.checkpoint_every=5", "trainer.max_steps=12"),
     ]
     spoilt.train(tmp_path / "one", spoilt.nan_in(range(6, 12)), *settings)
@@ -192,7 +192,16 @@ def test_a_roll_back_under_fsdp2_goes_to_the_runs_own_weights(other, tmp_path):
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(other, tmp_path):
     """From the very checkpoint, though the name stands for a newer run by then."""
     shutil.copytree(other, tmp_path / "runs/quickstart/first")
-    fit = [sys.executable, "-m", "t2x_core.cli.main", "fit", "quickstart", *TINY, "seed=5", "init_from=quickstart"]
+    fit = [
+        sys.executable,
+        "-m",
+        "t2x_core.cli.main",
+        "fit",
+        "quickstart",
+        *TINY,
+        "seed=5",
+        "backbone.weights=quickstart",
+    ]
     options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300}
     constant = ["optimizer.schedule=constant", "logging.checkpoint_every=9999", "logging.validate_every=9999"]
     done = subprocess.run([*fit, *constant, "trainer.max_steps=4", "--folder", "whole"], **options)
@@ -218,7 +227,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(other, t
     done = subprocess.run([*fit, *constant, "trainer.max_steps=4", "--resume", "killed"], **options)
     assert done.returncode == 0, done.stderr
     assert (
-        f"init_from  {tmp_path}/runs/quickstart/first/checkpoints/step_00000002"
+        f"weights    {tmp_path}/runs/quickstart/first/checkpoints/step_00000002"
         in log.read_text().split("first step done")[1]
     )
     whole, killed = (read_checkpoint(checkpoints_of(tmp_path / run)[-1]) for run in ("whole", "killed"))
