@@ -35,6 +35,10 @@ TINY = (f"{SHAPES}.size=16", f"{SHAPES}.val_count=6", *TINY_MODEL)
 """Overrides of recipes on the shapes world."""
 TINY_IMAGES = (f"{IMAGES}.size=32", "trainer.accelerator=cpu", "trainer.precision=32-true", *TINY_MODEL)
 """Overrides of `text_to_image/folder`, which also wants the folder."""
+TINY_LATENT = tuple(setting for setting in TINY if not setting.startswith("text_encoders"))
+"""Overrides of `text_to_image/latent_quickstart`."""
+TINY_EMOJI = tuple(setting for setting in TINY_IMAGES if not setting.startswith("text_encoders"))
+"""Overrides of `text_to_image/emoji`, which also wants the folder."""
 TURNTABLES, OBJECTS = "tasks.text-to-multiview.data.turntables", "tasks.text-to-multiview.data.objects"
 CPU = ("trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.workers=0")
 TINY_VIEWS = ("backbone.patch_size=4", "backbone.window=auto", *CPU, *TINY_MODEL)

@@ -19,8 +19,10 @@ from tests.conftest import (
     OBJECTS,
     TINY,
     TINY_CLIPS,
+    TINY_EMOJI,
     TINY_IMAGES,
     TINY_JOINT,
+    TINY_LATENT,
     TINY_MODEL,
     TINY_MOVING,
     TINY_OBJECTS,
@@ -40,6 +42,7 @@ def test_the_quickstart_ships():
 
 
 OWN = "text_to_image/folder"
+LATENT, EMOJI = "text_to_image/latent_quickstart", "text_to_image/emoji"
 OWN_CLIPS = ("text_to_video/clips",)
 OWN_OBJECTS = ("text_to_multiview/objects",)
 FAMILY = tuple(name for name in NAMES if re.search(r"/(256|512|1024|qihoo_t2i_1b)$", name))
@@ -60,6 +63,9 @@ def needed(tmp_path):
     settings |= {name: [f"{CLIPS}.folder={tmp_path / 'clips'}", *one_device] for name in OWN_CLIPS}
     for name in FAMILY:
         settings[name] = family_of(name, tmp_path)
+    weights = "text_encoders.minilm.weights"  # a tiny BERT instead
+    minilm = [f"{weights}.package=null", f"{weights}.folder={save_text_encoder(tmp_path / 'bert', 'bert')}"]
+    settings |= {LATENT: minilm, EMOJI: [*minilm, *settings[OWN]]}
     return lambda name: settings.get(name, [])
 
 
@@ -111,7 +117,7 @@ def tiny_of(name):
         return TINY_MOVING
     if name.startswith("text_to_multiview/"):
         return TINY_TURNTABLES
-    return TINY_IMAGES if name == OWN else TINY
+    return {OWN: TINY_IMAGES, LATENT: TINY_LATENT, EMOJI: TINY_EMOJI}.get(name, TINY)
 
 
 @pytest.mark.parametrize("name", NAMES)

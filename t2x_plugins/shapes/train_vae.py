@@ -2,7 +2,7 @@
 
     python -m t2x_plugins.shapes.train_vae OUT [--images FOLDER] [--steps 6000]
 
-It maps 64 × 64 pixels to 8 × 16 × 16 latents. It learns scenes of the shapes world (all backgrounds, training split)
+It maps 64 × 64 pixels to 16 × 16 × 16 latents. It learns scenes of the shapes world (all backgrounds, training split)
 and, with `--images`, PNG images of a folder on random plain backgrounds. It needs the extra `pretrained`.
 """
 
@@ -24,7 +24,7 @@ from .scene import sample_scene
 
 SIZE = 64
 """Height and width of a training image, in pixels."""
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 16
 """Sharp edges need eight: with four the checker of the shapes world no longer knows a circle from a hexagon."""
 KL_WEIGHT = 1e-5
 """Weight of the KL divergence to a standard normal, per latent value."""
@@ -50,7 +50,7 @@ def build_vae() -> Any:
 def grow(vae: Any, folder: Path) -> None:
     """Gives `vae` the weights of one with fewer latent channels, so that both compute the same at first: the further
     channels are read by the encoder as its random weights have it, and weigh nothing in the decoder."""
-    old = type(vae).from_pretrained(folder).state_dict()
+    old = type(vae).from_pretrained(folder, low_cpu_mem_usage=False).state_dict()
     few, many = old["post_quant_conv.bias"].numel(), vae.config.latent_channels
     moments = torch.cat((torch.arange(few), many + torch.arange(few)))  # means, then log variances
     every = {
@@ -82,15 +82,18 @@ class Images:
         self.others = [Image.open(f).convert("RGBA").resize((SIZE, SIZE), Image.Resampling.LANCZOS) for f in files]
 
     def batch(self, size: int) -> Tensor:
-        """(size, 3, SIZE, SIZE) in [-1, 1]; half of them from the folder, if there is one."""
-        half = size // 2 if self.others else 0
-        images = [self._scene() for _ in range(size - half)] + [self._other() for _ in range(half)]
+        """(size, 3, SIZE, SIZE) in [-1, 1]; a third of them from the folder, if there is one."""
+        others = size // 3 if self.others else 0
+        images = [self._scene() for _ in range(size - others)] + [self._other() for _ in range(others)]
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
     def crop(self, x: Tensor) -> Tensor:
-        """A random square of half the height and width out of a batch (B, 3, H, W)."""
-        top, left = (int(n) for n in self.rng.integers(0, SIZE // 2 + 1, 2))
-        return x[:, :, top : top + SIZE // 2, left : left + SIZE // 2]
+        """A square of half the height and width of each of x (B, 3, H, W), more often where there is more to see."""
+        side, grid = SIZE // 2, SIZE // 8
+        windows = x.unfold(2, side, grid).unfold(3, side, grid).flatten(2, 3).transpose(1, 2)  # (B, places, 3, h, w)
+        chance = windows.var((3, 4)).sum(2).numpy() + 0.01
+        chosen = [self.rng.choice(len(row), p=row / row.sum()) for row in chance.astype(np.float64)]
+        return torch.stack([places[place] for places, place in zip(windows, chosen, strict=True)])
 
     def _scene(self) -> np.ndarray:
         self.count += 1
@@ -104,9 +107,9 @@ class Images:
 
 
 def train(vae: Any, images: Images, steps: int, batch: int = 16, lr: float = 2e-3) -> None:
-    """Minimises L1 + 2 · squared error + KL_WEIGHT · KL, with a cosine schedule.
+    """Minimises L1 + 10 · squared error + KL_WEIGHT · KL, with a cosine schedule.
 
-    The first four fifths of the steps see crops of half the size, since the network is convolutional; the rest see
+    The first seven eighths of the steps see crops of half the size, since the network is convolutional; the rest see
     whole images. It computes in bfloat16, which is twice as fast; the weights and the last steps are float32.
     """
     optimizer = torch.optim.AdamW(vae.parameters(), lr=lr, weight_decay=0.0)
@@ -115,7 +118,7 @@ def train(vae: Any, images: Images, steps: int, batch: int = 16, lr: float = 2e-
     own, halves = list(vae.parameters()), list(half.parameters())
     for step in range(1, steps + 1):
         x = images.batch(batch)
-        if step <= steps * 4 // 5:
+        if step <= steps * 7 // 8:
             x = images.crop(x)
         if step <= steps * 19 // 20:
             with torch.no_grad():
@@ -144,7 +147,7 @@ def _losses(vae: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mean, logvar = posterior.mean.float(), posterior.logvar.float()
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
     mean_square = (x - y).square().mean()
-    return kl, (x - y).abs().mean() + 2 * mean_square, mean_square
+    return kl, (x - y).abs().mean() + 10 * mean_square, mean_square
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import io
 import json
+import shlex
 import tarfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,12 +17,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from t2x_core.assembly import load_assembly
 from t2x_core.cli.main import main
 from t2x_core.datasets import npm
 from t2x_core.datasets.archive import members
 from t2x_core.datasets.npm import NpmPackage, fetch
 from t2x_core.errors import UserError
 
+MINILM_NOT_NEEDED = ["text_encoders.minilm=null", "text_encoders.bytes.dim=16"]
 IMAGES = "package/img/twitter/64/"
 
 
@@ -84,6 +87,10 @@ def test_each_emoji_with_its_names_and_the_hashes_of_all_files(tmp_path, capsys)
     assert "3 images" in said
     assert "CC BY 4.0" in said
     assert "MIT" in said
+    words = shlex.split(said.split("train ")[1])
+    assert words[:3] == ["t2x", "fit", "text_to_image/emoji"]
+    recipe = load_assembly(words[2], [words[3], *MINILM_NOT_NEEDED]).recipe
+    assert recipe.tasks["text-to-image"].data.images.folder == out  # type: ignore[attr-defined]
     captions = {file.stem: file.read_text() for file in out.glob("*.txt")}
     assert captions == {"1f44b": "waving hand sign\nwave\n", "1f1ea-1f1ec": "egypt flag\n", "1f47b": "ghost\n"}
     assert {file.stem for file in out.glob("*.png")} == set(captions)  # no skin tones, nothing without a name

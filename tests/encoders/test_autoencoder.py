@@ -174,7 +174,27 @@ def test_the_small_vae_is_trained_and_opened(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("sys.argv", ["train_vae", str(tmp_path / "vae"), *options])
     train_vae.main()
     made = Codec(codec(tmp_path / "vae"))
-    assert made.latent_shape(Bucket(1, 64, 64), separate=False) == (4, 1, 16, 16)
+    assert made.latent_shape(Bucket(1, 64, 64), separate=False) == (16, 1, 16, 16)
     latents = made.encode(train_vae.Images(None, seed=1).batch(64).unsqueeze(2), separate=False)
     assert latents.mean().abs() < 0.3
     assert 0.7 < latents.std() < 1.4
+
+
+@torch.no_grad()
+def test_a_vae_that_gets_more_channels_computes_the_same_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from t2x_plugins.shapes import train_vae
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_vae, "LATENT_CHANNELS", 4)
+        few = train_vae.build_vae().eval()
+    few.save_pretrained(tmp_path)
+    many = train_vae.build_vae().eval()
+    train_vae.grow(many, tmp_path)
+    x = train_vae.Images(None, seed=1).batch(2)
+    old, new = few.encode(x).latent_dist, many.encode(x).latent_dist
+    torch.testing.assert_close(new.mean[:, :4], old.mean)
+    torch.testing.assert_close(new.logvar[:, :4], old.logvar)
+    assert new.mean[:, 4:].std() > 0.01  # the further ones are not dead
+    torch.testing.assert_close(many.decode(new.mean).sample, few.decode(old.mean).sample)

