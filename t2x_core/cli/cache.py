@@ -8,6 +8,7 @@ from typing import Any
 from t2x_core.cli.recipe_arguments import add_recipe, check_early
 from t2x_core.errors import UserError
 from t2x_core.output import lasting_output
+from t2x_core.precompute.part import parse_part
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
         recipe = check_early(arguments)
         if recipe is not None:
             _check(arguments, recipe.cache)
+        if arguments.part:
+            parse_part(arguments.part)
         from t2x_core.precompute.command import run_cache
         from t2x_core.training.log import start_log
 

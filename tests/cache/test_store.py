@@ -172,3 +172,37 @@ def test_processes_write_at_once_and_one_is_killed(tmp_path):
         os.utime(path, (0, 0))
     remove_leftovers(tmp_path)
     assert not list((tmp_path / SHARDS).glob(".*"))
+
+
+OPENS = """
+import resource, sys, time
+from pathlib import Path
+from t2x_core.cache.store import Store, key_of
+status = lambda: int(next(l for l in open("/proc/self/status") if l.startswith("VmRSS")).split()[1]) / 1024
+before, began = status(), time.perf_counter()
+store = Store(Path(sys.argv[1]))
+opened = time.perf_counter() - began
+assert len(store) == 100_000
+for i in range(0, 100_000, 50):
+    assert store.get(key_of("large", i)) is not None
+print(opened, status() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory of a process from /proc")
+def test_a_hundred_thousand_records_cost_a_process_little(tmp_path):
+    """Memory only: how long it takes depends on the machine, and is printed (`pytest -s -m slow`)."""
+    one = {"latents": torch.zeros(4, 1, 8, 8)}
+    with Writer(tmp_path, shard_bytes=2**22, seconds=1e9) as writer:
+        for i in range(100_000):
+            writer.add(key_of("large", i), one)
+    for indexed in (False, True):
+        if indexed:
+            Store(tmp_path).write_index()
+        answer = subprocess.run(
+            [sys.executable, "-c", OPENS, str(tmp_path)], capture_output=True, text=True, check=True
+        )
+        seconds, megabytes = map(float, answer.stdout.split())
+        print(f"\nindexed: {indexed}; opened in {seconds:.3f} s; {megabytes:.1f} MB with 2,000 entries read")
+        assert megabytes < 50

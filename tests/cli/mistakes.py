@@ -209,6 +209,11 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("a seed that is too large", "sample runs/mine/first 'a red circle' --seed 1180591620717411303424", "command line: --seed must be at most 9223372036854765807, not 1180591620717411303424"),
         Mistake("a format that is only read", "sample runs/mine/first 'a red circle' --out x.mpg", 'command line: cannot write x.mpg: ".mpg" is no format of images; end it in .png, .gif or .mp4'),
     ],
+    "The cache": [
+        Mistake("a recipe that keeps nothing", "cache mine.yaml", "mine.yaml keeps nothing: there is no cache.folder; add cache.folder=cache, say"),
+        Mistake("a part that there is not", "cache mine.yaml cache.folder=kept --part 3/2", 'command line: --part is "3/2"; write 1/8 … 8/8 for eight processes'),
+        Mistake("a folder for nothing", "cache mine.yaml 'cache={folder: kept, latents: false, text: false}'", "command line: cache.folder: neither latents nor text is kept; write folder: null"),
+    ],
     "Replaying": [
         Mistake("a word for a step", "replay mine last", "command line: argument STEP: invalid int value: 'last'; `t2x replay --help` shows what there is"),
         Mistake("a step before the first", "replay mine 0", "command line: STEP must be at least 1, not 0"),
