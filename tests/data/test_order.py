@@ -3,6 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from t2x_core import keyed
 from t2x_core.data.order import BucketSchedule, MicroBatches, Permutation, SampleOrder, TaskSchedule
 from t2x_core.types import Bucket
 
@@ -30,6 +31,15 @@ def test_turns_follow_the_weights_and_count_the_earlier_ones():
     assert all(abs(Counter(choices)[i] - 1000 * w) <= 3 for i, w in enumerate([1, 2, 5]))
     for turn in (0, 1, 17, 500, 20, 7999):  # forward, and back again
         assert turns(turn) == (choices[turn], choices[:turn].count(choices[turn]))
+
+
+def test_turns_are_those_of_the_sequence_in_plain_integers():
+    """Weyl: multiples of the golden ratio from an offset of the seed, modulo 1, held against the shares of the weights.
+    Another sequence would give every resumed run of several tasks other steps."""
+    weights, offset = [1, 2, 5], keyed.digest(3, "task")
+    shares = [sum(weights[: i + 1]) / 8 for i in range(2)]
+    expected = [sum((turn * keyed.GOLDEN + offset) % 2**64 / 2**64 >= share for share in shares) for turn in range(500)]
+    assert TaskSchedule(weights, 3, "task").choices(0, 500).tolist() == expected
 
 
 def test_an_epoch_of_a_bucket_shows_each_sample_once_and_leaves_none_over():

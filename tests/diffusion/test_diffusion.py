@@ -1,4 +1,5 @@
 import math
+from statistics import NormalDist
 
 import pytest
 import torch
@@ -135,3 +136,16 @@ def test_the_path_is_not_rounded_to_the_latents_precision():
     assert fine.dtype == torch.float32
     weight = t.view(-1, 1, 1, 1, 1)
     torch.testing.assert_close(fine, (1 - weight) * clean.bfloat16().float() + weight * noise.bfloat16().float())
+
+
+def test_times_are_the_inverse_distribution_function_of_their_uniform_numbers():
+    """Against Python's own normal distribution: more uniform is more noise."""
+    u = torch.linspace(0.01, 0.99, 23, dtype=torch.float64)
+    expected = [1 / (1 + math.exp(-(0.7 + 1.3 * NormalDist().inv_cdf(x)))) for x in u.tolist()]
+    torch.testing.assert_close(logit_normal(u, 0.7, 1.3), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_a_clean_prediction_is_divided_by_t_down_to_a_twentieth():
+    latents, output = torch.full((4, 1), 3.0), torch.full((4, 1), 1.0)
+    found = RectifiedFlow("clean").velocity(output, latents, torch.tensor([1.0, 0.2, 0.05, 0.01]))
+    torch.testing.assert_close(found.squeeze(1), torch.tensor([2.0, 10.0, 40.0, 40.0]))
