@@ -3,6 +3,9 @@
 A hexagon has the area and the centroid of a circle, and nine tenths of its pixels. What gives it away is what is left
 of the difference: a strip along the outline, as wide as the two are apart. So the measure is the squared remainder for
 each pixel of the outline, less what the noise of the image makes of it.
+
+What lies nearer to a shape than the pixels tell is not found out: at 32 pixels a small octagon, 3.5 in radius, is
+a circle.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from t2x_plugins.shapes.scene import COLOURS
 from t2x_plugins.shapes.solids import canonical, check, full_caption_spec, render, sample_scene, score
 from t2x_plugins.shapes.solids.scene import INVERSE, PLACES, SOLIDS
 from t2x_plugins.text_to_multiview.cameras import Cameras
@@ -42,7 +43,14 @@ def right_of(pairs, size=24, views=6, change=lambda shown, i: shown, count=50):
 @pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize(("size", "views"), [(24, 6), (32, 4)])
 def test_right_on_true_views(pairs, size, views):
-    assert right_of(pairs, size, views, count=100)["all"] >= 0.99
+    assert right_of(pairs, size, views, count=50)["all"] >= 0.98  # one of 50 may fail; over 200: 0.995, slow
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize(("size", "views"), [(24, 6), (32, 4)])
+def test_right_on_many_true_views(pairs, size, views):
+    assert right_of(pairs, size, views, count=400)["all"] >= 0.995
 
 
 @pytest.mark.parametrize("pairs", [False, True])
@@ -80,42 +88,130 @@ def test_one_view_of_another_colour_is_found_out():
         assert right["solid"]
 
 
-def test_another_solid_in_one_view_is_found_out():
-    wrong = 0
-    for i in range(40):
-        scene = sample_scene(1, i)
-        (thing,) = scene.solids
-        kind = [kind for kind in SOLIDS if kind != thing.kind][i % 3]
-        views = render(scene, turntable(i), FOV, 24)
-        views[2] = render(replace(scene, solids=(replace(thing, kind=kind),)), turntable(i), FOV, 24)[2]
-        wrong += not check(views, scene, turntable(i), FOV)["all"]
-    assert wrong >= 38
+def one_view(shown, i):
+    """The view that is spoilt, and the shown pixels in it."""
+    view = shown[i % len(shown)]
+    return view, view.any(-1)
+
+
+def speck(shown, i, scene, poses):
+    """One pixel, three away from all that is seen."""
+    view, lit = one_view(shown, i)
+    free = [(y, x) for y, x in np.argwhere(~lit) if not lit[max(y - 3, 0) : y + 4, max(x - 3, 0) : x + 4].any()]
+    view[free[np.random.default_rng(i).integers(len(free))]] = [(255, 0, 0), (255, 255, 255), (0, 255, 0)][i % 3]
+    return shown
+
+
+def foreign_pixel(shown, i, scene, poses):
+    """In the midst of a solid, of the colour that is least like those of the scene, and of their mixtures."""
+    view, lit = one_view(shown, i)
+    basis, _ = np.linalg.qr(np.array([COLOURS[solid.colour] for solid in scene.solids], float).T)
+    pure = np.eye(3) * 255
+    view[tuple(np.argwhere(lit)[lit.sum() // 2])] = pure[np.linalg.norm(pure - pure @ basis @ basis.T, axis=1).argmax()]
+    return shown
+
+
+def blob(shown, i, scene, poses):
+    """Something small of the same colour beside it, 3 × 3 pixels."""
+    view, lit = one_view(shown, i)
+    size = len(lit)
+    free = [
+        (y, x)
+        for y, x in np.argwhere(~lit)
+        if 2 <= min(y, x) <= max(y, x) < size - 2 and not lit[y - 2 : y + 3, x - 2 : x + 3].any()
+    ]
+    y, x = free[np.random.default_rng(i).integers(len(free))]
+    view[y - 1 : y + 2, x - 1 : x + 2] = view[lit][view[lit].sum(1).argmax()]
+    return shown
+
+
+def disc(shown, i, scene, poses):
+    """What is seen in one view becomes a flat disc as large, of one colour."""
+    view, lit = one_view(shown, i)
+    size, (y, x) = len(lit), np.argwhere(lit).mean(0)
+    colour = view[lit][view[lit].sum(1).argmax()]
+    rows, columns = np.mgrid[:size, :size]
+    view[:] = 0
+    view[(rows - y) ** 2 + (columns - x) ** 2 <= lit.sum() / np.pi] = colour
+    return shown
+
+
+def half(shown, i, scene, poses):
+    view, lit = one_view(shown, i)
+    view[:, : int(np.median(np.argwhere(lit)[:, 1]))] = 0
+    return shown
+
+
+def other_solid(shown, i, scene, poses):
+    thing = scene.solids[i % len(scene.solids)]
+    kind = [kind for kind in SOLIDS if kind != thing.kind][i % 3]
+    solids = tuple(replace(solid, kind=kind) if solid is thing else solid for solid in scene.solids)
+    view, _ = one_view(shown, i)
+    view[:] = render(replace(scene, solids=solids), poses, FOV, shown.shape[1])[i % len(shown)]
+    return shown
+
+
+def missing(shown, i, scene, poses):
+    one_view(shown, i)[0][:] = 0
+    return shown
+
+
+def shapeless(shown, i, scene, poses):
+    """All views softened until no solid can be told."""
+    for _ in range(8):
+        shown = blur(shown)
+    return shown.astype(np.uint8)
+
+
+SPOILT = {f.__name__: f for f in (speck, foreign_pixel, blob, disc, half, other_solid, missing, shapeless)}
+ARRANGED = {
+    "reversed": lambda shown: shown[::-1],
+    "mirrored": lambda shown: shown[:, :, ::-1],
+    "repeated": lambda shown: np.repeat(shown[:1], len(shown), 0),
+    "two exchanged": lambda shown: shown[[1, 0, *range(2, len(shown))]],
+    "another order": lambda shown: shown[[0, 3, 1, 5, 2, 4]],
+}
+
+
+def refused(pairs, change, count):
+    """Share of the scenes that are wrong after a change; where it makes none, None is left out."""
+    found = []
+    for i in range(count):
+        scene = sample_scene(1, i, "train", 1.0 if pairs else 0.0)
+        changed = change(render(scene, turntable(i), FOV, 24), i, scene, turntable(i))
+        if changed is not None:
+            found.append(not check(changed, scene, turntable(i), FOV)["all"])
+    assert len(found) >= count / 2
+    return np.mean(found)
 
 
 @pytest.mark.parametrize("pairs", [False, True])
-def test_views_in_another_order_are_found_out(pairs):
+@pytest.mark.parametrize("change", SPOILT)
+def test_what_is_wrong_in_a_view_is_found_out(change, pairs):
+    assert refused(pairs, SPOILT[change], 20) >= 0.95
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("change", ARRANGED)
+def test_views_in_another_arrangement_are_found_out(change, pairs):
     """What stands in the middle, or is a stack, looks nearly the same from all sides."""
-    tried = wrong = 0
-    for i in range(80):
-        scene = sample_scene(1, i, "train", 1.0 if pairs else 0.0)
-        if scene.solids[0].place == "middle" or scene.relation in ("on top of", "under"):
-            continue
-        views = render(scene, turntable(i), FOV, 24)
-        tried += 1
-        wrong += not check(views[[0, 3, 1, 5, 2, 4]], scene, turntable(i), FOV)["all"]
-    assert tried > 30
-    assert wrong >= 0.97 * tried
+
+    def arranged(shown, i, scene, poses):
+        symmetric = scene.solids[0].place == "middle" or scene.relation in ("on top of", "under")
+        return None if symmetric else ARRANGED[change](shown)
+
+    assert refused(pairs, arranged, 20) >= 0.95
 
 
 def test_a_turned_scene_stands_somewhere_else():
-    """All views one camera further are views of one scene, but its place is another one."""
+    """All views one camera further: the place is another one, and the light does not turn along."""
     found = []
     for i in range(30):
         scene = sample_scene(1, i)
         if scene.solids[0].place != "middle":
             found.append(check(np.roll(render(scene, turntable(i), FOV, 24), 2, 0), scene, turntable(i), FOV))
     assert not any(right["place"] for right in found)
-    assert sum(right["views"] for right in found) > 0.8 * len(found)  # but the light would have turned along
+    assert not any(right["all"] for right in found)
 
 
 def test_mirrored_relations_and_other_words_are_wrong():

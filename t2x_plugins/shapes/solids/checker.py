@@ -3,7 +3,8 @@
 What stands out from black is a solid, and the direction of a pixel's RGB is its colour. Each candidate solid is laid
 into the world: where it lies and how large it is follow from where it is seen in the views (triangulation, then a few
 steps of Gauss and Newton against its own rendering). The candidate whose rendering agrees best with all views is seen.
-A view that disagrees with the rendering, because it shows something else or is of another camera, is found out. So
+A view that disagrees with the rendering, because it shows something else or is of another camera, is found out; so are
+stray pixels beside it and of other colours. Renderings and views are compared a little blurred, at equal brightness: so
 images that a network made can be read too: noise, soft edges and slightly wrong colours do little harm.
 """
 
@@ -32,10 +33,21 @@ NEIGHBOURS = 2
 """A pixel that stands out counts if so do this many of the eight around it."""
 LEAST_SHARE = 0.65
 """Least share of what stands out in a view that must have the colour that is asked for."""
-LEAST_AGREEMENT = 0.6
-"""Least agreement of a view with the rendering of what is seen in all of them, 0 … 1."""
-DOUBT = 0.06
+LEAST_AGREEMENT = {1: 0.84, 2: 0.78}
+"""Least agreement of a view with the rendering of what is seen in all of them, 0 … 1, by the number of solids: the
+colours of two mix where their edges meet."""
+MOST_BEHIND = {1: 0.08, 2: 0.09}
+"""By how much a view may agree less than the median of all."""
+DOUBT = 0.02
 """By how much another solid may agree better with a single view."""
+STRAY_CONTRAST = 100.0
+"""Least length of the RGB of a pixel that counts by itself; the noise of a black pixel stays below."""
+STRAY_DISTANCE = 2
+"""Pixels from a solid beyond which what stands out is stray."""
+STRAY_ANGLE = 25.0
+"""Degrees from the colours that are seen beyond which a pixel is stray wherever it is."""
+MOST_GAIN = 1.3
+"""Factor by which views may be brighter, or darker, than the rendering."""
 LEAST_SEEN = 4.0
 """Of fewer pixels nothing is said: the solid is hidden there, or nearly so."""
 STEPS = 6
@@ -84,6 +96,12 @@ class Fit:
     """(F,) agreement with each view, 0 … 1; nan where there is too little to see."""
     agreement: float
     """With all views."""
+    drawn: Floats
+    """(F, H, W) its brightness."""
+
+
+Judgement = tuple[dict[str, bool], Floats, list[int]]
+"""Whether each attribute is right; brightness (F, H, W) of what is seen, drawn; the numbers of its colours."""
 
 
 def check(views: Views, wanted: SolidScene | CaptionSpec, poses: NDArray[np.floating], fov: float) -> dict[str, bool]:
@@ -100,7 +118,8 @@ def check(views: Views, wanted: SolidScene | CaptionSpec, poses: NDArray[np.floa
     cameras = Cameras(np.asarray(poses, np.float64), float(fov), levels.shape[1])
     bright, label = _read(levels)
     judge = _check_pair if wanted.relation else _check_one
-    right = judge(bright, label, wanted, cameras)
+    right, drawn, colours = judge(bright, label, wanted, cameras)
+    right["views"] = right["views"] and not _stray(levels, drawn, colours)
     return right | {"all": all(right.values())}
 
 
@@ -116,7 +135,7 @@ def _read(levels: Floats) -> tuple[Floats, NDArray[np.int64]]:
     return np.where(stands_out, length / LENGTHS[label], 0), label
 
 
-def _check_one(bright: Floats, label: NDArray, wanted: CaptionSpec, cameras: Cameras) -> dict[str, bool]:
+def _check_one(bright: Floats, label: NDArray, wanted: CaptionSpec, cameras: Cameras) -> Judgement:
     (words,) = wanted.solids
     per_colour = np.stack([np.where(label == i, bright, 0).sum((1, 2)) for i in range(len(NAMES))], 1)  # (F, colours)
     totals = per_colour.sum(1)
@@ -127,40 +146,42 @@ def _check_one(bright: Floats, label: NDArray, wanted: CaptionSpec, cameras: Cam
         right["colour"] = bool((shown & (share >= LEAST_SHARE)).all())
     fits = _fits(bright, np.ones_like(bright, bool), cameras)
     best = max(fits, key=lambda name: fits[name].agreement)
-    right["solid"] = _is_solid(words.kind, fits)
+    right["solid"] = _is_solid(words.kind, fits, 1)
     if words.place:
         x, y, _ = (float(c) for c in fits[best].solid.centre)
         nearest = min(PLACES, key=lambda name: math.dist((x, y), [OFFSET * way for way in PLACES[name]]))
         right["place"] = nearest == words.place
     one_colour = per_colour.max(1) >= LEAST_SHARE * totals
     same = per_colour.argmax(1) == per_colour.sum(0).argmax()
-    right["views"] = bool((shown & one_colour & same).all()) and _agree(fits[best].per_view)
-    return right
+    right["views"] = bool((shown & one_colour & same).all()) and _agree(fits[best].per_view, 1)
+    return right, fits[best].drawn, [int(per_colour.sum(0).argmax())]
 
 
-def _check_pair(bright: Floats, label: NDArray, wanted: CaptionSpec, cameras: Cameras) -> dict[str, bool]:
+def _check_pair(bright: Floats, label: NDArray, wanted: CaptionSpec, cameras: Cameras) -> Judgement:
     per_colour = np.array([np.where(label == i, bright, 0).sum() for i in range(len(NAMES))])
     found = [int(i) for i in per_colour.argsort()[::-1][:2]]
     asked = [words.colour for words in wanted.solids]
     if None in asked:  # distinct by their solids alone: either may be the first
-        first, second = (_check_pair(bright, label, d, cameras) for d in _coloured(wanted, found))
-        return max((first, second), key=lambda right: sum(right.values()))
+        ways = [_check_pair(bright, label, d, cameras) for d in _coloured(wanted, found)]
+        return max(ways, key=lambda judgement: sum(judgement[0].values()))
     numbers = [NAMES.index(str(name)) for name in asked]
     if sorted(numbers) != sorted(found) or per_colour[found].sum() < LEAST_SHARE * per_colour.sum():
-        return {"colour": False, "solid": False, "relation": False, "views": False}
+        return {"colour": False, "solid": False, "relation": False, "views": False}, np.zeros_like(bright), found
     own = [np.where(label == number, bright, 0) for number in numbers]
     either = own[0] + own[1]
     totals = np.maximum(bright.sum((1, 2)), 1e-9)
     right = {"colour": bool((either.sum((1, 2)) >= LEAST_SHARE * totals).all())}
     # Where something of another colour is seen, this solid may be hidden.
     both = [_fits(own[i], (own[i] > 0) | (bright == 0), cameras) for i in (0, 1)]
-    right["solid"] = all(_is_solid(words.kind, fits) for words, fits in zip(wanted.solids, both, strict=True))
+    right["solid"] = all(_is_solid(words.kind, fits, 2) for words, fits in zip(wanted.solids, both, strict=True))
     best = [max(fits.values(), key=lambda fit: fit.agreement) for fits in both]
     away = np.array(best[0].solid.centre) - np.array(best[1].solid.centre)
     way = np.array(RELATIONS[str(wanted.relation)])
     right["relation"] = bool(away @ way > np.abs(away * (way == 0)).max())
-    right["views"] = right["colour"] and _agree(_together(own, [fit.solid for fit in best], cameras))
-    return right
+    drawn = _draw([fit.solid for fit in best], cameras)
+    each = np.fmin(best[0].per_view, best[1].per_view)  # fitted without the other, one may hide too much of it
+    right["views"] = right["colour"] and _agree(np.fmax(_agreement(own, drawn), each), 2)
+    return right, drawn[0] + drawn[1], numbers
 
 
 def _coloured(wanted: CaptionSpec, found: Sequence[int]) -> list[CaptionSpec]:
@@ -177,19 +198,23 @@ def _coloured(wanted: CaptionSpec, found: Sequence[int]) -> list[CaptionSpec]:
     ]
 
 
-def _is_solid(kind: str, fits: dict[str, Fit]) -> bool:
+def _is_solid(kind: str, fits: dict[str, Fit], solids: int) -> bool:
     """Whether a kind of solid agrees best with all views together, and with each about as well as any other."""
     wanted = fits[kind]
-    if max(fits, key=lambda name: fits[name].agreement) != kind or wanted.agreement < LEAST_AGREEMENT:
+    if max(fits, key=lambda name: fits[name].agreement) != kind or wanted.agreement < LEAST_AGREEMENT[solids]:
         return False
     others = np.max([fit.per_view for name, fit in fits.items() if name != kind], axis=0)
     with np.errstate(invalid="ignore"):
         return not (wanted.per_view < others - DOUBT).any()
 
 
-def _agree(per_view: Floats) -> bool:
+def _agree(per_view: Floats, solids: int) -> bool:
+    """Whether every view agrees, and about as well as the others do: what softens one view softens them all."""
+    if np.isnan(per_view).all():
+        return False
+    least = max(LEAST_AGREEMENT[solids], float(np.nanmedian(per_view)) - MOST_BEHIND[solids])
     with np.errstate(invalid="ignore"):
-        return not (per_view < LEAST_AGREEMENT).any() and not np.isnan(per_view).all()
+        return not (per_view < least).any()
 
 
 def _fits(bright: Floats, allowed: Bools, cameras: Cameras) -> dict[str, Fit]:
@@ -197,7 +222,8 @@ def _fits(bright: Floats, allowed: Bools, cameras: Cameras) -> dict[str, Fit]:
     weight = bright.sum((1, 2))
     if weight.sum() < LEAST_SEEN * len(weight) / 2:
         nothing = np.zeros(len(weight))
-        return {kind: Fit(Solid(kind, NAMES[0], None, (0, 0, 0), RADIUS), nothing, 0.0) for kind in SOLIDS}
+        anything = Solid(SOLIDS[0], NAMES[0], None, (0, 0, 0), RADIUS)
+        return {kind: Fit(replace(anything, kind=kind), nothing, 0.0, np.zeros_like(bright)) for kind in SOLIDS}
     start = _triangulate(cameras.middle(bright), weight, cameras)
     return {kind: _fit(kind, start, bright, allowed, cameras) for kind in SOLIDS}
 
@@ -226,12 +252,21 @@ def _fit(kind: str, start: Floats, bright: Floats, allowed: Bools, cameras: Came
         move = np.linalg.lstsq((slope * root[:, :, None]).reshape(-1, 3), (miss * root).ravel(), rcond=1e-6)[0]
         centre = np.clip(centre + np.clip(move, -0.5, 0.5), -1.5, 1.5)
         radius = float(np.clip(radius * math.sqrt(area.sum() / drawn.sum()), 0.15, 1.2))
-    return Fit(solid, _agreement([bright], [drawn]), _overall(bright, drawn))
+    return Fit(solid, _agreement([bright], [drawn]), _overall(bright, drawn), drawn)
 
 
-def _together(own: Sequence[Floats], solids: Sequence[Solid], cameras: Cameras) -> Floats:
-    """(F,) agreement of both solids, of which one may hide the other, with the brightness of each colour."""
-    return _agreement(own, _draw(solids, cameras))
+def _stray(levels: Floats, drawn: Floats, colours: Sequence[int]) -> bool:
+    """Whether a pixel of (F, H, W, 3) stands out apart from all that is drawn (F, H, W), or in no colour or mixture of
+    these."""
+    length = np.linalg.norm(levels, axis=-1)
+    strong, (_, height, width) = length > STRAY_CONTRAST, drawn.shape
+    padded = np.pad(drawn > 0, ((0, 0), (STRAY_DISTANCE, STRAY_DISTANCE), (STRAY_DISTANCE, STRAY_DISTANCE)))
+    shifts = range(2 * STRAY_DISTANCE + 1)
+    near = np.any([padded[:, i : i + height, j : j + width] for i in shifts for j in shifts], axis=0)
+    basis, _ = np.linalg.qr(PURE[list(colours)].T)  # (3, colours)
+    across = np.linalg.norm(levels - levels @ basis @ basis.T, axis=-1)
+    foreign = across > math.sin(math.radians(STRAY_ANGLE)) * length
+    return bool((strong & (foreign | ~near)).any())
 
 
 def _draw(solids: Sequence[Solid], cameras: Cameras) -> list[Floats]:
@@ -240,15 +275,38 @@ def _draw(solids: Sequence[Solid], cameras: Cameras) -> list[Floats]:
     return [shrink(np.where(which == i, shade, 0), 2) for i in range(len(solids))]
 
 
+def _softened(bright: Floats) -> Floats:
+    """(F, H, W), each pixel mixed with its neighbours."""
+    padded = np.pad(bright, ((0, 0), (1, 1), (1, 1)))
+    rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
+    return (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 16
+
+
+def _gain(seen: Floats, drawn: Floats) -> float:
+    """How much brighter the views are than what is drawn."""
+    gain = float((seen * drawn).sum() / max(float((drawn * drawn).sum()), 1e-9))
+    return min(max(gain, 1 / MOST_GAIN), MOST_GAIN)
+
+
 def _agreement(seen: Sequence[Floats], drawn: Sequence[Floats]) -> Floats:
     """(F,) intersection over union of brightness; nan where there is too little of it."""
-    common = sum(np.minimum(a, b).sum((1, 2)) for a, b in zip(seen, drawn, strict=True))
-    total = sum(np.maximum(a, b).sum((1, 2)) for a, b in zip(seen, drawn, strict=True))
+    common, total = _shared(seen, drawn)
     return np.where(total >= LEAST_SEEN, common / np.maximum(total, 1e-9), np.nan)
 
 
 def _overall(seen: Floats, drawn: Floats) -> float:
-    return float(np.minimum(seen, drawn).sum() / max(np.maximum(seen, drawn).sum(), 1e-9))
+    """The same, of all views together; 0 where there is nothing."""
+    common, total = _shared([seen], [drawn])
+    return float(common.sum() / max(total.sum(), 1e-9))
+
+
+def _shared(seen: Sequence[Floats], drawn: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """(F,) intersection and union of brightness, all a little blurred, and what is drawn as bright as what is seen."""
+    drawn = [_softened(b) * _gain(a, b) for a, b in zip(seen, drawn, strict=True)]
+    seen = [_softened(a) for a in seen]
+    common = sum(np.minimum(a, b).sum((1, 2)) for a, b in zip(seen, drawn, strict=True))
+    total = sum(np.maximum(a, b).sum((1, 2)) for a, b in zip(seen, drawn, strict=True))
+    return np.asarray(common), np.asarray(total)
 
 
 def score(
