@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from typing import Any
 
 from t2x_core.cli.recipe_arguments import add_recipe, check_early
@@ -29,10 +31,19 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.part:
             parse_part(arguments.part)
         from t2x_core.precompute.command import run_cache
+        from t2x_core.training.failure import explain
         from t2x_core.training.log import start_log
 
         start_log(None)
-        return run_cache(arguments, _check)
+        try:
+            return run_cache(arguments, _check)
+        except UserError:
+            raise
+        except Exception as error:
+            if os.environ.get("T2X_DEBUG") == "1":
+                raise
+            print(f"t2x: encoding failed: {explain(error, None)}; what was written is kept", file=sys.stderr)
+            return 3
 
 
 def _check(arguments: argparse.Namespace, config: Any) -> None:

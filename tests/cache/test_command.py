@@ -146,6 +146,22 @@ def test_prune_removes_what_is_not_used_and_nothing_else(tmp_path, capsys):
     assert "to encode: 0 and 0" in capsys.readouterr().out
 
 
+def test_what_goes_wrong_while_encoding_is_one_line_and_what_was_written_stays(tmp_path, capsys, monkeypatch):
+    recipe = write_recipe(tmp_path, IMAGE)
+    encode, calls = Codec.encode, []
+
+    def failing(self, pixels, separate):
+        calls.append(1)
+        if len(calls) > 2:
+            raise MemoryError("no memory")
+        return encode(self, pixels, separate)
+
+    monkeypatch.setattr(Codec, "encode", failing)
+    assert main(["cache", str(recipe)]) == 3
+    assert "t2x: encoding failed" in capsys.readouterr().err
+    assert entries(tmp_path) == 16
+
+
 def test_a_recipe_without_a_folder_keeps_nothing(tmp_path, capsys):
     recipe = write_recipe(tmp_path, IMAGE, "{variants: 2}")
     assert main(["cache", str(recipe)]) == 2
