@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 from t2x_core.cli.main import main
-from t2x_core.testing import CodecTests, TextEncoderTests
+from t2x_core.testing import CodecTests, TaskTests, TextEncoderTests
+from t2x_core.testing.run import check, checks_of
+from tests.encoders.tiny_models import save_text_encoder, save_vae
 
 
 class TestIdentity(CodecTests):
@@ -14,7 +18,45 @@ class TestIdentity(CodecTests):
 
 class TestBytes(TextEncoderTests):
     plugin = "bytes"
-    settings = {"dim": 16, "depth": 1, "heads": 2}  # noqa: RUF012 (as an author writes it)
+    settings: ClassVar = {"dim": 16, "depth": 1, "heads": 2}
+
+
+def images(size: int) -> dict:
+    return {"data": {"shapes": {"size": size, "val_count": 12}}}
+
+
+@pytest.mark.slow
+class TestTextToImage(TaskTests):
+    plugin = "text-to-image"
+    settings: ClassVar = images(16)
+
+
+@pytest.mark.slow
+class TestTextToVideo(TaskTests):
+    plugin = "text-to-video"
+    settings: ClassVar = {"data": {"shapes": {"size": 16, "frames": 3, "val_count": 12}}}
+
+
+@pytest.mark.slow
+class TestTextToMultiview(TaskTests):
+    plugin = "text-to-multiview"
+    settings: ClassVar = {"data": {"turntables": {"size": 16, "views": 3, "val_count": 12}}}
+
+
+def test_a_vae_of_diffusers(tmp_path):
+    pytest.importorskip("diffusers")
+    save_vae(tmp_path)
+    settings = {"weights": {"folder": str(tmp_path)}}
+    tests = checks_of("autoencoder", [], settings=settings, round_trip=None, scale=None)
+    assert [result for result in check(tests) if result.problem] == []
+
+
+@pytest.mark.parametrize("model", ["t5", "clip"])
+def test_a_text_encoder_of_transformers(model, tmp_path):
+    pytest.importorskip("transformers")
+    save_text_encoder(tmp_path, model)
+    settings = {"weights": {"folder": str(tmp_path)}, "max_tokens": 40}
+    assert [result for result in check(checks_of("transformers", [], settings=settings)) if result.problem] == []
 
 
 def test_the_command_prints_a_line_a_check(capsys):

@@ -18,7 +18,7 @@ class EdgeToImageConfig(TaskConfig):
 
     folder: Path
     """Folder of images, searched at any depth; a caption may stand in a .txt beside each."""
-    size: Annotated[int, Range(min=16)] = 32
+    size: Annotated[int, Range(min=16)] = 16
     """Height and width to which images are resized and cropped, in pixels."""
     held_out: Annotated[float, Range(above=0, max=0.5)] = 0.1
     """Share of the images that is never trained on, at least one."""

@@ -13,9 +13,9 @@ from t2x_core.recipe import Range, TaskConfig
 class ImageToVideoConfig(TaskConfig):
     """The task's block of a recipe."""
 
-    size: Annotated[int, Range(min=16)] = 24
+    size: Annotated[int, Range(min=16)] = 16
     """Height and width of a video, in pixels."""
-    length: Annotated[int, Range(min=2)] = 8
+    length: Annotated[int, Range(min=2)] = 6
     """Frames of a video."""
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
