@@ -6,11 +6,13 @@ import argparse
 import logging
 import warnings
 
+from t2x_core.cli.completion import completes, plugin_names
 from t2x_core.errors import UserError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="of a task, a codec or a text encoder that is installed")
+    about = "of a task, a codec or a text encoder that is installed"
+    completes(parser.add_argument("name", metavar="NAME", help=about), plugin_names)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of its block of a recipe")
     parser.add_argument(
         "--untrained", action="store_true", help="do not judge what a codec makes of images: its weights are random"

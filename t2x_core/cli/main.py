@@ -7,9 +7,10 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from t2x_core.cli.completion import ASKED, answer
 from t2x_core.errors import UserError, did_you_mean
 from t2x_core.terminal import SafeStreams
 
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     try:
         _check_current_folder()
+        if ASKED in os.environ:
+            answer(lambda words: _parser(words)[0])
         chosen = parse(arguments)
         return int(chosen.run(chosen))
     except UserError as error:
@@ -68,14 +71,20 @@ def _check_current_folder() -> None:
         raise UserError("the current folder is gone", hint="cd to one that is there") from error
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """What is wanted; UserError for what is not understood."""
+def _parser(arguments: list[str]) -> tuple[Parser, Mapping[str, argparse.ArgumentParser]]:
+    """The parser, and that of each command; of these, only the one that is called knows its arguments."""
     parser = Parser("t2x", description="Any-task visual generation on one PT-DiT backbone.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         if arguments[:1] == [name]:  # only this command's module is imported
             importlib.import_module(f"t2x_core.cli.{name.replace('-', '_')}").configure(sub)
+    return parser, commands.choices
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """What is wanted; UserError for what is not understood."""
+    parser, commands = _parser(arguments)
     word = next(iter(arguments), "--help")
     if not word.startswith("-") and word not in COMMANDS:
         hint = did_you_mean(word, COMMANDS) or f"there are: {', '.join(COMMANDS)}"
@@ -87,7 +96,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         if text == "--" and not plain:
             plain = True
         elif more is None or (text.startswith("-") and " " not in text and not plain):
-            raise _unknown(text, word, commands.choices[word].format_help())
+            raise _unknown(text, word, commands[word].format_help())
         else:  # argparse takes none of them behind an option
             setattr(chosen, more, [*getattr(chosen, more), text])
     return chosen

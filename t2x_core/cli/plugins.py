@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from t2x_core.cli.completion import completes, plugin_names
 from t2x_core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="show the settings of this task, codec or text encoder")
+    about = "show the settings of this task, codec or text encoder"
+    completes(parser.add_argument("name", nargs="?", metavar="NAME", help=about), plugin_names)
     parser.set_defaults(run=run)
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from t2x_core.cli.completion import completes, recipe_names
+
 if TYPE_CHECKING:
     from t2x_core.recipe import Recipe
 
 
 def add_recipe(parser: argparse.ArgumentParser, optional: bool = False) -> None:
     """Adds RECIPE, which may be left out if it is `optional`, and key=value overrides."""
-    parser.add_argument(
+    recipe = parser.add_argument(
         "recipe",
         metavar="RECIPE",
         nargs="?" if optional else None,
         help="name of a recipe (see `t2x recipes`), or path of a YAML file",
     )
+    completes(recipe, recipe_names)
     parser.add_argument(
         "overrides",
         nargs="*",
