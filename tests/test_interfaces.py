@@ -93,7 +93,7 @@ def test_an_adapter_sees_all_text_encoders(tiny):
     module = build_module(assembly)
     assert set(module.encoders()) == {"bytes", "second"}
     batch = module.encode(batch_of(assembly, module, range(2)))
-    given = module.encode_text(module.tokenizer(batch.captions))
+    given = module.encode_text(replace(batch, text=module.tokenizer(batch.captions)))
     conditioning, _ = module.conditionings(batch, LatentShape(*batch.latents.shape[1:]))
     first = given["bytes"].tokens.shape[1]
     assert conditioning.text.shape == (2, first + given["second"].tokens.shape[1], 24)

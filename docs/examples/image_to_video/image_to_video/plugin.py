@@ -40,9 +40,10 @@ class ImageToVideo(Task[ImageToVideoConfig]):
         return TextConditioning(context, controls=["first_frame"])
 
     def score(self, samples: Tensor, conditions: Batch) -> dict[str, Tensor]:
-        """How near the first frame is to the given one: 1 is the same, 0 as far as black from white."""
+        """How much of the given frame the first one shows: 1 is the same, 0 as far from it as a black image."""
         given = conditions.controls["first_frame"]
-        return {"first_frame": 1 - (samples[:, :, :1] - given).abs().flatten(1).mean(1) / 2}
+        missed = (samples[:, :, :1] - given).abs().flatten(1).sum(1)
+        return {"first_frame": 1 - missed / (given + 1).abs().flatten(1).sum(1).clamp(min=1e-6)}
 
 
 @hookimpl
