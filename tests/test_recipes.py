@@ -41,7 +41,7 @@ def test_the_quickstart_ships():
     assert all(description for _, description in list_recipes())
 
 
-OWN = "text_to_image/folder"
+OWN = ("text_to_image/folder", "text_to_image/pixels_256")
 LATENT, EMOJI = "text_to_image/latent_quickstart", "text_to_image/emoji"
 OWN_CLIPS = ("text_to_video/clips",)
 OWN_OBJECTS = ("text_to_multiview/objects",)
@@ -57,7 +57,7 @@ def needed(tmp_path):
         write_object(tmp_path / "objects" / f"thing_{i}", 4)
     for i in range(6):
         write_video(tmp_path / "clips" / f"{i}.mp4").with_suffix(".txt").write_text("a clip")
-    settings = {OWN: [f"{IMAGES}.folder={tmp_path / 'images'}"]}
+    settings = {name: [f"{IMAGES}.folder={tmp_path / 'images'}"] for name in OWN}
     one_device = ("trainer.devices=1", "trainer.strategy=auto")
     settings |= {name: [f"{OBJECTS}.folder={tmp_path / 'objects'}"] for name in OWN_OBJECTS}
     settings |= {name: [f"{CLIPS}.folder={tmp_path / 'clips'}", *one_device] for name in OWN_CLIPS}
@@ -117,7 +117,9 @@ def tiny_of(name):
         return TINY_MOVING
     if name.startswith("text_to_multiview/"):
         return TINY_TURNTABLES
-    return {OWN: TINY_IMAGES, LATENT: TINY_LATENT, EMOJI: TINY_EMOJI}.get(name, TINY)
+    if name in OWN:
+        return (*TINY_IMAGES, "trainer.accumulation=1", "backbone.window=auto")
+    return {LATENT: TINY_LATENT, EMOJI: TINY_EMOJI}.get(name, TINY)
 
 
 @pytest.mark.parametrize("name", NAMES)
