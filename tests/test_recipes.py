@@ -65,7 +65,7 @@ def needed(tmp_path):
         settings[name] = family_of(name, tmp_path)
     weights = "text_encoders.minilm.weights"  # a tiny BERT instead
     minilm = [f"{weights}.package=null", f"{weights}.folder={save_text_encoder(tmp_path / 'bert', 'bert')}"]
-    settings |= {LATENT: minilm, EMOJI: [*minilm, *settings[OWN]]}
+    settings |= {LATENT: minilm, EMOJI: [*minilm, *settings[OWN[0]]]}
     return lambda name: settings.get(name, [])
 
 
