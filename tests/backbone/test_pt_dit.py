@@ -215,6 +215,7 @@ def test_training_after_inference_mode(attention: str) -> None:
     with torch.inference_mode():
         model(*batch)
     model(*batch).sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
 
 
 def test_patches_are_not_mixed_up() -> None:
