@@ -40,10 +40,11 @@ class ImageToVideo(Task[ImageToVideoConfig]):
         return TextConditioning(context, controls=["first_frame"])
 
     def score(self, samples: Tensor, conditions: Batch) -> dict[str, Tensor]:
-        """How much of the given frame the first one shows: 1 is the same, 0 as far from it as a black image."""
+        """How much of the given frame the first one shows: 1 is the same, 0 as far from it as a black image; NaN, which
+        does not count, where the given one is black."""
         given = conditions.controls["first_frame"]
-        missed = (samples[:, :, :1] - given).abs().flatten(1).sum(1)
-        return {"first_frame": 1 - missed / (given + 1).abs().flatten(1).sum(1).clamp(min=1e-6)}
+        missed, shown = ((x - given).abs().flatten(1).sum(1) for x in (samples[:, :, :1], -torch.ones_like(given)))
+        return {"first_frame": 1 - missed / shown.where(shown > 1, torch.nan)}
 
 
 @hookimpl
