@@ -154,7 +154,8 @@ class Filling:
     def _kinds(self, present: bool = False) -> list[tuple[dict[bytes, Any], Callable[[Any, Add], Any]]]:
         """What is to be encoded (or, `present`, all that is wanted), and how."""
         latents, text = (self.plan.latents, self.plan.text) if present else (self.latents, self.text)
-        return [
+        kinds: list[tuple[dict[bytes, Any], Callable[[Any, Add], Any]]] = [
             (latents, lambda some, add: encode_latents(self.module, some, add, self.device, self.workers)),
             (text, lambda some, add: encode_text(self.module, some, add, self.device)),
         ]
+        return [(wanted, how) for wanted, how in kinds if wanted]

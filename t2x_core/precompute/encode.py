@@ -122,13 +122,16 @@ class Progress:
 
     def __init__(self, what: str, total: int, say: Callable[[str], None]) -> None:
         self.what, self.total, self.say, self.done = what, total, say, 0
-        self.began = self._told = time.monotonic()
+        self.began = self._reported = time.monotonic()
 
     def add(self, count: int) -> None:
         self.done += count
         now = time.monotonic()
-        if now - self._told >= (self.FIRST if self._told == self.began else self.EVERY) and self.done < self.total:
-            self._told = now
+        if (
+            now - self._reported >= (self.FIRST if self._reported == self.began else self.EVERY)
+            and self.done < self.total
+        ):
+            self._reported = now
             speed = self.done / (now - self.began)
             left = duration((self.total - self.done) / speed)
             self.say(f"{self.what}: {self.done:,} of {self.total:,}, {speed:.3g} a second, {left} left")

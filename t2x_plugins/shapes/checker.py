@@ -41,8 +41,8 @@ LEAST_SHARE = 0.7
 """Least share of its own colour, the rest being background, that the core of an object may show."""
 LEAST_AREA = 0.008
 """Smaller blobs, as a share of the shorter side squared, are overlooked; the smallest object covers 0.02."""
-LEAST_AGREEMENT = 0.7
-"""Least intersection over union with the best shape for the object to have a shape at all."""
+LEAST_AGREEMENT, ROUGH_AGREEMENT = 0.7, 0.6
+"""Least intersection over union with the best shape for the object to have a shape at all: strictly, and otherwise."""
 SPECK_CONTRAST = 70.0
 """Least distance from the background, in RGB levels, of a stray pixel that is seen."""
 SURE = 0.6
@@ -63,6 +63,8 @@ class SeenObject:
     """Fraction of the shorter side, as in `SceneObject`."""
     agreement: float
     """Intersection over union with the nearest shape, 0 … 1."""
+    exact: bool = True
+    """Whether nothing but the shape explains its pixels."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,12 @@ class SeenImage:
     """Stray pixels that belong to no object."""
 
 
-def read(image: Image) -> SeenImage:
-    """What is seen in an image (H, W, 3): uint8, or float in [-1, 1]. Nothing where there is no plain background."""
+def read(image: Image, strict: bool = True) -> SeenImage:
+    """What is seen in an image (H, W, 3): uint8, or float in [-1, 1]. Nothing where there is no plain background.
+
+    `strict`: an object has a shape only if nothing but that shape explains its pixels, so a hexagon has none; otherwise
+    it has the one of the five shapes that fits best, as a person would name it, if that fits at all.
+    """
     levels = image.astype(np.float64)
     if image.dtype != np.uint8:
         levels = np.clip((levels + 1) * 127.5, 0, 255)
@@ -101,12 +107,15 @@ def read(image: Image) -> SeenImage:
         colour = difference[core].mean(0)
         if np.linalg.norm(colour) > CONTRAST:  # in noise the differences cancel
             near = _dilate(blob, reach) & (claims - own == 0)
-            objects.append(_see(np.where(near[:, :, None], difference, 0), colour, background, near, noise))
+            own_difference = np.where(near[:, :, None], difference, 0)
+            objects.append(_see(own_difference, colour, background, near, noise, strict))
     objects.sort(key=lambda seen: -seen.radius)
     return SeenImage(tuple(objects), _nearest(background, BACKGROUNDS), specks)
 
 
-def _see(difference: Floats, colour: Floats, background: Floats, near: NDArray[np.bool_], noise: float) -> SeenObject:
+def _see(
+    difference: Floats, colour: Floats, background: Floats, near: NDArray[np.bool_], noise: float, strict: bool
+) -> SeenObject:
     """The object that makes `difference` (H, W, 3) from the background, `colour` in its core.
 
     Args:
@@ -120,16 +129,19 @@ def _see(difference: Floats, colour: Floats, background: Floats, near: NDArray[n
     fit = max(fits, key=lambda fit: fit.agreement)
     others = max((f for f in fits if f.shape != fit.shape), key=lambda fit: fit.agreement)
     best = min((refine(f, difference, near, noise) for f in (fit, others)), key=lambda found: found.excess)
+    exact = fit.agreement >= LEAST_AGREEMENT and best.excess <= 1
+    named = exact if strict else fit.agreement >= ROUGH_AGREEMENT
     height, width = covered.shape
     x, y, radius = float(best.x / width), float(best.y / height), float(best.radius / min(height, width))
     return SeenObject(
-        best.shape if fit.agreement >= LEAST_AGREEMENT and best.excess <= 1 else None,
+        best.shape if named else None,
         _sure_name(background, background + best.colour),
         min(SIZES, key=lambda size: abs(math.log(SIZES[size] / radius))),
         min(PLACES, key=lambda place: math.dist(PLACES[place], (x, y))),
         (x, y),
         radius,
         float(fit.agreement),
+        exact,
     )
 
 
@@ -214,8 +226,10 @@ def _components(mask: NDArray[np.bool_], least: int) -> list[NDArray[np.bool_]]:
     return [labels == name for name in names[counts >= least]]
 
 
-def check(image: Image, wanted: Scene | CaptionSpec) -> dict[str, bool]:
+def check(image: Image, wanted: Scene | CaptionSpec, strict: bool = True) -> dict[str, bool]:
     """Whether an image (H, W, 3) shows each attribute that is named, and "all" of them.
+
+    `strict` as in `read`; otherwise "exact" says whether "all" is right strictly, too.
 
     "count" is the number of objects, without stray pixels; where there are too many, the largest is judged, or the
     two that fit best. With two objects an attribute is right if it is so for both, and "relation" if the two can be
@@ -223,7 +237,7 @@ def check(image: Image, wanted: Scene | CaptionSpec) -> dict[str, bool]:
     """
     if isinstance(wanted, Scene):
         wanted = full_caption_spec(wanted)
-    seen = read(image)
+    seen = read(image, strict)
     chosen = _assign(wanted.objects, seen.objects)
     right = {"count": len(seen.objects) == len(wanted.objects) and not seen.specks}
     for attribute in ATTRIBUTES:
@@ -236,7 +250,10 @@ def check(image: Image, wanted: Scene | CaptionSpec) -> dict[str, bool]:
         right["relation"] = apart and _stands(wanted.relation, *chosen)
     if wanted.background:
         right["background"] = seen.background == wanted.background
-    return right | {"all": all(right.values())}
+    whole = all(right.values())
+    if not strict:
+        right["exact"] = whole and all(thing.exact for thing in chosen)
+    return right | {"all": whole}
 
 
 def _assign(words: Sequence[ObjectWords], seen: Sequence[SeenObject]) -> tuple[SeenObject, ...]:
@@ -258,12 +275,12 @@ def _stands(relation: str, first: SeenObject, second: SeenObject) -> bool:
     return x * right + y * down > abs(x * down) + abs(y * right)
 
 
-def score(images: Sequence[Image] | Image, captions: Sequence[str]) -> dict[str, float]:
+def score(images: Sequence[Image] | Image, captions: Sequence[str], strict: bool = True) -> dict[str, float]:
     """Share of the images that are right, for each attribute that their captions name (`verdicts`)."""
-    return shares(verdicts(images, captions))
+    return shares(verdicts(images, captions, strict))
 
 
-def verdicts(images: Sequence[Image] | Image, captions: Sequence[str]) -> list[Verdict]:
+def verdicts(images: Sequence[Image] | Image, captions: Sequence[str], strict: bool = True) -> list[Verdict]:
     """What is right about each image.
 
     "shape", "colour", "size", "place", "background", "count" and "all" are those of captions with one object;
@@ -272,7 +289,7 @@ def verdicts(images: Sequence[Image] | Image, captions: Sequence[str]) -> list[V
     found: list[Verdict] = []
     for image, caption in zip(images, captions, strict=True):
         wanted = parse(caption)
-        right = {} if wanted is None else check(image, wanted)
+        right = {} if wanted is None else check(image, wanted, strict)
         if wanted is not None and wanted.relation:
             right = {"relation": right["relation"], "two_objects": right["all"]}
         found.append(right)

@@ -5,7 +5,7 @@ of the difference: a strip along the outline, as wide as the two are apart. So t
 each pixel of the outline, less what the noise of the image makes of it.
 
 What lies nearer to a shape than the pixels tell is not found out: at 32 pixels a small octagon, 3.5 in radius, is
-a circle.
+a circle. Limits are those of an image of 32 pixels; larger ones are looked at from a little farther away.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ OUTLINES = {
     "ring": math.tau * (1 + RING_HOLE),
 }
 """Length of the outline of each shape of radius 1."""
+SIDE, GROWTH = 32, 0.75
+"""Shorter side of an image, in pixels, for which the limits are; the power of the side with which they grow."""
 MOST_REMAINS = {"circle": 0.009, "square": 0.02, "triangle": 0.011, "cross": 0.02, "ring": 0.009}
 """Largest squared remainder, as a share of the colour's, for each pixel of outline; edges along
 the pixels' are drawn in quarters of a pixel."""
@@ -134,7 +136,8 @@ def refine(start: Laid, difference: Floats, near: NDArray[np.bool_], noise: floa
     variance = noise * noise / strength
     values = 3 * int(inside.sum())
     outline = OUTLINES[start.shape] * place[2]
-    allowed = MOST_REMAINS[start.shape] * outline + NOISE_DOUBT * variance * math.sqrt(2 * values)
+    scale = max(1.0, min(difference.shape[:2]) / SIDE) ** GROWTH
+    allowed = MOST_REMAINS[start.shape] * outline * scale + NOISE_DOUBT * variance * math.sqrt(2 * values)
     excess = (left_over / strength - values * variance) / allowed
     return Likeness(start.shape, float(place[0] + left), float(place[1] + top), float(place[2]), colour, excess)
 

@@ -41,18 +41,21 @@ class SeenClip:
     motion: Motion | None
     most: int
     """Largest number of objects in one frame."""
+    exact: bool = False
+    """Whether nothing but the shape explains the pixels of nearly all frames."""
 
 
-def read_clip(frames: Sequence[Image], fps: float) -> SeenClip:
-    """What is seen in frames (F, H, W, 3), uint8 or float in [-1, 1]."""
-    seen = [read(frame).objects for frame in frames]
+def read_clip(frames: Sequence[Image], fps: float, strict: bool = True) -> SeenClip:
+    """What is seen in frames (F, H, W, 3), uint8 or float in [-1, 1]; `strict` as in `checker.read`."""
+    seen = [read(frame, strict).objects for frame in frames]
     largest = [objects[0] if objects else None for objects in seen]
     there = [thing for thing in largest if thing is not None]
     if not there:
         return SeenClip(None, None, None, 0)
     shape, colour = _always([thing.shape for thing in there]), _always([thing.colour for thing in there])
     path = np.array([thing.centre if thing else (np.nan, np.nan) for thing in largest])
-    return SeenClip(shape, colour, read_motion(path, fps), max(map(len, seen)))
+    exact = sum(thing.exact for thing in there) >= SAME * len(there)
+    return SeenClip(shape, colour, read_motion(path, fps), max(map(len, seen)), exact)
 
 
 def _always(names: Sequence[str | None]) -> str | None:
@@ -100,12 +103,12 @@ def _name(axis: int, way: float) -> str:
     return next(name for name, towards in DIRECTIONS.items() if towards == step)
 
 
-def check_clip(frames: Sequence[Image], fps: float, wanted: ClipWords) -> dict[str, bool]:
+def check_clip(frames: Sequence[Image], fps: float, wanted: ClipWords, strict: bool = True) -> dict[str, bool]:
     """Whether a clip (F, H, W, 3) shows each attribute that is named, and "all" of them.
 
-    "motion" is all that concerns it; "count": never more than one object.
+    "motion" is all that concerns it; "count": never more than one object. `strict` as in `checker.check`.
     """
-    seen = read_clip(frames, fps)
+    seen = read_clip(frames, fps, strict)
     right = {"shape": seen.shape == wanted.shape, "colour": seen.colour == wanted.colour}
     kind = seen.motion is not None and seen.motion.kind == wanted.motion.kind
     right["kind"] = kind
@@ -115,15 +118,20 @@ def check_clip(frames: Sequence[Image], fps: float, wanted: ClipWords) -> dict[s
         right["speed"] = kind and seen.motion is not None and seen.motion.speed == wanted.motion.speed
     right["motion"] = seen.motion == wanted.motion
     right["count"] = seen.most <= 1
-    return right | {"all": right["shape"] and right["colour"] and right["motion"] and right["count"]}
+    whole = right["shape"] and right["colour"] and right["motion"] and right["count"]
+    return right | ({} if strict else {"exact": whole and seen.exact}) | {"all": whole}
 
 
-def score(clips: Sequence[Any] | Image, captions: Sequence[str], fps: Sequence[float]) -> dict[str, float]:
+def score(
+    clips: Sequence[Any] | Image, captions: Sequence[str], fps: Sequence[float], strict: bool = True
+) -> dict[str, float]:
     """Share of the clips that are right, for each attribute that their captions name (`verdicts`)."""
-    return shares(verdicts(clips, captions, fps))
+    return shares(verdicts(clips, captions, fps, strict))
 
 
-def verdicts(clips: Sequence[Any] | Image, captions: Sequence[str], fps: Sequence[float]) -> list[Verdict]:
+def verdicts(
+    clips: Sequence[Any] | Image, captions: Sequence[str], fps: Sequence[float], strict: bool = True
+) -> list[Verdict]:
     """What is right about each of the clips (B, F, H, W, 3).
 
     "bounces", "appears" …: whether the motion is right, of captions of that kind. Other worlds are passed over.
@@ -131,6 +139,6 @@ def verdicts(clips: Sequence[Any] | Image, captions: Sequence[str], fps: Sequenc
     found: list[Verdict] = []
     for clip, caption, rate in zip(clips, captions, fps, strict=True):
         wanted = parse(caption)
-        right = {} if wanted is None else check_clip(clip, rate, wanted)
+        right = {} if wanted is None else check_clip(clip, rate, wanted, strict)
         found.append(right if wanted is None else {**right, wanted.motion.kind: right["motion"]})
     return found

@@ -41,10 +41,10 @@ class TextToImage(Task[TextToImageConfig]):
 
     def score(self, samples: Tensor, conditions: Batch) -> Mapping[str, Tensor] | None:
         """Whether the attributes of each image are as its caption says, as the checker of the shapes world sees them;
-        it knows nothing of other images."""
+        it knows nothing of other images. A shape is the one of the world's that fits best; "exact" is more strict."""
         if self.config.data.shapes is None:
             return None
-        return by_name(verdicts(to_uint8(samples)[:, 0].numpy(), conditions.captions))
+        return by_name(verdicts(to_uint8(samples)[:, 0].numpy(), conditions.captions, strict=False))
 
 
 @hookimpl

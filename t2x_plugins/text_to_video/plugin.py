@@ -45,11 +45,11 @@ class TextToVideo(Task[TextToVideoConfig]):
 
     def score(self, samples: Tensor, conditions: Batch) -> Mapping[str, Tensor] | None:
         """Whether the attributes of each clip are as its caption says, as the checker of the shapes world sees them; it
-        knows nothing of other clips."""
+        knows nothing of other clips. A shape is the one of the world's that fits best; "exact" is more strict."""
         if self.config.data.shapes is None:
             return None
         rates = conditions.extra["fps"].tolist()
-        return by_name(verdicts(to_uint8(samples).numpy(), conditions.captions, rates))
+        return by_name(verdicts(to_uint8(samples).numpy(), conditions.captions, rates, strict=False))
 
     def render(self, samples: Tensor, conditions: Batch) -> RenderedSamples:
         """A grid that moves, at the median frame rate."""

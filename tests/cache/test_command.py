@@ -168,3 +168,14 @@ def test_a_recipe_without_a_folder_keeps_nothing(tmp_path, capsys):
     assert "keeps nothing" in capsys.readouterr().err
     module, _ = opened(recipe)
     assert module.cache.store is None
+
+
+@pytest.mark.parametrize(("left_out", "kept"), [("cache.text=false", "latent"), ("cache.latents=false", "text")])
+def test_one_kind_alone_is_kept(tmp_path, capsys, left_out, kept):
+    recipe = write_recipe(tmp_path, IMAGE)
+    assert main(["cache", str(recipe), left_out]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    other = {"latent": "0 texts", "text": "0 latents"}[kept]
+    assert other in first
+    assert entries(tmp_path) > 0
+    assert main(["cache", str(recipe), left_out, "--verify"]) == 0

@@ -166,3 +166,23 @@ def test_a_clip_with_one_wrong_frame_is_refused(change) -> None:
         other = replace(clip, shape="ring" if clip.shape != "ring" else "cross")
         found.append(not right(change(render_clip(clip), render_clip(other)), clip))
     assert np.mean(found) >= 0.95
+
+
+@pytest.mark.parametrize("kind", ["hexagon", "heart", "blob"])
+def test_a_rough_reading_names_what_comes_nearest_and_says_that_it_is_not_exact(kind: str) -> None:
+    image, _ = impostor(kind, 32, SIZES["large"], 0)
+    rough, strict = read(image, strict=False).objects[0], read(image).objects[0]
+    assert (rough.shape is not None, rough.exact) == (True, False)
+    assert strict.shape is None
+
+
+def test_exact_is_all_of_the_strict_check() -> None:
+    scenes = (sample_scene(3, i, "train", two_objects=0.0, backgrounds=["black"]) for i in range(100))
+    scene = next(scene for scene in scenes if (scene.objects[0].shape, scene.objects[0].size) == ("circle", "large"))
+    true = render(scene)
+    assert check(true, scene, strict=False) == {**check(true, scene), "exact": True}
+    frayed = true.copy()
+    frayed[::2] = np.roll(true, 1, axis=1)[::2]  # every other row by a pixel
+    found = check(frayed, scene, strict=False)
+    assert (found["shape"], found["exact"]) == (True, False)
+    assert not check(frayed, scene)["shape"]
