@@ -4,6 +4,7 @@ from t2x_core.recipe.cache_config import CacheConfig
 from t2x_core.recipe.catalog import find_recipe, list_recipes
 from t2x_core.recipe.check import build
 from t2x_core.recipe.commented import commented
+from t2x_core.recipe.components import BLOCKS, CodecConfig, ComponentConfig, Kind, TaskConfig, TextEncoderConfig
 from t2x_core.recipe.compose import Composed, compose, composed_of
 from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Constraint, Range
 from t2x_core.recipe.dump import dump_yaml, flat, portable, to_plain
@@ -11,23 +12,17 @@ from t2x_core.recipe.field_docs import field_docs
 from t2x_core.recipe.load import SchemaOf, check_core, check_recipe
 from t2x_core.recipe.overrides import Written
 from t2x_core.recipe.schema import (
-    BLOCKS,
     BackboneConfig,
-    CodecConfig,
-    ComponentConfig,
     DiffusionConfig,
     EMAConfig,
     GuardConfig,
-    Kind,
     LoggingConfig,
     OptimizerConfig,
     Recipe,
     SamplerConfig,
-    TaskConfig,
-    TextEncoderConfig,
     TimestepConfig,
-    TrainerConfig,
 )
+from t2x_core.recipe.trainer_config import TrainerConfig
 
 __all__ = [
     "BLOCKS",

@@ -21,8 +21,7 @@ class CacheConfig:
     text: bool = True
     """Whether text tokens are kept: what frozen text encoders make of captions. One that is all there is not loaded."""
     variants: Annotated[int, Range(min=1)] | None = None
-    """Versions of each training sample whose crop, flip, first frame or cameras are random; `null`: drawn anew each
-    time, which latents that are kept cannot be. It counts without a folder, too: the same versions are chosen."""
+    """Fixed versions of a sample with random crop, flip or first frame; `null`: drawn anew, which cannot be kept."""
     dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
     """Precision of what is kept. float16 halves the size; `int8` has a scale for each channel, or each text token."""
     text_dtype: Literal["float32", "float16", "bfloat16", "int8"] | None = None

@@ -22,4 +22,5 @@ def field_docs(schema: type) -> dict[str, str]:
             match field, below:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                     docs[name] = " ".join(text.split())
-    return docs
+    fields = {field.name for field in dataclasses.fields(schema)}  # (a ClassVar is none)
+    return {name: text for name, text in docs.items() if name in fields}

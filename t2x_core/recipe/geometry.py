@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from t2x_core.errors import UserError
-from t2x_core.recipe.schema import Recipe, multiples
+from t2x_core.recipe.components import multiples
+from t2x_core.recipe.schema import Recipe
 
 
 def check_geometry(recipe: Recipe) -> None:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from t2x_core.recipe.check import LARGEST_FLOAT, LARGEST_INT, field_types
+from t2x_core.recipe.components import Kind
 from t2x_core.recipe.constraints import Range
 from t2x_core.recipe.dump import to_plain
 from t2x_core.recipe.field_docs import field_docs
-from t2x_core.recipe.schema import Kind, Recipe
+from t2x_core.recipe.schema import Recipe
 
 Schema = dict[str, Any]
 

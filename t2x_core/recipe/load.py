@@ -7,9 +7,10 @@ from typing import Any
 
 from t2x_core.errors import UserError
 from t2x_core.recipe.check import check, check_fields, construct, mapping, missing
+from t2x_core.recipe.components import ComponentConfig, Kind
 from t2x_core.recipe.compose import Composed
 from t2x_core.recipe.geometry import check_geometry
-from t2x_core.recipe.schema import ComponentConfig, Kind, Recipe
+from t2x_core.recipe.schema import Recipe
 from t2x_core.recipe.source import Node
 
 SchemaOf = Callable[[Kind, str], type | None]

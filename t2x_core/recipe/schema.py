@@ -1,114 +1,27 @@
-"""What a recipe may say. The line under a field is its meaning, with the unit; `t2x` shows it to users.
-
-Plugins subclass `TaskConfig`, `CodecConfig` and `TextEncoderConfig` for blocks of their own, with
-`@dataclass(frozen=True, kw_only=True)`.
-"""
+"""What a recipe may say. The line under a field is its meaning, with the unit; `t2x` shows it to users."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
 from t2x_core.recipe.cache_config import CacheConfig
+from t2x_core.recipe.components import (
+    Beta,
+    CodecConfig,
+    Count,
+    CountOrZero,
+    Fraction,
+    Positive,
+    TaskConfig,
+    TextEncoderConfig,
+    multiples,
+)
 from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, PATH_OR_NAME, Range
-
-Kind = Literal["task", "codec", "text_encoder"]
-"""What a recipe names and a plugin brings."""
-
-Positive = Annotated[float, Range(above=0)]
-Fraction = Annotated[float, Range(min=0, max=1)]
-Count = Annotated[int, Range(min=1)]
-CountOrZero = Annotated[int, Range(min=0)]
-Beta = Annotated[float, Range(min=0, below=1)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskConfig(ABC):
-    """Block of a task. A plugin adds its own fields, usually `data`, `conditioning` and `loss`."""
-
-    weight: Positive = 1.0
-    """Share of the optimizer steps that this task gets, relative to the weights of the others."""
-    global_batch: Count | None = None
-    """Samples of an optimizer step of this task; `null`: as `trainer.global_batch` or `trainer.tokens_per_step` say."""
-
-    needs_prompt: ClassVar[bool] = True
-    """Whether nothing can be sampled without a prompt."""
-
-    @abstractmethod
-    def sizes(self) -> Mapping[str, tuple[int, int]]:
-        """Key of this block → (height, width) in pixels, for each size of samples that the block itself fixes.
-
-        With it a size, a patch or a window that does not fit is found before anything is imported or read.
-        """
-
-    def check_trainable(self) -> None:  # noqa: B027 (a default)
-        """UserError if something is missing that only training needs, such as where the data is: sampling with weights
-        that are named goes without it. The default wants nothing."""
-
-    def frames(self) -> Mapping[str, Sequence[int]]:
-        """Key of this block → numbers of frames, of those that the block itself fixes and that the codec sees as one
-        video. The default names none: images, or views, which are encoded one by one."""
-        return {}
-
-    def inputs(self) -> Mapping[str, str]:
-        """Name of each image that may be given to sample from, besides a prompt → what it is, in a few words.
-
-        `Task.conditions` need not know them: they become controls of the conditions. Those that are among
-        `Task.encoded_controls` have to be given.
-        """
-        return {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComponentConfig:
-    """Block of a codec or of a text encoder; each adds its own fields."""
-
-    name: str
-    """Registered name of the component."""
-
-    def weight_files(self) -> Sequence[Path] | None:
-        """Files that its weights and their settings come from, so that it is known without being loaded whether it is
-        still the same; None, the default: that cannot be told. OSError or UserError if they are not there."""
-        return None
-
-    def neutral_keys(self) -> Collection[str]:
-        """Keys of this block that change nothing about what it computes (where the weights lie, on which device it
-        runs): cached latents and text tokens stay valid."""
-        return ()
-
-    def at_hand(self) -> bool:
-        """Whether all that it needs is on this machine; what is not would be downloaded, which a dry run does not."""
-        return True
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodecConfig(ComponentConfig, ABC):
-    """Block of a latent codec."""
-
-    @property
-    @abstractmethod
-    def spatial_factor(self) -> int | None:
-        """Pixels of height and width for one latent cell; None if that is only known once the codec is loaded."""
-
-    @property
-    def frame_factor(self) -> int | None:
-        """Frames for one frame of the latents, the first left out, which stands for itself: numbers of frames less one
-        must be multiples of it. The default is 1: any number fits. None if that is known once the codec is loaded."""
-        return 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextEncoderConfig(ComponentConfig):
-    """Block of a text encoder."""
-
-
-BLOCKS: dict[Kind, type] = {"task": TaskConfig, "codec": CodecConfig, "text_encoder": TextEncoderConfig}
-"""What the settings of each kind derive from."""
+from t2x_core.recipe.trainer_config import TrainerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,79 +175,6 @@ class EMAConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerConfig:
-    """Length, batch and hardware."""
-
-    max_steps: Count
-    """Length of the training, in optimizer steps."""
-    global_batch: Count
-    """Samples of one optimizer step, over all devices and accumulation together."""
-    tokens_per_step: Count | None = None
-    """Tokens of one optimizer step, about: instead of `global_batch`, a multiple of `batch_multiple` samples."""
-    batch_multiple: Count = 8
-    """What batches are multiples of, with `tokens_per_step`; all devices times accumulation must divide it."""
-    accumulation: Count = 1
-    """Gradient accumulation: micro-batches per device and optimizer step, to save memory."""
-    devices: Count | Literal["auto"] = 1
-    """Devices (processes) per node; `auto`: all available."""
-    num_nodes: Count = 1
-    """Machines of the run."""
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    """Kind of device; `auto`: a GPU if there is one."""
-    strategy: Literal["auto", "ddp", "fsdp2", "hsdp"] = "auto"
-    """How devices share the work; `auto`: one device, or ddp; `fsdp2`: each has a part of the weights."""
-    shards: Count | None = None
-    """Devices that share one copy of the weights (hsdp only); `null`: those of one node."""
-    precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed"] = "auto"
-    """Arithmetic; `auto`: bf16-mixed if there are units for it; `bf16-true`: bf16 weights, small updates are lost."""
-    gradient_checkpointing: bool | Literal["selective"] = False
-    """Recompute blocks in the backward pass; `selective`: everything except matmul and attention outputs."""
-    compile: bool = False
-    """Whether the blocks are compiled (torch.compile), once for each shape of a batch; needs a C++ compiler."""
-    workers: CountOrZero = 0
-    """Loader processes per device; `0`: samples are made in the training process."""
-    stall_minutes: Positive | None = 10.0
-    """Minutes without a batch from the loader after which training stops and names the file; `null`: never."""
-    threads: Count | None = None
-    """CPU threads per training process; `null`: what torch chooses."""
-
-    def __post_init__(self) -> None:
-        sharded = self.strategy in ("fsdp2", "hsdp")
-        if sharded and self.precision == "16-mixed":
-            raise UserError(f"16-mixed does not go with {self.strategy}", key="precision", hint="bf16-mixed does")
-        if self.shards is not None and self.strategy != "hsdp":
-            raise UserError("only hsdp has shards", key="shards", hint="set strategy: hsdp, or shards: null")
-        if self.devices != "auto":  # else it is seen later how many there are
-            self.check_ranks(self.devices)
-
-    def check_ranks(self, devices: int) -> None:
-        """UserError if the batch or the shards do not divide by so many devices a node."""
-        ranks = devices * self.num_nodes
-        if self.strategy == "hsdp":
-            if ranks == 1:
-                raise UserError("hsdp needs several devices", key="strategy", hint="set devices, or strategy: auto")
-            shards = self.shards or devices
-            if ranks % shards:
-                raise UserError(
-                    f"{ranks} devices do not divide into groups of {shards}; "
-                    f"{', '.join(str(n) for n in range(1, ranks + 1) if ranks % n == 0)} do",
-                    key="shards",
-                )
-        key = "global_batch" if self.tokens_per_step is None else "batch_multiple"
-        self.check_parts(getattr(self, key), devices, key)
-
-    def check_parts(self, batch: int, devices: int, key: str) -> None:
-        """UserError, for the setting `key`, if a batch does not divide by so many devices a node and accumulation."""
-        parts = devices * self.num_nodes * self.accumulation
-        if batch % parts:
-            raise UserError(
-                f"{batch} does not divide into devices {devices} × num_nodes {self.num_nodes} × "
-                f"accumulation {self.accumulation} = {parts} equal parts; {multiples(batch, parts)} do",
-                key=key,
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class LoggingConfig:
     """How often a run logs, validates, samples and saves."""
 
@@ -424,9 +264,3 @@ class Recipe:
         for name, task in self.tasks.items():
             if task.global_batch is not None:
                 self.trainer.check_parts(task.global_batch, devices, f"tasks.{name}.global_batch")
-
-
-def multiples(number: int, of: int) -> str:
-    """The multiples next to `number`: "24 and 32"."""
-    below = number // of * of
-    return f"{below} and {below + of}" if below else f"{of} and {2 * of}"

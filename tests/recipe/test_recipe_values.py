@@ -16,7 +16,7 @@ import pytest
 
 import t2x_core.recipe
 from t2x_core.errors import UserError
-from t2x_core.recipe import Recipe, build, compose, dump_yaml, field_docs, schema, to_plain
+from t2x_core.recipe import Recipe, build, components, compose, dump_yaml, field_docs, schema, to_plain
 
 Load = Callable[..., Recipe]
 
@@ -63,7 +63,7 @@ def test_build_takes_one_block(here: Path, valid: str) -> None:
     assert build(schema.BackboneConfig, composed, "backbone").preset == "S"
     assert build(schema.LoggingConfig, composed, "logging") == schema.LoggingConfig()
     with pytest.raises(UserError, match=r"x\.name is missing"):
-        build(schema.ComponentConfig, composed, "x")
+        build(components.ComponentConfig, composed, "x")
 
 
 def test_a_field_of_a_type_that_no_recipe_can_hold_is_the_programmer_s_mistake(here: Path) -> None:
@@ -129,7 +129,7 @@ def test_show(load: Load, valid: str) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [value for value in vars(schema).values() if dataclasses.is_dataclass(value) and value is not schema.Range],
+    [v for v in (vars(schema) | vars(components)).values() if dataclasses.is_dataclass(v) and v is not schema.Range],
 )
 def test_each_field_says_what_it_means(config: type) -> None:
     docs = field_docs(config)
