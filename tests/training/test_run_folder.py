@@ -72,7 +72,7 @@ def test_what_is_allowed_may_differ_but_not_what_weights_depend_on():
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot make .*file.*set watch\.runs_dir"):
+    with pytest.raises(UserError, match=r"cannot make .*file.*set logging\.runs_dir"):
         run_folder.new_run(tmp_path / "file", "mine")
 
 
