@@ -168,8 +168,7 @@ def build_module(assembly: Assembly, cached: bool = True, outline: bool = False)
                 losses[name] = task.loss()
         with assembly.composed.error_location("backbone"), torch.device("meta") if mode else nullcontext():
             size = backbone_config(recipe, codec.channels, [a.dims for a in adapters.values()])
-            if mode is None:
-                _check_room(size)
+            _check_room(size, free_memory() if mode is None else None)
             backbone = PTDiT(size)
         if mode is not None:
             without_content(backbone, mode)
@@ -189,9 +188,9 @@ def build_module(assembly: Assembly, cached: bool = True, outline: bool = False)
     return module
 
 
-def _check_room(config: PTDiTConfig) -> None:
-    """UserError if the weights of a backbone are larger than the memory that is free."""
-    room, smaller = free_memory(), "make it smaller: width, depth or mlp_ratio"
+def _check_room(config: PTDiTConfig, room: int | None) -> None:
+    """UserError if the weights of a backbone are larger than the memory that is free, `room` bytes; None: unknown."""
+    smaller = "make it smaller: width, depth or mlp_ratio"
     with torch.random.fork_rng(devices=[]), torch.device("meta"):  # takes none
         try:
             size = sum(weight.nbytes for weight in PTDiT(config).parameters())
@@ -296,7 +295,7 @@ def _cached(assembly: Assembly, module: T2XModule, name: str, source: Source, tr
     """A source with what the cache has of it; UserError if what the recipe wants cannot be kept."""
     if module.cache is None:
         return source
-    task, seed = assembly.tasks[name], assembly.recipe.seed
+    task, seed = module.tasks[name], assembly.recipe.seed
     found = module.cache.source(source, train, seed, task.separate_frames, task.encoded_controls)
     if isinstance(found, CachedSource) and train:
         with assembly.composed.error_location("cache"), module.calls(f"tasks.{name}", "fingerprint"):

@@ -59,6 +59,7 @@ def test_all_checks_together_find_it(config, plugin, way, broken):
     assert any(re.search(way.says, problem) for problem in found)
 
 
+@pytest.mark.slow
 def test_without_a_break_all_checks_pass(tmp_path, monkeypatch):
     write(tmp_path, monkeypatch, CONFIG, TASK, "import torch\n", "import torch\n")
     assert [result for result in check(checks_of("broken", [])) if result.problem] == []

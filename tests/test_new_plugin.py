@@ -18,7 +18,7 @@ from tests.package_path import add_package
 KINDS = ["task", "codec", "text-encoder", "source"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["task", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])])
 def test_what_it_writes_passes_the_kit(kind, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["new-plugin", "my-thing", "--kind", kind]) == 0

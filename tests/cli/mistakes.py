@@ -104,7 +104,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("something missing", "fit mine.yaml", "mine.yaml:10: trainer.max_steps is missing (Length of the training, in optimizer steps.)", edit=("  max_steps: 2\n", "")),
         Mistake("no size of the network", "fit mine.yaml", "mine.yaml:6: backbone: set a preset (S, B, L, XL, H), or width, depth and heads; not set: width, depth, heads", edit=("width: 32, depth: 1, heads: 2, ", "")),
         Mistake("no codec", "fit mine.yaml", "mine.yaml: codec is missing (Pixels to latents and back.)", edit=("codec: {name: identity}\n", "")),
-        Mistake("a codec without a name", "fit mine.yaml", "mine.yaml:7: codec.name is missing (Which one, by its registered name.)", edit=("codec: {name: identity}", "codec: {}")),
+        Mistake("a codec without a name", "fit mine.yaml", "mine.yaml:7: codec.name is missing (Registered name of the component.)", edit=("codec: {name: identity}", "codec: {}")),
         Mistake("no task", "fit mine.yaml", "mine.yaml:2: tasks has no entry that is not null; for its defaults write text-to-image: {}", edit=("  text-to-image:\n    data:\n      shapes: {size: 16, val_count: 6}", "  text-to-image:")),
         Mistake("an unknown task", "fit mine.yaml", 'mine.yaml:3: no installed plugin brings the task "text-to-imag"; did you mean "text-to-image"?', edit=("text-to-image", "text-to-imag")),
         Mistake("an unknown codec", "fit mine.yaml", 'mine.yaml:7: no installed plugin brings the codec "vae"; there are: autoencoder, identity', edit=("identity", "vae")),
@@ -189,7 +189,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("a file where runs should go", "fit mine.yaml logging.runs_dir=mine.yaml", "cannot make mine.yaml/mine/<date-time>: Not a directory; set logging.runs_dir", slow=True),
         Mistake("no permission to write", "fit mine.yaml logging.runs_dir=/proc/runs", "cannot make /proc/runs/mine/<date-time>: No such file or directory; set logging.runs_dir", slow=True),
         Mistake("a resume of nothing", "fit mine.yaml --resume nowhere", 'command line: there is no run "nowhere"; give the folder of a run, or a recipe that has one in runs/', slow=True),
-        Mistake("a resume with other settings", "fit mine.yaml optimizer.lr=0.5 seed=3 --resume runs/mine/first", "runs/mine/first cannot go on with another recipe: optimizer.lr (0.0001 → 0.5), seed (0 → 3); start a new run, change only backbone.weights, trainer.max_steps, trainer.accumulation, trainer.devices, trainer.num_nodes, trainer.strategy, trainer.shards, trainer.gradient_checkpointing, trainer.compile, trainer.workers, trainer.stall_minutes, trainer.threads, guard, logging, or --allow what differs (optimizer.lr, seed)", slow=True),
+        Mistake("a resume with other settings", "fit mine.yaml optimizer.lr=0.5 seed=3 --resume runs/mine/first", "runs/mine/first cannot go on with another recipe: optimizer.lr (0.0001 → 0.5), seed (0 → 3); start a new run, change only backbone.weights, trainer.max_steps, trainer.accumulation, trainer.devices, trainer.num_nodes, trainer.strategy, trainer.shards, trainer.gradient_checkpointing, trainer.compile, trainer.workers, trainer.stall_minutes, trainer.threads, cache.folder, cache.latents, cache.text, cache.identity, guard, logging, or --allow what differs (optimizer.lr, seed)", slow=True),
         Mistake("a key=value behind --resume", "fit mine.yaml --resume trainer.max_steps=4", 'command line: there is no run "trainer.max_steps=4"; write key=value before the options', slow=True),
     ],
     "Sampling": [
