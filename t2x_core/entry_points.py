@@ -169,6 +169,19 @@ def settings(kind: Kind, name: str) -> type | None:
     return find(kind, name).settings()
 
 
+def named(name: str) -> Plugin:
+    """The installed plugin that somebody typed the name of; UserError if there is none, or several."""
+    everything = installed()
+    found = [plugin for plugin in everything if plugin.name == name]
+    if not found:
+        names = [plugin.name for plugin in everything]
+        hint = did_you_mean(name, names) or f"there are: {', '.join(names)}"
+        raise UserError(f'no installed plugin brings "{name}"', where="command line", hint=hint)
+    if len(found) > 1:
+        raise twice(found)
+    return found[0]
+
+
 def twice(plugins: list[Plugin]) -> UserError:
     """The UserError for several plugins of one name."""
     owners = " and ".join(plugin.package for plugin in plugins)

@@ -177,7 +177,7 @@ class T2XPipeline:
         if assembly.recipe.backbone.weights is None:
             hint = "train it by t2x fit and sample from its run, or set backbone.weights"
             raise UserError(f"the recipe {recipe} names no weights to sample with", hint=hint)
-        module = build_module(assembly)
+        module = build_module(assembly, cached=False)  # an image does not depend on what was kept for training
         start = open_start(assembly, module)
         with assembly.composed.error_location(""):
             start.check_complete()

@@ -20,7 +20,7 @@ from t2x_core.hub import HubPlace
 from t2x_core.module import T2XModule
 from t2x_core.recipe import compose, flat, to_plain
 from t2x_core.runs import CHECKPOINT_FILE, RECIPE_FILE, find_weights
-from t2x_core.weight_files import AnyTensor, content_hash, read_foreign
+from t2x_core.weight_files import AnyTensor, read_foreign, weights_hash
 from t2x_core.weights import open_weights
 
 Shapes = Mapping[str, Sequence[int]]
@@ -88,7 +88,7 @@ class Start:
 
     def record(self) -> dict[str, str]:
         """What a run keeps of it: where it was, and the hash of its content."""
-        return {"place": self.name, "sha256": content_hash(self.place)}
+        return {"place": self.name, "sha256": weights_hash(self.place)}
 
     def check_complete(self) -> None:
         """UserError if a parameter of the network is not in it: then samples would show noise."""

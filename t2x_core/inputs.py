@@ -13,12 +13,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from t2x_core.data.decode import DamagedImageError, decode, fit_to
+from t2x_core.data.flat import flat
 from t2x_core.errors import UserError, did_you_mean
 from t2x_core.interfaces import Task
 from t2x_core.types import Batch, Bucket
 
-BACKGROUND = (0, 0, 0)
-"""Behind transparent pixels."""
+BACKGROUND = (255, 255, 255)
+"""Behind transparent pixels: white, as in training data by default."""
 
 
 def check_inputs(known: Mapping[str, str], given: Mapping[str, Any], task: str) -> None:
@@ -72,9 +73,8 @@ def load_image(value: Any, name: str, bucket: Bucket) -> Tensor:
             raise UserError(f"the input {name} must be floating-point, finite and in [-1, 1]")
         return pixels.float()
     if isinstance(value, Image.Image):
-        upright = ImageOps.exif_transpose(value).convert("RGBA")
-        flat = Image.alpha_composite(Image.new("RGBA", upright.size, (*BACKGROUND, 255)), upright).convert("RGB")
-        return fit_to(torch.from_numpy(np.array(flat)).permute(2, 0, 1), height, width)
+        plain = flat(ImageOps.exif_transpose(value), BACKGROUND, "", "")
+        return fit_to(torch.from_numpy(np.array(plain)).permute(2, 0, 1), height, width)
     if not isinstance(value, str | os.PathLike):
         kinds = "a file, an image of Pillow, or a tensor"
         raise UserError(f"the input {name} must be {kinds}, not {type(value).__name__}")

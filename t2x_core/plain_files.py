@@ -3,6 +3,7 @@ error."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -33,17 +34,21 @@ def parse_json(text: bytes | str, kind: type = dict, name: str = "it") -> Any:
 
 
 @contextmanager
-def written_whole(file: Path) -> Iterator[Path]:
-    """A path with the same ending, beside `file`, for a library to write to. In the end it takes the place of `file`;
-    if the block fails, `file` is as it was before, and nothing half written is left behind."""
+def written_whole(file: Path, beside: str | None = None) -> Iterator[Path]:
+    """A path beside `file`, for a library to write to. In the end it takes the place of `file`; if the block fails,
+    `file` is as it was before, and nothing half written is left behind.
+
+    Args:
+        beside: the name to write under, where several processes may write at once; by default one with the same ending.
+    """
     real = Path(os.path.realpath(file))  # a link stays one
-    beside = real.with_name(f".{real.stem[:40]}.part{real.suffix}")
+    part = real.with_name(beside or f".{real.stem[:40]}.part{real.suffix}")
     try:
-        yield beside
-        sync(beside)
-        beside.replace(real)
+        yield part
+        sync(part)
+        part.replace(real)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
     sync(real.parent)
 
@@ -56,6 +61,12 @@ def write_whole(file: Path, content: str | bytes) -> None:
     """
     with written_whole(file) as beside:
         beside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sha256_of(file: Path) -> str:
+    """Of a file's bytes, in hex; OSError if it cannot be read."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

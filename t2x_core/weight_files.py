@@ -18,6 +18,7 @@ from torch import Tensor
 
 from t2x_core.backbone.released_layout import ReleasedParameter, is_released, released_parameters
 from t2x_core.errors import UserError
+from t2x_core.plain_files import sha256_of
 from t2x_core.runs import PYTORCH
 from t2x_core.tensor_files import Piece, StoredTensor
 
@@ -144,10 +145,9 @@ def _released(found: Mapping[str, AnyTensor], place: Path, out_channels: int) ->
     return ForeignWeights({f"backbone.{name}": one(p) for name, p in made.items()}, rest, released=True)
 
 
-def content_hash(place: Path) -> str:
+def weights_hash(place: Path) -> str:
     """SHA-256 of a file; of a folder, of the names and hashes of its files."""
     if place.is_file():
-        with place.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(place)
     files = sorted(file for file in place.iterdir() if file.suffix in (".json", ".yaml", ".safetensors"))
-    return hashlib.sha256("".join(f"{file.name} {content_hash(file)}\n" for file in files).encode()).hexdigest()
+    return hashlib.sha256("".join(f"{file.name} {sha256_of(file)}\n" for file in files).encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 LONGEST = 80
@@ -13,7 +14,7 @@ _SINGULAR = {"are": "is", "have": "has", "go": "goes", "do": "does"}
 def counted(number: int, noun: str, verb: str = "") -> str:
     """ "1 video", "2 videos"; with a verb in its plural ("have"), "1 video has"."""
     one = number == 1
-    plural = f"{noun}es" if noun.endswith(("s", "x", "ch")) else f"{noun}s"
+    plural = f"{noun}es" if noun.endswith(("s", "x", "ch")) else re.sub(r"(?<=[^aeiou])y$", "ie", noun) + "s"
     text = f"{number:,} {noun if one else plural}"
     if verb:
         text += f" {_SINGULAR.get(verb, f'{verb}s') if one else verb}"

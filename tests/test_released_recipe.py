@@ -20,7 +20,7 @@ from t2x_core.errors import UserError
 from t2x_core.generation import T2XPipeline
 from t2x_core.initial import open_start
 from t2x_core.types import Conditioning
-from t2x_core.weight_files import content_hash
+from t2x_core.weight_files import weights_hash
 from tests.data.image_set import write_good
 from tests.encoders.tiny_models import save_text_encoder, save_vae
 
@@ -126,7 +126,7 @@ def test_sample_and_train_from_the_command_line(
     noted = json.loads(Path("run/environment.json").read_text())["weights"]
     assert noted == {
         "place": str(tmp_path / "released.safetensors"),
-        "sha256": content_hash(tmp_path / "released.safetensors"),
+        "sha256": weights_hash(tmp_path / "released.safetensors"),
     }
     assert "the released network" in Path("run/log.txt").read_text()
     trained = T2XPipeline.from_pretrained("run", device="cpu")

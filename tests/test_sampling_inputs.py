@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -146,8 +147,14 @@ def test_prompts_of_ones_own_are_sampled_while_training(run):
 
 
 def test_transparent_and_turned_images(tmp_path):
-    clear = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
-    assert torch.equal(load_image(clear, "x", Bucket(1, 8, 8)), torch.full((3, 1, 8, 8), -1.0))
+    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    clear.save(tmp_path / "clear.png")
+    for image in (clear, tmp_path / "clear.png"):  # white, as the images of training data
+        assert torch.equal(load_image(image, "x", Bucket(1, 8, 8)), torch.ones(3, 1, 8, 8))
+    grey = Image.fromarray(np.full((8, 8), 0x8000, np.uint16))  # of 16 bit
+    grey.save(tmp_path / "grey.png")
+    for image in (grey, tmp_path / "grey.png"):
+        assert load_image(image, "x", Bucket(1, 8, 8)).abs().max() < 0.01
     turned = Image.new("RGB", (8, 4))
     turned.paste((255, 255, 255), (0, 0, 4, 4))
     exif = turned.getexif()

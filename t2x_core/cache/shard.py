@@ -21,7 +21,7 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor
 
-from t2x_core.plain_files import parse_json, sync
+from t2x_core.plain_files import parse_json, written_whole
 
 KEY_BYTES = 16
 ALIGNMENT = 8
@@ -125,17 +125,8 @@ def write_shard(folder: Path, keys: Sequence[bytes], packed: Sequence[tuple[Layo
 def write_arrays(file: Path, arrays: dict[str, np.ndarray], about: Mapping[str, Any]) -> Path:
     """Writes arrays and plain values to a safetensors file, which is there whole or not at all; or OSError."""
     content = save(arrays, metadata={"t2x_cache": json.dumps({"version": VERSION, **about})})
-    beside = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(file)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    sync(file.parent)
+    with written_whole(file, f".{file.name}.{os.getpid()}.part") as part:
+        part.write_bytes(content)
     return file
 
 

@@ -23,6 +23,11 @@ LATENTS, CAPTION = "latents", "caption"
 EXTRA, CONTROL, ENCODED = "extra/", "control/", "encoded/"
 
 
+def caption_in(record: Record) -> str:
+    """The caption that a record of latents keeps, by what `LatentCache.record` writes."""
+    return bytes(record[CAPTION].tolist()[:-1]).decode()
+
+
 @dataclass(frozen=True)
 class LatentCache:
     """Where the latents of a task are kept, and what they depend on besides the sample."""
@@ -113,7 +118,7 @@ class CachedSource(Source):
         return Sample(
             variation.key,
             None,
-            bytes(record[CAPTION].tolist()[:-1]).decode() if caption is None else caption,
+            caption_in(record) if caption is None else caption,
             below(EXTRA),
             below(CONTROL),
             from_storage(LATENTS, record),

@@ -23,6 +23,7 @@ import numpy as np
 from torch import Tensor
 
 from t2x_core.cache.shard import (
+    KEY_BYTES,
     SUFFIX,
     Layout,
     Record,
@@ -299,11 +300,13 @@ def _sorted(columns: Columns) -> Columns:
 
 
 def _joined(part: Columns) -> Iterator[bytes]:
-    both = np.stack([part["high"], part["low"]], 1).astype(">u8").tobytes()
-    return (both[i : i + 16] for i in range(0, len(both), 16))
+    return _keys_in(np.stack([part["high"], part["low"]], 1).astype(">u8").tobytes())
 
 
 def shard_keys(table: Table) -> Sequence[bytes]:
     """The keys of a shard, in its order."""
-    flat = table.keys.tobytes()
-    return [flat[i : i + 16] for i in range(0, len(flat), 16)]
+    return list(_keys_in(table.keys.tobytes()))
+
+
+def _keys_in(joined: bytes) -> Iterator[bytes]:
+    return (joined[i : i + KEY_BYTES] for i in range(0, len(joined), KEY_BYTES))

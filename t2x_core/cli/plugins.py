@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from t2x_core.cli.completion import completes, plugin_names
-from t2x_core.errors import UserError, did_you_mean
+from t2x_core.errors import UserError
 
 if TYPE_CHECKING:
     from t2x_core.entry_points import Plugin
@@ -23,10 +23,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from t2x_core.entry_points import installed
+    from t2x_core.entry_points import installed, named
 
-    plugins = installed()
-    print(_table(plugins) if arguments.name is None else _settings(arguments.name, plugins))
+    print(_table(installed()) if arguments.name is None else _settings(named(arguments.name)))
     return 0
 
 
@@ -47,20 +46,11 @@ def _table(plugins: Sequence[Plugin]) -> str:
     return "\n".join("  ".join([*map(str.ljust, row, widths), row[-1]]) for row in rows)
 
 
-def _settings(name: str, plugins: Sequence[Plugin]) -> str:
+def _settings(plugin: Plugin) -> str:
     """The block of a recipe with all the settings of the plugin."""
-    from t2x_core.entry_points import twice
     from t2x_core.recipe import commented
 
-    found = [plugin for plugin in plugins if plugin.name == name]
-    if not found:
-        names = [plugin.name for plugin in plugins]
-        hint = did_you_mean(name, names) or f"there are: {', '.join(names)}"
-        raise UserError(f'no installed plugin brings "{name}"', where="command line", hint=hint)
-    if len(found) > 1:
-        raise twice(found)
-    plugin = found[0]
-    schema, kind = plugin.settings(), plugin.kind()
+    name, schema, kind = plugin.name, plugin.settings(), plugin.kind()
     if schema is None or kind is None:
         raise plugin.refuse("does not list its settings", "its package needs an entry point of the group t2x.settings")
     header = f"# {kind.replace('_', ' ')} {name}, of {plugin.package} ({_shown(plugin.file)})"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from t2x_core.datasets.archive import members
-from t2x_core.datasets.npm import NpmPackage, sha256
+from t2x_core.datasets.npm import NpmPackage
 from t2x_core.datasets.written import new_folder
 from t2x_core.errors import UserError
-from t2x_core.plain_files import parse_json
+from t2x_core.plain_files import parse_json, sha256_of
 
 PACKAGE = NpmPackage(
     "emoji-datasource-twitter", "16.0.0", "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877"
@@ -39,7 +39,7 @@ def write_emoji(archive: Path, out: Path) -> tuple[int, str]:
     Raises:
         UserError: the archive is damaged or another one, or the folder cannot be written.
     """
-    digest = sha256_of(archive)
+    digest = _hash(archive)
     texts: dict[str, bytes] = {}
     images: dict[str, bytes] = {}
     for name, content in members(archive, lambda name: name in _TEXTS or name.startswith(_IMAGES)):
@@ -63,10 +63,10 @@ def write_emoji(archive: Path, out: Path) -> tuple[int, str]:
     return len(both), digest
 
 
-def sha256_of(archive: Path) -> str:
+def _hash(archive: Path) -> str:
     """UserError if it cannot be read."""
     try:
-        return sha256(archive)
+        return sha256_of(archive)
     except OSError as error:
         raise UserError(f"{archive} cannot be read: {error.strerror}", where="command line") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import urllib.error
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t2x_core.errors import UserError
+from t2x_core.plain_files import sha256_of
 
 REGISTRY = "https://registry.npmjs.org"
 TIMEOUT = 60
@@ -51,19 +51,13 @@ def fetch(package: NpmPackage, folder: Path) -> Path:
         _download(package.url, file)
     if not file.is_file():
         raise _failed(package, "npm pack wrote no archive")
-    found = sha256(file)
+    found = sha256_of(file)
     if found != package.sha256:
         raise UserError(
             f"{package.file_name} is not the archive that was expected: its SHA-256 is {found}, not {package.sha256}",
             hint="a proxy or a mirror may have changed it",
         )
     return file
-
-
-def sha256(file: Path) -> str:
-    """Of a file's bytes, in hex."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _pack(npm: str, package: NpmPackage, folder: Path) -> None:

@@ -111,9 +111,7 @@ class Filling:
             print(f"the index cannot be written ({error.strerror}); the cache is whole without it")
         left = len(self.latents) + len(self.text) - writer.written
         lost = f"; {counted(left, 'sample')} could not be read" if left else ""
-        return f"{counted(writer.written, 'entry')} encoded, {size(self.store.nbytes())} in all{lost}".replace(
-            "entrys", "entries"
-        )
+        return f"{counted(writer.written, 'entry')} encoded, {size(self.store.nbytes())} in all{lost}"
 
     def prune(self) -> str:
         """Removes what the plan does not want."""

@@ -44,6 +44,11 @@ class _Reading(Dataset[Any]):
         return found
 
 
+def _as_read(found: Any) -> Any:
+    """Nothing is collated; a function of the module, since one without a name does not go to spawned processes."""
+    return found
+
+
 def encode_latents(
     module: T2XModule, wanted: Mapping[bytes, WantedLatents], add: Add, device: torch.device, workers: int
 ) -> Iterator[int]:
@@ -52,7 +57,7 @@ def encode_latents(
     for key, one in wanted.items():
         by_shape[one.variation.key.task, one.variation.key.bucket].append((key, one))
     batches = [members[i : i + BATCH] for members in by_shape.values() for i in range(0, len(members), BATCH)]
-    loader = DataLoader(_Reading(batches), batch_size=None, num_workers=workers, collate_fn=lambda found: found)
+    loader = DataLoader(_Reading(batches), batch_size=None, num_workers=workers, collate_fn=_as_read)
     for batch, found in zip(batches, loader, strict=True):
         if isinstance(found, UserError):
             raise found

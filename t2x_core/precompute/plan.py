@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from t2x_core.assembly import Assembly
-from t2x_core.cache.source import CAPTION, CachedSource
+from t2x_core.cache.source import CachedSource, caption_in
 from t2x_core.data.mixture import MixedData
 from t2x_core.errors import UnreadableError
 from t2x_core.module import T2XModule
@@ -119,7 +119,7 @@ def caption_of(source: Source, key: SampleKey) -> str:
         return variation.caption
     record = source.find(variation) if isinstance(source, CachedSource) else None
     if record is not None:
-        return bytes(record[CAPTION].tolist()[:-1]).decode()
+        return caption_in(record)
     try:
         return source.load(variation).caption
     except UnreadableError:

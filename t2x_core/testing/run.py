@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from t2x_core.entry_points import describe, installed, place, twice
-from t2x_core.errors import TrainingError, UserError, did_you_mean
+from t2x_core.entry_points import describe, named, place
+from t2x_core.errors import TrainingError, UserError
 from t2x_core.recipe import Kind
 from t2x_core.testing.base import PluginTests
 from t2x_core.testing.codecs import CodecTests
@@ -66,15 +66,7 @@ def checks_of(name: str, overrides: Sequence[str] = (), **attributes: object) ->
         overrides: settings, as "key=value".
         attributes: of the class, such as `settings`.
     """
-    everything = installed()
-    found = [plugin for plugin in everything if plugin.name == name]
-    if not found:
-        names = [plugin.name for plugin in everything]
-        hint = did_you_mean(name, names) or f"there are: {', '.join(names)}"
-        raise UserError(f'no installed plugin brings "{name}"', where="command line", hint=hint)
-    if len(found) > 1:
-        raise twice(found)
-    kind = found[0].kind() or _imported_kind(name)
+    kind = named(name).kind() or _imported_kind(name)
     return type("Checked", (TESTS[kind],), {"plugin": name, "overrides": tuple(overrides), **attributes})()
 
 

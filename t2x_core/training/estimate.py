@@ -19,14 +19,15 @@ from torch.utils._pytree import tree_leaves
 from t2x_core.assembly import Assembly, batch_size, sample_bucket
 from t2x_core.backbone.windows import resolve_window
 from t2x_core.data.mixture import MixedData
+from t2x_core.free_memory import GIB
 from t2x_core.frozen import Frozen
 from t2x_core.module import T2XModule
 from t2x_core.outline import fake_mode, outline_mode
+from t2x_core.source import largest
 from t2x_core.training.flops import PEAKS, in_flop, measured_peak, peak, step_flops
 from t2x_core.training.precision import device_count, has_gpu, resolve_precision
 from t2x_core.types import Batch, LatentShape, SampleKey
 
-GIB = 2**30
 SHARE = 0.4
 """Of its peak that a device is taken to reach: what large networks usually do on a GPU (Chowdhery et al. 2022, arXiv
 2204.02311, table 3: 0.2 to 0.46), and the small ones of the quickstarts on a CPU."""
@@ -50,10 +51,7 @@ def example(assembly: Assembly, module: T2XModule, name: str, data: MixedData | 
     """A sample of the largest shape of a task; without `data` (checked), an empty one of the recipe's own shape."""
     if data is not None:
         buckets = data.modules[name].train_source().buckets()
-        index = max(
-            (i for i, bucket in enumerate(buckets) if bucket.count),
-            key=lambda i: buckets[i].frames * buckets[i].height * buckets[i].width,
-        )
+        index = largest(buckets)
         return Example(data.example(name, index), data.batch_size(name, buckets[index]))
     bucket, task = sample_bucket(assembly, module, name), assembly.tasks[name]
     with module.calls(f"tasks.{name}", "conditions"):

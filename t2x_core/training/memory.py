@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-GIB = 2**30
+from t2x_core.free_memory import GIB
 
 
 def memory() -> dict[str, float]:
