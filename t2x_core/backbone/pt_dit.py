@@ -24,6 +24,7 @@ from t2x_core.backbone.conditioning_cache import ConditioningCache, no_cache
 from t2x_core.backbone.conditioning_parts import PARTS, check_parts, widths_of
 from t2x_core.backbone.embeddings import TextProjection, TimeEmbedding, patch_embedding, position_table
 from t2x_core.backbone.linear import Init, linear
+from t2x_core.backbone.pretrained import Pretrained
 from t2x_core.backbone.windows import Layout, Triple, make_layout, resolve_window
 from t2x_core.types import Conditioning, ConditioningDims, FrameAxis
 
@@ -230,8 +231,11 @@ class Head(nn.Module):
         return self.linear(modulate(x, shift, scale))
 
 
-class PTDiT(nn.Module):
-    """Noised latents, time and conditioning to a velocity (and whatever else the out channels are trained for)."""
+class PTDiT(nn.Module, Pretrained):
+    """Noised latents, time and conditioning to a velocity (and whatever else the out channels are trained for).
+
+    `PTDiT.from_pretrained(folder or hub id)` needs neither a recipe nor Lightning.
+    """
 
     def __init__(self, config: PTDiTConfig) -> None:
         super().__init__()
