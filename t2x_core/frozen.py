@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -21,7 +21,7 @@ from t2x_core.calls import Calls
 from t2x_core.data.text import Tokenizer
 from t2x_core.errors import UserError
 from t2x_core.interfaces import LatentCodec, TextEncoder
-from t2x_core.types import Batch, Bucket, LatentShape, TextDims, TextTokens
+from t2x_core.types import Batch, Bucket, LatentShape, TextDims, TextInput, TextTokens
 
 log = logging.getLogger("t2x")
 Part = TypeVar("Part", bound=nn.Module)
@@ -54,6 +54,11 @@ class Frozen(Generic[Part]):
             self._device = device
         return self.part
 
+    def place(self, device: torch.device) -> torch.device:
+        """Where it works for what is on `device`: there, unless it stays on a device of its own."""
+        own = getattr(self.part, "runs_on", "")
+        return torch.device(own) if own else device
+
     @property
     def dtype(self) -> torch.dtype:
         """Of its weights; float32 if it has none."""
@@ -64,16 +69,31 @@ class Frozen(Generic[Part]):
         if self._hash is None:
             state = self.part.state_dict()
             digest = hashlib.sha256()
-            for name in sorted(state):
-                tensor = state[name].detach().cpu().contiguous()
+            tensors = dict(plain_tensors(state))
+            for name in sorted(tensors):
+                tensor = tensors[name].detach().cpu().contiguous()
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-                digest.update(
-                    tensor.view(torch.uint8).numpy() if tensor.ndim else tensor.reshape(1).view(torch.uint8).numpy()
-                )
+                digest.update((tensor if tensor.ndim else tensor.reshape(1)).view(torch.uint8).numpy().data)
             if settings := str(getattr(self.part, "settings", "")):
                 digest.update(settings.encode())
             self._hash = digest.hexdigest() if state or settings else ""
         return {"origin": str(getattr(self.part, "origin", "")), "sha256": self._hash}
+
+
+def plain_tensors(named: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors themselves, and what those that are made of others (weights in 8 bits) hold."""
+    for name, tensor in named.items():
+        if not hasattr(tensor, "__tensor_flatten__"):
+            yield name, tensor
+            continue
+        inner = {f"{name}.{part}": getattr(tensor, part) for part in tensor.__tensor_flatten__()[0]}
+        yield from plain_tensors({part: value for part, value in inner.items() if value is not None})
+
+
+def bytes_of(part: nn.Module) -> int:
+    """Bytes of a part's parameters and buffers."""
+    unique = {id(t): t for t in (*part.parameters(), *part.buffers())}
+    return sum(tensor.nbytes for _, tensor in plain_tensors({str(key): t for key, t in unique.items()}))
 
 
 class LaterEncoder(Frozen[TextEncoder]):
@@ -167,6 +187,15 @@ class Codec(Frozen[LatentCodec]):
             return coded.squeeze(2).unflatten(0, (len(x), -1)).transpose(1, 2)
 
 
+def tokens_of(encoder: Frozen[TextEncoder], inputs: TextInput, device: torch.device) -> TextTokens:
+    """What a frozen encoder makes of texts, on `device`: without autocast, in the precision of its own weights, so that
+    it is what the cache holds, whatever the precision of training."""
+    place = encoder.place(device)
+    part = encoder.on(place)
+    with torch.no_grad(), torch.autocast(place.type, enabled=False):
+        return part(inputs.to(place)).to(device)
+
+
 def encode_texts(
     encoder: Frozen[TextEncoder], batch: Batch, name: str, device: torch.device, calls: Calls
 ) -> TextTokens:
@@ -180,7 +209,7 @@ def encode_texts(
         inputs = Tokenizer({name: encoder.part}, calls).short(captions)[name].to(device)
     elif len(captions) < len(batch.captions):
         inputs = inputs.select([batch.captions.index(caption) for caption in captions])
-    tokens = encoder.on(inputs.ids.device)(inputs)
+    tokens = tokens_of(encoder, inputs, device)
     if len(captions) == len(batch.captions):
         return tokens
     return tokens.select([captions.index(caption) for caption in batch.captions])

@@ -50,6 +50,8 @@ class TextEncoder(nn.Module, ABC):
     """Where pretrained weights came from: a file, or a name on a hub. For messages."""
     settings: str = ""
     """What its output depends on besides its weights and its block of the recipe (config.json, say), for its hash."""
+    runs_on: str = ""
+    """Device of a frozen one, "cpu" or "cuda:1"; "": the one that trains."""
     longest: int | None = None
     """The largest `length` of a text that is read to its end; None: any."""
     longest_setting: str = ""

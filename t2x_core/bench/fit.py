@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,22 @@ class LoopBenchmark:
         return low, high
 
 
-def bench_fit(assembly: Assembly, blocks: int, steps: int) -> LoopBenchmark:
+IN_MEMORY = 8
+"""Batches that the bare loop keeps if it reads none."""
+
+
+def bench_fit(assembly: Assembly, blocks: int, steps: int, in_memory: bool = False) -> LoopBenchmark:
     """Trains a recipe by `t2x fit` and by the bare loop in turns of `steps` optimizer steps, `blocks` turns each.
+
+    The bare loop has a loader of its own or, `in_memory`, the same few batches again and again: then the ratio says
+    what reading costs, from a cache of latents, say.
 
     All of `t2x fit` is on: metrics, TensorBoard, log, progress bar, average, checkpoints as the recipe says. The recipe
     should validate and sample no earlier than the end: these are not part of a step. One device.
     """
     module = build_module(assembly)
     data = build_data(assembly, module)
-    bare = BareLoop(assembly)
+    bare = BareLoop(assembly, in_memory)
     turns = _Rounds(bare, blocks, steps)
     with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
         fit(assembly, module, data, Path(folder), console=Console(file=nowhere, force_terminal=True), extra=[turns])
@@ -61,8 +69,8 @@ def bench_fit(assembly: Assembly, blocks: int, steps: int) -> LoopBenchmark:
 class BareLoop:
     """The same module, loader, optimizer, clipping and average in a loop that somebody would write by hand."""
 
-    def __init__(self, assembly: Assembly) -> None:
-        self.recipe = assembly.recipe
+    def __init__(self, assembly: Assembly, in_memory: bool = False) -> None:
+        self.recipe, self.in_memory = assembly.recipe, in_memory
         self.module = build_module(assembly)
         self.data = build_data(assembly, self.module)
 
@@ -75,6 +83,8 @@ class BareLoop:
         self.weights: list[torch.Tensor] = [p for _, p in self.module.trainable()]
         self.average = [p.detach().clone() for p in self.weights]
         self.ema, self.batches = EMA(self.recipe.ema), self._batches(self.data)
+        if self.in_memory:
+            self.batches = cycle([batch.to(device) for batch in islice(self.batches, IN_MEMORY)])
 
     @staticmethod
     def _batches(data: MixedData) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,8 +118,11 @@ class TransformersConfig(TextEncoderConfig):
     """Name of the text encoder."""
     weights: WeightsConfig
     """Where the model and its tokenizer are: a T5 encoder, a CLIP text model, BERT, or a language model."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of its weights and arithmetic; T5 overflows in float16."""
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
+    """Precision of its weights and arithmetic; T5 overflows in float16. `int8`: weights of linear layers in 8 bits, by
+    torchao, arithmetic in bfloat16."""
+    device: str | None = None
+    """Where it works: `cpu`, `cuda:1` …; `null`: on the device that trains."""
     max_tokens: Annotated[int, Range(min=2)] = 120
     """Tokens of a caption that are read, special ones included; further ones are cut. CLIP knows 77."""
     layer: int = -1
@@ -135,6 +139,8 @@ class TransformersConfig(TextEncoderConfig):
     def __post_init__(self) -> None:
         if self.template.count("{}") != 1:
             raise UserError(f"{self.template!r} must hold {{}} once, for the caption", key="template")
+        if self.device is not None and not re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d+)?", self.device):
+            raise UserError(f"{self.device!r} is no device", key="device", hint="write cpu or cuda:1, say")
         if self.skip_tokens >= self.max_tokens:
             raise UserError(f"{self.skip_tokens} of {self.max_tokens} tokens leave none", key="skip_tokens")
         with error_key("weights"):
@@ -144,7 +150,7 @@ class TransformersConfig(TextEncoderConfig):
         return self.weights.files()
 
     def neutral_keys(self) -> Collection[str]:
-        return ("weights",)
+        return "weights", "device"
 
     def at_hand(self) -> bool:
         return self.weights.at_hand()

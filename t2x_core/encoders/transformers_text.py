@@ -35,7 +35,7 @@ class TransformersText(TextEncoder):
 
     def __init__(self, config: TransformersConfig, *, outline: bool = False) -> None:
         super().__init__()
-        self.config, self.origin = config, str(config.weights)
+        self.config, self.origin, self.runs_on = config, str(config.weights), config.device or ""
         self.model, self.tokenizer = _outline(config) if outline else _load(config.weights.fetch(), config)
         options = self.model.config
         options = getattr(options, "text_config", None) or options
@@ -120,7 +120,23 @@ def _outline(config: TransformersConfig) -> tuple[Any, Any]:
     built = hf.AutoConfig.for_model(**options)
     with torch.device("meta"):
         model = hf.AutoModel.from_config(built) if name == "AutoModel" else getattr(hf, name)(built)
-    return torch.nn.Module.to(model, getattr(torch, config.dtype)), None
+    return _in_precision(torch.nn.Module.to(model, _arithmetic(config)), config), None
+
+
+def _arithmetic(config: TransformersConfig) -> torch.dtype:
+    return torch.bfloat16 if config.dtype == "int8" else getattr(torch, config.dtype)
+
+
+def _in_precision(model: Any, config: TransformersConfig) -> Any:
+    """The model, its linear layers' weights in 8 bits if the recipe wants that: one scale for each output."""
+    if config.dtype == "int8":
+        try:
+            from torchao.quantization import Int8WeightOnlyConfig, quantize_
+        except ImportError as error:
+            hint = "pip install 't2x[int8]', or write dtype: bfloat16"
+            raise UserError("weights in 8 bits need torchao", key="dtype", hint=hint) from error
+        quantize_(model, Int8WeightOnlyConfig())
+    return model
 
 
 def _library() -> Any:
@@ -147,7 +163,7 @@ def _load(folder: Path, config: TransformersConfig) -> tuple[Any, Any]:
         )
         model = getattr(transformers, name).from_pretrained(
             str(folder),
-            dtype=getattr(torch, config.dtype),
+            dtype=_arithmetic(config),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -161,7 +177,7 @@ def _load(folder: Path, config: TransformersConfig) -> tuple[Any, Any]:
         raise UserError(
             f"the tokenizer in {tokenizer_folder} has no chat template", key="chat", hint="write a template"
         )
-    return model, tokenizer
+    return _in_precision(model, config), tokenizer
 
 
 @hookimpl

@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from t2x_core.data.text import Tokenizer
 from t2x_core.errors import UnreadableError, UserError
+from t2x_core.frozen import tokens_of
 from t2x_core.interfaces import Task
 from t2x_core.module import T2XModule
 from t2x_core.precompute.plan import WantedLatents
-from t2x_core.types import Sample, TextTokens
+from t2x_core.types import Sample
 
 BATCH, TEXTS = 8, 32
 """Samples, and texts, that are encoded at once."""
@@ -107,9 +108,9 @@ def encode_text(
         tokenizer = Tokenizer({name: frozen.part}, module.calls)
         for start in range(0, len(members), TEXTS):
             batch = members[start : start + TEXTS]
-            inputs = tokenizer.short([text for _, text in batch])[name].to(device)
-            with module.calls(f"text_encoders.{name}", "forward"), torch.autocast(device.type, enabled=False):
-                tokens: TextTokens = frozen.on(device)(inputs)
+            inputs = tokenizer.short([text for _, text in batch])[name]
+            with module.calls(f"text_encoders.{name}", "forward"):
+                tokens = tokens_of(frozen, inputs, device)
             for (key, _), record in zip(batch, module.cache.text.records(tokens), strict=True):
                 add(key, record)
             yield len(batch)

@@ -20,7 +20,7 @@ from t2x_core.assembly import Assembly, batch_size, sample_bucket
 from t2x_core.backbone.windows import resolve_window
 from t2x_core.data.mixture import MixedData
 from t2x_core.free_memory import GIB
-from t2x_core.frozen import Frozen
+from t2x_core.frozen import Frozen, bytes_of
 from t2x_core.module import T2XModule
 from t2x_core.outline import fake_mode, outline_mode
 from t2x_core.source import largest
@@ -124,14 +124,14 @@ def frozen_parts(module: T2XModule, batch: Batch, samples: int) -> Iterator[str]
     for path, part in module.referenced().items():
         if not part.loaded:  # what it makes is in the cache
             continue
-        unique = {id(p): p for p in (*part.part.parameters(), *part.part.buffers())}.values()
-        if not unique:
+        if not (taken := bytes_of(part.part)):
             continue
-        size = sum(p.nbytes for p in unique) / GIB
         number = sum(p.numel() for p in part.part.parameters())
         work = working_bytes(module, path, part, several) / GIB
-        dtype = str(part.dtype).removeprefix("torch.")
-        yield f"{path}: {number / 1e6:,.1f} M parameters in {dtype}, {size:.2f} GiB, and {work:.2f} GiB while it works"
+        dtype = getattr(getattr(part.part, "config", None), "dtype", "") or str(part.dtype).removeprefix("torch.")
+        place = f" on {own}" if (own := getattr(part.part, "runs_on", "")) else ""
+        size = f"{number / 1e6:,.1f} M parameters in {dtype}, {taken / GIB:.2f} GiB{place}"
+        yield f"{path}: {size}, and {work:.2f} GiB while it works"
 
 
 def working_bytes(module: T2XModule, path: str, part: Frozen[Any], batch: Batch) -> int:

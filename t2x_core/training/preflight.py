@@ -19,6 +19,7 @@ from t2x_core.backbone.training_blocks import DEAR, Checkpointing
 from t2x_core.data.mixture import MixedData
 from t2x_core.errors import UserError
 from t2x_core.free_memory import GIB, free_memory
+from t2x_core.frozen import bytes_of
 from t2x_core.module import T2XModule
 from t2x_core.optim import count_parameters, state_bytes
 from t2x_core.outline import fake_mode, outline_mode
@@ -180,8 +181,8 @@ def memory_of(module: T2XModule, batches: Sequence[Batch], recipe: Recipe, preci
     devices = device_count(trainer)
     ranks = devices * trainer.num_nodes
     shards = {"fsdp2": ranks, "hsdp": trainer.shards or devices}.get(trainer.strategy, 1)
-    parts_of_it = (module, *(frozen.part for frozen in module.referenced().values() if frozen.loaded))
-    everything = sum(p.nbytes for part in parts_of_it for p in (*part.parameters(), *part.buffers()))
+    here = [frozen.part for frozen in module.referenced().values() if frozen.loaded]
+    everything = sum(bytes_of(part) for part in (module, *here) if not getattr(part, "runs_on", ""))
     sharded = sum(p.nbytes for part in trained_parts(module) for p in part.parameters())
     trained = [p for _, p in module.trainable()]
     average = 4 * sum(p.numel() for p in trained)  # float32 whatever the weights are

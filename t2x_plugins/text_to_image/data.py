@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -19,7 +20,8 @@ from t2x_plugins.text_to_image.image_config import ShapesConfig
 
 
 class ShapesSource(Source):
-    """Images made from their number; the words of a caption come from the key, so an image has many captions."""
+    """Images made from their number; the words of a caption come from the key, so an image has many captions, unless
+    the recipe gives it `wordings`."""
 
     def __init__(self, config: ShapesConfig, seed: int, split: Literal["train", "held_out"]) -> None:
         self.config, self.seed, self.split = config, seed, split
@@ -33,10 +35,19 @@ class ShapesSource(Source):
 
     def vary(self, key: SampleKey) -> Variation:
         words = keyed_random(self.seed, "caption", key.attempt, key.step, key.slot)
-        spec = captions.caption_spec(
-            self._scene(key.id), words, omit=self.config.omit, background=self.config.background
-        )
-        return Variation(key, caption=captions.render_caption(spec, words))
+        if (listed := self.captions(key)) is not None:
+            return Variation(key, caption=words.choice(listed))
+        return Variation(key, caption=self._caption(key.id, words))
+
+    def captions(self, key: SampleKey) -> Sequence[str] | None:
+        if self.config.wordings is None or self.split != "train":
+            return None
+        numbers = range(self.config.wordings)
+        return [self._caption(key.id, keyed_random(self.seed, "wording", key.id, number)) for number in numbers]
+
+    def _caption(self, id: int, words: random.Random) -> str:
+        spec = captions.caption_spec(self._scene(id), words, omit=self.config.omit, background=self.config.background)
+        return captions.render_caption(spec, words)
 
     def load(self, variation: Variation) -> Sample:
         assert variation.caption is not None

@@ -35,6 +35,8 @@ class ShapesConfig:
     """Colours of the background, each equally likely."""
     background: Annotated[float, Range(min=0, max=1)] = 0.3
     """Chance that a caption names the background."""
+    wordings: Annotated[int, Range(min=1)] | None = None
+    """Training captions that an image has, so that a cache of text can hold them all; `null`: another each turn."""
     val_count: Annotated[int, Range(min=1)] = 256
     """Images of the validation set, all of held-out combinations."""
 

@@ -7,7 +7,7 @@ import json
 import torch
 
 from t2x_core.assembly import build_data, build_module, load_assembly
-from t2x_core.bench.fit import BareLoop, LoopBenchmark
+from t2x_core.bench.fit import IN_MEMORY, BareLoop, LoopBenchmark
 from t2x_core.checkpoint import materialize, open_checkpoint
 from t2x_core.cli.main import main
 from t2x_core.training.fit import fit
@@ -27,6 +27,18 @@ def test_the_bare_loop_trains_what_fit_trains(tmp_path):
     for name, weight, average in zip(names, bare.weights, bare.average, strict=True):
         torch.testing.assert_close(saved["state_dict"][name], weight.detach())
         torch.testing.assert_close(saved["ema"]["weights"][name], average)
+
+
+def test_a_loop_with_batches_in_memory_reads_no_more():
+    assembly = load_assembly("quickstart", [*TINY, "trainer.max_steps=40"])
+    reads, held = BareLoop(assembly), BareLoop(assembly, in_memory=True)
+    for loop in (reads, held):
+        loop.start(torch.device("cpu"), "32-true")
+    first, again = ([next(loop.batches).pixels for _ in range(2 * IN_MEMORY)] for loop in (reads, held))
+    for i in range(IN_MEMORY):
+        assert torch.equal(again[i], first[i])
+        assert torch.equal(again[i + IN_MEMORY], first[i])
+        assert not torch.equal(first[i + IN_MEMORY], first[i])
 
 
 def test_the_command_prints_the_ratio_and_writes_the_times(tmp_path, capsys):

@@ -13,6 +13,7 @@ from t2x_core.encoders.encoder_config import TransformersConfig
 from t2x_core.encoders.transformers_text import TransformersText
 from t2x_core.encoders.weights_config import WeightsConfig
 from t2x_core.errors import UserError
+from t2x_core.frozen import Frozen, bytes_of, tokens_of
 from tests.encoders.tiny_models import save_text_encoder
 
 hf = pytest.importorskip("transformers")
@@ -85,7 +86,48 @@ def test_frozen_half_precision_and_picklable_without_weights(tmp_path: Path) -> 
     assert again(TEXTS[0])["input_ids"] == made.tokenizer(TEXTS[0])["input_ids"]
 
 
+def test_training_in_bf16_leaves_a_frozen_encoder_its_own_precision(tmp_path: Path) -> None:
+    """Else tokens that are encoded while training are others than those of the cache."""
+    made = encoder(save_text_encoder(tmp_path))
+    text = made.tokenize(TEXTS)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rounded, exact = made(text).tokens, tokens_of(Frozen(made), text, torch.device("cpu")).tokens
+    with torch.no_grad():
+        assert torch.equal(exact, made(text).tokens)
+    assert not torch.equal(exact, rounded)
+
+
+def test_an_encoder_on_a_device_of_its_own_gets_texts_there_and_gives_tokens_where_they_are_wanted(
+    tmp_path: Path,
+) -> None:
+    made = encoder(save_text_encoder(tmp_path), device="cpu")
+    text, meta = made.tokenize(TEXTS), torch.device("meta")
+    found = tokens_of(Frozen(made), text, meta)
+    assert found.tokens.device == meta
+    assert {p.device.type for p in made.parameters()} == {"cpu"}
+
+
+def test_eight_bits_take_half_the_memory_of_bfloat16_and_stay_near(tmp_path: Path) -> None:
+    pytest.importorskip("torchao")
+    folder = save_text_encoder(tmp_path)
+    plain, half, small = (encoder(folder, dtype=dtype) for dtype in ("float32", "bfloat16", "int8"))
+    text = plain.tokenize(TEXTS)
+    with torch.no_grad():
+        tokens = [made(text).tokens for made in (plain, half, small)]
+    rounding = (tokens[1] - tokens[0]).abs().max()
+    assert 0 < (tokens[2] - tokens[0]).abs().max() < 5 * rounding
+    linear = [m.weight for m in half.modules() if isinstance(m, torch.nn.Linear)]
+    saved = sum(w.numel() - 8 * len(w) for w in linear)  # a byte less each, but a scale and a zero for each row
+    assert bytes_of(small) <= bytes_of(half) - saved
+    assert Frozen(small).record() == Frozen(encoder(folder, dtype="int8")).record() != Frozen(half).record()
+
+
 class TestMistakes:
+    def test_no_such_device(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="'gpu' is no device") as caught:
+            encoder(save_text_encoder(tmp_path), device="gpu")
+        assert caught.value.key == "device"
+
     def test_more_tokens_than_the_model_reads(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="reads 77 tokens") as caught:
             encoder(save_text_encoder(tmp_path, "clip"), max_tokens=120)

@@ -49,6 +49,20 @@ def test_captions_say_what_the_images_show(data):
             assert check(image, parse(sample.caption))["all"], sample.caption
 
 
+def test_images_with_fixed_wordings_have_no_other_captions(data):
+    config = ShapesConfig(wordings=3)
+    source = ShapesData("t", config, data.context).train_source()
+    for i in range(20):
+        key = SampleKey("t", 0, i, 0, 0)
+        told = {source.vary(key._replace(step=step)).caption for step in range(60)}
+        assert told == set(source.captions(key))
+        assert len(told) > 1
+        image = ((source[key].pixels[:, 0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        assert all(check(image, parse(caption))["all"] for caption in told)
+    assert data.train_source().captions(key) is None
+    assert ShapesData("t", config, data.context).val_source().captions(key) is None
+
+
 def test_training_never_shows_a_held_out_combination(data):
     held_out = set(combinations("held_out"))
     trained = set()

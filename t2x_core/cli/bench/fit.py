@@ -14,6 +14,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
     parser.add_argument("--blocks", type=int, default=20, help="turns of each loop that are measured (default 20)")
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps of a turn (default 20)")
+    parser.add_argument(
+        "--in-memory", action="store_true", help="the bare loop reads nothing: it has a few batches in memory"
+    )
     parser.add_argument("--json", type=path, metavar="FILE", help="also write all times to FILE")
     parser.set_defaults(run=run)
 
@@ -33,13 +36,14 @@ def run(arguments: argparse.Namespace) -> int:
     from t2x_core.bench.fit import bench_fit
     from t2x_core.bench.machine import in_words, machine
 
-    result = bench_fit(load_assembly(arguments.recipe, arguments.overrides), arguments.blocks, arguments.steps)
+    assembly = load_assembly(arguments.recipe, arguments.overrides)
+    result = bench_fit(assembly, arguments.blocks, arguments.steps, arguments.in_memory)
     low, high = result.spread
     here = machine()
     print(f"machine    {in_words(here)}")
     print(f"measured   {arguments.blocks} turns of {arguments.steps} steps, interleaved; medians")
     print(f"t2x fit    {milliseconds(result.fit)} a step")
-    print(f"bare loop  {milliseconds(result.bare)} a step")
+    print(f"bare loop  {milliseconds(result.bare)} a step{', batches in memory' if arguments.in_memory else ''}")
     print(f"ratio      {result.ratio:.3f}  (quartiles {low:.3f} … {high:.3f})")
     if arguments.json:
         write_json(arguments.json, {"machine": here, "ratio": result.ratio, "fit": result.fit, "bare": result.bare})
