@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,20 @@ from torch import Tensor
 from t2x_core import keyed
 from t2x_core.assembly import Assembly, build_module, load_assembly, sample_bucket
 from t2x_core.backbone import ConditioningCache
-from t2x_core.checkpoint import materialize
+from t2x_core.checkpoint import materialize, step_of
 from t2x_core.diffusion import SAMPLERS, grid, guided
 from t2x_core.errors import UserError
+from t2x_core.export import export
 from t2x_core.frozen import check_records
 from t2x_core.initial import open_start
 from t2x_core.inputs import with_inputs
+from t2x_core.model_card import check_license
 from t2x_core.module import T2XModule, check_shapes
-from t2x_core.paths import home_as_tilde
-from t2x_core.plain_files import read_json, write_whole, written_whole
-from t2x_core.recipe import SamplerConfig, dump_yaml, portable
+from t2x_core.plain_files import read_json
+from t2x_core.recipe import SamplerConfig
 from t2x_core.rendering import check_rendered, to_uint8
+from t2x_core.run_facts import RunFacts, read_facts
 from t2x_core.runs import DATA_FILE, MODEL_FILE, RECIPE_FILE
-from t2x_core.tensor_files import save_tensors
 from t2x_core.types import Batch, Bucket, RenderedSamples
 from t2x_core.weights import about_exported, open_weights
 
@@ -131,11 +132,16 @@ class T2XPipeline:
     """
 
     def __init__(
-        self, assembly: Assembly, module: T2XModule, trained: Mapping[str, Sequence[Bucket]] | None = None
+        self,
+        assembly: Assembly,
+        module: T2XModule,
+        trained: Mapping[str, Sequence[Bucket]] | None = None,
+        facts: Callable[[], RunFacts] = RunFacts,
     ) -> None:
         self.assembly, self.module = assembly, module.eval()
         self.trained = dict(trained or {})
         """Task → the shapes of its training data, where they are known: by default one of these is sampled."""
+        self._facts = facts
 
     @classmethod
     def from_pretrained(cls, run: str | Path, checkpoint: str = "last", device: str | None = None) -> T2XPipeline:
@@ -158,7 +164,8 @@ class T2XPipeline:
         check_shapes({name: tensor.shape for name, tensor in module.stored().items()}, weights, where=str(file))
         check_records(records, module.referenced(), str(file))
         module.load_state_dict(materialize(weights), strict=False)
-        return cls(assembly, module.to(_device(device)), trained_shapes(folder))
+        step = step_of(file) if file.is_dir() else None
+        return cls(assembly, module.to(_device(device)), trained_shapes(folder), partial(read_facts, folder, step))
 
     @classmethod
     def from_recipe(cls, recipe: str | Path, overrides: Sequence[str] = (), device: str | None = None) -> T2XPipeline:
@@ -184,29 +191,49 @@ class T2XPipeline:
         start.load(module)
         return cls(assembly, module.to(chosen))
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the recipe and the weights (safetensors) to a folder that `from_pretrained` opens.
+    def save_pretrained(self, folder: str | Path, *, license: str | None = None, name: str | None = None) -> None:
+        """Writes a folder that `from_pretrained` opens on any machine.
 
-        Where the training data was is left out, and one's home folder is written as `~`. Raises OSError if it cannot be
-        written; then the folder is as it was before.
+        It holds recipe, weights (safetensors), a model card with data counts, scores and samples of the run, and copies
+        of the local files that codec and text encoders are made from.
+
+        Where the training data was is left out; no file says where anything was on this machine.
+
+        Args:
+            license: for the card, as the hub writes it: "apache-2.0" …
+            name: of the model, for the card; by default the folder's.
+
+        Raises:
+            OSError: it cannot be written; then the folder is as it was before.
         """
-        folder = Path(folder)
-        made = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: tensor.detach().cpu() for name, tensor in self.module.stored().items()}
-        records = {path: part.record() for path, part in self.module.referenced().items()}
-        records = {path: {**record, "origin": home_as_tilde(record["origin"])} for path, record in records.items()}
-        shapes = {task: [astuple(bucket) for bucket in buckets] for task, buckets in self.trained.items()}
-        about = json.dumps({"ema": True, "referenced": records, "shapes": shapes})
-        try:
-            with written_whole(folder / MODEL_FILE) as beside:
-                save_tensors(weights, beside, metadata={"format": "pt", "t2x": about})
-            write_whole(folder / RECIPE_FILE, dump_yaml(portable(self.assembly.recipe)))
-        except OSError:
-            (folder / MODEL_FILE).unlink(missing_ok=True)
-            if made:
-                folder.rmdir()
-            raise
+        facts = self._facts()
+        license = None if license is None else check_license(license)
+        export(self.assembly, self.module, Path(folder), self.trained, facts, license=license, name=name)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        license: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a t2x model",
+    ) -> str:
+        """Writes what `save_pretrained` writes to a repository on the Hugging Face hub; returns the commit's URL.
+
+        Args:
+            repo_id: "owner/name"; made if it is not there.
+            license: for the card, as the hub writes it: "apache-2.0" …
+            private: whether a new repository is private; None: as the owner's account says.
+            token: of the hub; None: that of `hf auth login`.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, license=license, name=repo_id)
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message))
 
     def __call__(
         self,

@@ -18,6 +18,8 @@ DATA_FILE = "data.json"
 """Which samples a run began with: buckets, and hashes."""
 MODEL_FILE, CHECKPOINT_FILE = "model.safetensors", "index.json"
 """What an exported folder holds beside a recipe; what a checkpoint's folder holds."""
+SAMPLES, TENSORBOARD = "samples", "tensorboard"
+"""Folders of a run: images of samples, and TensorBoard's events."""
 PYTORCH = (".pt", ".pth", ".bin", ".ckpt")
 """Endings of PyTorch's own files."""
 

@@ -12,8 +12,9 @@ from t2x_core.terminal import command
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="folder of a run, or name of a recipe (its newest run)")
-    parser.add_argument("--out", type=path, required=True, help="new folder for the model and its recipe")
+    parser.add_argument("--out", type=path, required=True, help="new folder for the model, its recipe and its card")
     parser.add_argument("--checkpoint", default="last", help="last, best, or the number of a step (default last)")
+    parser.add_argument("--license", metavar="NAME", help="for the model card, as the hub writes it: apache-2.0, mit …")
     parser.set_defaults(run=run)
 
 
@@ -27,12 +28,18 @@ def run(arguments: argparse.Namespace) -> int:
     run = find_run(arguments.run_folder)
 
     from t2x_core.generation import MODEL_FILE, T2XPipeline
+    from t2x_core.model_card import check_license
 
+    if arguments.license is not None:
+        check_license(arguments.license)
     try:
-        T2XPipeline.from_pretrained(run, arguments.checkpoint, "cpu").save_pretrained(out)
+        pipeline = T2XPipeline.from_pretrained(run, arguments.checkpoint, "cpu")
+        pipeline.save_pretrained(out, license=arguments.license)
     except OSError as error:
         raise mistake(f"cannot write {out}: {error.strerror}") from error
     size = (out / MODEL_FILE).stat().st_size
     again = command("t2x", "sample", out)
     print(f"averaged weights → {out / MODEL_FILE} ({size / 1e6:.1f} MB); {again} takes it like a run")
+    licence = "" if arguments.license else "; it names no licence (--license apache-2.0, say)"
+    print(f"model card → {out / 'README.md'}: read it before you share the folder{licence}")
     return 0

@@ -26,26 +26,29 @@ def to_plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def portable(value: Any, *keys: str) -> Any:
+def portable(value: Any, *keys: str, moved: Mapping[str, str] | None = None) -> Any:
     """As `to_plain`, for a model that is given away: it says neither where the training data was, of which the last
-    name stays, nor where its runs were; one's home folder is `~`, and a file that a part is loaded from is still found.
+    name stays, nor where runs and cache were; what was `moved` is where it is now. One's home folder is `~`.
 
     Args:
         keys: of a recipe, down to `value`.
+        moved: setting → what it says instead.
     """
+    if moved and (path := ".".join(keys)) in moved:
+        return moved[path]
     if dataclasses.is_dataclass(value):
         fields = [field.name for field in dataclasses.fields(value) if field.init]
-        return {name: portable(getattr(value, name), *keys, name) for name in fields}
+        return {name: portable(getattr(value, name), *keys, name, moved=moved) for name in fields}
     if isinstance(value, dict):
-        return {key: portable(child, *keys, str(key)) for key, child in value.items()}
+        return {key: portable(child, *keys, str(key), moved=moved) for key, child in value.items()}
     if isinstance(value, (list, tuple)):
-        return [portable(child, *keys) for child in value]
-    if keys == ("backbone", "weights"):
+        return [portable(child, *keys, moved=moved) for child in value]
+    if keys in (("backbone", "weights"), ("cache", "folder")):
         return None
     if not isinstance(value, Path):
         return value
     if keys[0] == "logging" or (keys[0] == "tasks" and keys[2:3] == ("data",)):
-        return value.name or "."
+        return "." if home_as_tilde(value) == "~" else value.name or "."
     return home_as_tilde(value)
 
 

@@ -23,6 +23,8 @@ from t2x_core.plain_files import read_json, write_whole
 from t2x_core.recipe import Recipe, compose, dump_yaml, flat
 from t2x_core.recipe.catalog import shipped_folder
 from t2x_core.runs import ENVIRONMENT_FILE, RECIPE_FILE
+from t2x_core.runs import SAMPLES as SAMPLES
+from t2x_core.runs import TENSORBOARD as TENSORBOARD
 from t2x_core.terminal import command
 
 try:
@@ -33,7 +35,7 @@ except ImportError:  # not on Windows
 log = logging.getLogger("t2x")
 
 LOCK = ".lock"
-SAMPLES, TENSORBOARD, PROFILE, LOG = "samples", "tensorboard", "profile", "log.txt"
+PROFILE, LOG = "profile", "log.txt"
 NAN_REPORT, FINISHED = "nan_report.jsonl", "finished.json"
 PACKAGES = ("t2x", "torch", "torchvision", "lightning", "timm", "omegaconf", "numpy", "pillow")
 MAY_CHANGE = (

@@ -160,7 +160,8 @@ def test_the_last_step_is_saved_whatever_the_steps_between_checkpoints(tmp_path,
 
 def test_export_writes_one_model_that_samples_like_the_run(run, tmp_path, capsys):
     assert main(["export", str(run), "--out", str(tmp_path / "model")]) == 0
-    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.safetensors", "recipe.yaml"]
+    written = ["README.md", "config.json", "model.safetensors", "recipe.yaml", "samples"]
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == written
     for source in (str(run), str(tmp_path / "model")):
         assert main(["sample", source, "a red circle", "--out", str(tmp_path / f"{Path(source).name}.png")]) == 0
     assert (tmp_path / "model.png").read_bytes() == (tmp_path / f"{run.name}.png").read_bytes()
