@@ -102,8 +102,8 @@ def _sample_batch(
             lambda: partial(module.velocity, cache=ConditioningCache()),
             *(conditioning, null, config.guidance, config.guidance_interval, config.guidance_rescale),
         )
-    factor = module.diffusion.timesteps.shift if config.shift is None else config.shift
-    latents = SAMPLERS[config.name](velocity, noise, grid(config.steps, factor, device))
+    times = module.path.time(grid(config.steps, 1.0, device), module.shift(shape, config.shift))
+    latents = SAMPLERS[config.name](velocity, module.path.start(noise, times[0]), times)
     return module.decode(latents, conditions.task).clamp(-1, 1)
 
 

@@ -27,7 +27,7 @@ Shapes = Mapping[str, Sequence[int]]
 
 LISTED = 6
 """Groups of parameters that the log names of each kind."""
-MEANING = ("backbone", "codec", "text_encoders", "diffusion.prediction")
+MEANING = ("backbone", "codec", "text_encoders", "diffusion.prediction", "diffusion.path", "diffusion.schedule")
 """Blocks of the recipe on which the meaning of weights depends, shapes apart."""
 
 

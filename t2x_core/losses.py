@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,16 +13,44 @@ from t2x_core.types import Batch, Noised
 
 
 def velocity_error(velocity: Tensor, noised: Noised, batch: Batch) -> Tensor:
-    """Mean squared error of the velocity, (B,) (Esser et al. 2024, arXiv 2403.03206, eq. 8)."""
-    return (velocity - noised.velocity).square().flatten(1).mean(1)
+    """Mean squared error of the path's velocity, (B,): ε - x₀ on rectified flow (Esser et al. 2024, arXiv 2403.03206,
+    eq. 8), α·ε - σ·x₀ on a variance-preserving path (Salimans & Ho 2022, arXiv 2202.00512, section 4)."""
+    error = _flow_error(velocity, noised)
+    return error if noised.velocity_weight is None else error * noised.velocity_weight
 
 
 def clean_error(velocity: Tensor, noised: Noised, batch: Batch) -> Tensor:
-    """Mean squared error of the clean latents x_t - t·velocity, (B,): the above times t²."""
-    return velocity_error(velocity, noised, batch) * noised.divisor.square()
+    """Mean squared error of the clean latents x_t - t·velocity, (B,): that of ε - x₀ times t²."""
+    return _flow_error(velocity, noised) * noised.divisor.square()
 
 
-LOSSES = {"velocity": velocity_error, "clean": clean_error}
+def epsilon_error(velocity: Tensor, noised: Noised, batch: Batch) -> Tensor:
+    """Mean squared error of the noise x_t + (1 - t)·velocity, (B,) (Ho et al. 2020, arXiv 2006.11239, eq. 14): that of
+    ε - x₀ times (1 - t)²."""
+    return _flow_error(velocity, noised) * (1 - noised.t).square()
+
+
+def min_snr_error(velocity: Tensor, noised: Noised, batch: Batch, gamma: float = 5.0) -> Tensor:
+    """Mean squared error of the clean latents, times min(SNR, γ), (B,) (Hang et al. 2023, arXiv 2303.09556, section 3).
+
+    It is the same whatever is predicted: the paper's weights min(SNR, γ)/SNR of ε and min(SNR, γ)/(SNR + 1) of v are
+    this one for the errors of these.
+    """
+    snr = ((1 - noised.t) / noised.t).square()
+    return clean_error(velocity, noised, batch) * snr.clamp(max=gamma)
+
+
+def _flow_error(velocity: Tensor, noised: Noised) -> Tensor:
+    """Mean squared error of ε - x₀, (B,)."""
+    return (velocity - noised.velocity).square().flatten(1).mean(1)
+
+
+LOSSES = {"velocity": velocity_error, "clean": clean_error, "epsilon": epsilon_error, "min-snr": min_snr_error}
+
+
+def named_loss(weighting: str, min_snr_gamma: float) -> Callable[..., Tensor]:
+    """A loss by its name in `LOSSES`, as recipes of tasks name it."""
+    return partial(min_snr_error, gamma=min_snr_gamma) if weighting == "min-snr" else LOSSES[weighting]
 
 
 class TaskLoss(nn.Module):

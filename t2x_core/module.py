@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -20,7 +21,7 @@ from t2x_core.cache.cache import Cache
 from t2x_core.calls import Calls
 from t2x_core.data.mixture import VAL_STEP
 from t2x_core.data.text import Tokenizer
-from t2x_core.diffusion import RectifiedFlow, logit_normal, shift
+from t2x_core.diffusion import automatic_shift, logit_normal, make_path
 from t2x_core.errors import UserError
 from t2x_core.frozen import Codec, Frozen, LaterEncoder, check_records, encode_texts
 from t2x_core.interfaces import ConditioningAdapter, LatentCodec, Loss, Task, TextEncoder
@@ -94,7 +95,7 @@ class T2XModule(L.LightningModule):
         self.adapters = nn.ModuleDict(adapters)
         self.losses = nn.ModuleDict({name: TaskLoss(loss) for name, loss in losses.items()})
         self.tasks, self.calls = dict(tasks), calls
-        self.path = RectifiedFlow(diffusion.prediction)
+        self.path = make_path(diffusion)
         self.diffusion, self.optimizer_config = diffusion, optimizer
         mark_tables(self)
         self.max_steps, self.seed = max_steps, seed
@@ -200,18 +201,24 @@ class T2XModule(L.LightningModule):
             if key.step == VAL_STEP:
                 time[i] = keyed.evenly(key.slot, self.seed, "validation")
         return Draws(
-            t=self.times(time).to(latents.device, torch.float32),
+            t=self.times(time, self.shift(latents.shape[1:])).to(latents.device, torch.float32),
             noise=keyed.normal(own, latents.shape[1:], latents.device),
             dropped=(drop < self.diffusion.condition_dropout).to(latents.device),
         )
 
-    def times(self, u: Tensor) -> Tensor:
+    def shift(self, latent_shape: Sequence[int], own: float | Literal["auto"] | None = None) -> float:
+        """The timestep shift of samples whose latents are (C, F, H, W): that of training unless `own` is set."""
+        wanted = self.diffusion.timesteps.shift if own is None else own
+        tokens = math.prod(latent_shape[1:]) // self.backbone.config.patch_size**2
+        return automatic_shift(tokens) if wanted == "auto" else wanted
+
+    def times(self, u: Tensor, shift: float) -> Tensor:
         """Uniform numbers (B,) in [0, 1) → the times that are trained on, (B,)."""
         config = self.diffusion.timesteps
         pure = u >= 1 - config.pure_noise
         u = (u / max(1 - config.pure_noise, 1e-9)).clamp(1e-9, 1 - 1e-9)
         t = logit_normal(u, config.mean, config.std) if config.distribution == "logit-normal" else u
-        return torch.where(pure, 1.0, shift(t, config.shift))
+        return torch.where(pure, 1.0, self.path.time(t, shift))
 
     def condition(self, batch: Batch, dropped: Tensor) -> Conditioning:
         """The conditioning of an encoded batch, the unconditional one where `dropped` (B,) is true."""
@@ -292,9 +299,9 @@ class T2XModule(L.LightningModule):
         cache: ConditioningCache | None = None,
         capture: Collection[int] = (),
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """What the network says of `latents` (B, C, F, H, W) at `t` (B,), alike: a velocity, or clean latents; and the
-        tokens (B, N, D) after the blocks in `capture`."""
-        found = self.backbone(latents, t, conditioning, cache, capture)
+        """What the network says of x_t, `latents` (B, C, F, H, W), at `t` (B,): alike, and what `diffusion.prediction`
+        names; and the tokens (B, N, D) after the blocks in `capture`."""
+        found = self.backbone(*self.path.network_inputs(latents, t), conditioning, cache, capture)
         output, hidden = found if capture else (found, {})
         return output[:, : latents.shape[1]].float(), hidden
 

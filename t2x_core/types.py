@@ -263,6 +263,8 @@ class Noised:
     """(B,) in [0, 1]."""
     min_t: float = 0.0
     """Smallest time that x_t - x₀ is divided by; above 0 where the network predicts x₀."""
+    velocity_weight: Tensor | None = None
+    """(B,) squared error of what the path calls velocity, in squared errors of ε - x₀; None: 1, on rectified flow."""
 
     @property
     def velocity(self) -> Tensor:

@@ -70,6 +70,20 @@ def test_times_are_shifted_as_the_recipe_says():
     assert (shifted - plain).mean() > 0.1
 
 
+@pytest.mark.parametrize("shape", [(1, 16, 16), (1, 64, 64), (4, 32, 48)])
+def test_an_automatic_shift_is_that_of_the_bucket(shape):
+    """Patches of 4: 16 to 384 tokens; the same numbers as by hand from the same keys."""
+    keys = [SampleKey("text-to-image", 0, 0, step, slot) for step in range(10) for slot in range(40)]
+    latents = torch.zeros(len(keys), 1, *shape)
+    factor = math.exp(0.5 + (1.15 - 0.5) / (4096 - 256) * (math.prod(shape) / 16 - 256))
+    automatic, by_hand = (
+        build_module(load_assembly("quickstart", [*TINY, f"diffusion.timesteps.shift={shift}"])).draw(keys, latents).t
+        for shift in ("auto", factor)
+    )
+    assert torch.equal(automatic, by_hand)
+    assert automatic[automatic < 1].mean() > 0.5
+
+
 def test_the_seed_of_the_recipe_gives_the_noise_the_times_and_the_dropout(tiny):
     keys = [SampleKey("text-to-image", 0, 0, 1, slot) for slot in range(200)]
     latents = torch.zeros(len(keys), 3, 1, 4, 4)
@@ -95,7 +109,7 @@ def test_a_perfect_clean_prediction_costs_nothing_at_any_time(tiny):
     """Below the smallest divisor, too, and there is no way down from it; a sampler follows it to its end."""
     module = build_module(load_assembly("quickstart", [*TINY, "diffusion.prediction=clean"]))
     batch = batch_of(tiny, module, range(4))
-    module.times = lambda u: torch.tensor([1e-4, 0.01, 0.04, 0.5])
+    module.times = lambda u, shift: torch.tensor([1e-4, 0.01, 0.04, 0.5])
     answer = batch.pixels.clone().requires_grad_()
     module.predict = lambda latents, t, conditioning, cache=None, capture=(): (answer, {})
     loss = module.training_step(batch, 0)["losses"]

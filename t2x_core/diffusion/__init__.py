@@ -1,8 +1,23 @@
 """Paths, times, guidance and samplers."""
 
 from t2x_core.diffusion.guidance import guided
-from t2x_core.diffusion.paths import RectifiedFlow
+from t2x_core.diffusion.paths import Path, RectifiedFlow, VariancePreserving, make_path
 from t2x_core.diffusion.samplers import SAMPLERS, dpmpp_2m, euler, heun, unipc
-from t2x_core.diffusion.timesteps import grid, logit_normal, shift
+from t2x_core.diffusion.timesteps import automatic_shift, grid, logit_normal, shift
 
-__all__ = ["SAMPLERS", "RectifiedFlow", "dpmpp_2m", "euler", "grid", "guided", "heun", "logit_normal", "shift", "unipc"]
+__all__ = [
+    "SAMPLERS",
+    "Path",
+    "RectifiedFlow",
+    "VariancePreserving",
+    "automatic_shift",
+    "dpmpp_2m",
+    "euler",
+    "grid",
+    "guided",
+    "heun",
+    "logit_normal",
+    "make_path",
+    "shift",
+    "unipc",
+]

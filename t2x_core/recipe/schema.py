@@ -75,13 +75,13 @@ class TimestepConfig:
     """How the times of training samples are drawn; t in [0, 1], 1 is pure noise."""
 
     distribution: Literal["logit-normal", "uniform"] = "logit-normal"
-    """`logit-normal`: the logit of t is Gaussian, most samples are half noised; `uniform`: t is uniform."""
+    """`logit-normal`: the logit of t is Gaussian, most samples are half noised; `uniform`: t is uniform, as in DDPM."""
     mean: float = 0.0
     """Mean of the Gaussian, in logits; above 0 gives more noise (logit-normal only)."""
     std: Positive = 1.0
     """Standard deviation of the Gaussian, in logits (logit-normal only)."""
-    shift: Positive = 1.0
-    """s in t → s·t / (1 + (s − 1)·t); above 1 gives more noise, as large images need; 1 is none."""
+    shift: Positive | Literal["auto"] = 1.0
+    """s in t → s·t / (1 + (s − 1)·t); above 1 gives more noise, as large samples need; `auto`: by their tokens."""
     pure_noise: Fraction = 0.0
     """Share of samples trained at t = 1 exactly, where the condition alone says anything about the sample."""
 
@@ -100,7 +100,7 @@ class SamplerConfig:
     """Times t, from and to, at which there is guidance; outside there is none, which saves half of the work."""
     guidance_rescale: Fraction = 0.0
     """How far the guided velocity is scaled back to the standard deviation of the conditional one; against glare."""
-    shift: Positive | None = None
+    shift: Positive | Literal["auto"] | None = None
     """Timestep shift of the solver's grid, as diffusion.timesteps.shift; `null`: the same as in training."""
 
 
@@ -108,16 +108,28 @@ class SamplerConfig:
 class DiffusionConfig:
     """The path from noise to data, and how it is trained and followed."""
 
-    path: Literal["rectified-flow"] = "rectified-flow"
-    """How a sample and noise are mixed: `rectified-flow` is the straight line between them."""
-    prediction: Literal["velocity", "clean"] = "velocity"
-    """What the network's output means; `clean` (the sample itself) is converted to a velocity before the loss."""
+    path: Literal["rectified-flow", "vp"] = "rectified-flow"
+    """How a sample and noise are mixed: `rectified-flow` is the straight line, `vp` keeps the variance (DDPM)."""
+    schedule: Literal["cosine", "scaled-linear"] = "cosine"
+    """Noise over time: `cosine` as in improved DDPM, `scaled-linear` as in Stable Diffusion (vp only)."""
+    prediction: Literal["velocity", "clean", "epsilon"] = "velocity"
+    """What the network's output means: velocity, `clean` sample or noise (`epsilon`); losses see the velocity of it."""
     timesteps: TimestepConfig = field(default_factory=TimestepConfig)
     """Times of the training samples."""
     condition_dropout: Fraction = 0.1
     """Probability that a training sample is trained without its condition; guidance needs it."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     """How samples are made."""
+
+    def __post_init__(self) -> None:
+        if self.prediction != "epsilon":
+            return
+        if self.path != "vp":
+            problem = "rectified flow begins at pure noise, of which epsilon says nothing about the sample"
+            raise UserError(problem, key="prediction", hint="set it to velocity or clean, or diffusion.path to vp")
+        if self.timesteps.pure_noise:
+            problem = "at pure noise, prediction epsilon says nothing about the sample"
+            raise UserError(problem, key="timesteps.pure_noise", hint="set it to 0, or prediction to velocity or clean")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,7 @@ MAY_CHANGE = (
 
 
 FIXED = (
-    *("backbone", "codec", "text_encoders", "diffusion.prediction"),
+    *("backbone", "codec", "text_encoders", "diffusion.prediction", "diffusion.path", "diffusion.schedule"),
     *("optimizer.name", "optimizer.freeze", "optimizer.lr_scale"),
 )
 """Keys on which the content of a checkpoint or its meaning depends: nobody can allow them to differ."""

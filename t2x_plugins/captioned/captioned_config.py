@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
-from t2x_core.recipe import Constraint
+from t2x_core.recipe import Constraint, Range
 
 
 class Colour(Constraint):
@@ -73,8 +73,11 @@ class ConditioningConfig:
 class LossConfig:
     """The training loss."""
 
-    weighting: Literal["velocity", "clean"] = "velocity"
-    """Squared error of the velocity, or of the clean latents that it implies (the same times t²)."""
+    weighting: Literal["velocity", "clean", "epsilon", "min-snr"] = "velocity"
+    """Squared error of the velocity, or of the `clean` latents or the noise (`epsilon`) that it implies, which weighs
+    times otherwise; `min-snr`: that of the clean latents times the signal-to-noise ratio, at most `min_snr_gamma`."""
+    min_snr_gamma: Annotated[float, Range(above=0)] = 5.0
+    """Largest weight of the error of the clean latents (min-snr only)."""
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from t2x_core.conditioning import TextConditioning
 from t2x_core.interfaces import Component, ConditioningAdapter, DataContext, Loss, ModelContext, Task, TaskDataModule
-from t2x_core.losses import LOSSES
+from t2x_core.losses import named_loss
 from t2x_core.plugins import hookimpl
 from t2x_core.rendering import to_uint8
 from t2x_core.types import Batch, Bucket
@@ -33,7 +33,7 @@ class TextToImage(Task[TextToImageConfig]):
         return TextConditioning(context, **vars(self.config.conditioning))
 
     def loss(self) -> Loss:
-        return LOSSES[self.config.loss.weighting]
+        return named_loss(self.config.loss.weighting, self.config.loss.min_snr_gamma)
 
     def bucket(self) -> Bucket:
         asked = self.config.sampling

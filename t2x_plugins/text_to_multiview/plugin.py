@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from t2x_core.interfaces import Component, ConditioningAdapter, DataContext, Loss, ModelContext, Task, TaskDataModule
-from t2x_core.losses import LOSSES
+from t2x_core.losses import named_loss
 from t2x_core.plugins import hookimpl
 from t2x_core.rendering import caption_grid, to_uint8
 from t2x_core.types import Batch, Bucket, RenderedSamples
@@ -41,7 +41,7 @@ class TextToMultiview(Task[TextToMultiviewConfig]):
         return ViewConditioning(context, self.config.conditioning, self.config.views)
 
     def loss(self) -> Loss:
-        return LOSSES[self.config.loss.weighting]
+        return named_loss(self.config.loss.weighting, self.config.loss.min_snr_gamma)
 
     def bucket(self) -> Bucket:
         asked = self.config.data.asked(self.config.sampling)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from t2x_core.interfaces import Component, ConditioningAdapter, DataContext, Loss, ModelContext, Task, TaskDataModule
-from t2x_core.losses import LOSSES
+from t2x_core.losses import named_loss
 from t2x_core.plugins import hookimpl
 from t2x_core.rendering import caption_grid, to_uint8
 from t2x_core.types import Batch, Bucket, RenderedSamples
@@ -33,7 +33,7 @@ class TextToVideo(Task[TextToVideoConfig]):
         return VideoConditioning(context, self.config.conditioning)
 
     def loss(self) -> Loss:
-        return LOSSES[self.config.loss.weighting]
+        return named_loss(self.config.loss.weighting, self.config.loss.min_snr_gamma)
 
     def bucket(self) -> Bucket:
         asked, data = self.config.sampling, self.config.data

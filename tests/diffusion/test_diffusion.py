@@ -4,7 +4,7 @@ from statistics import NormalDist
 import pytest
 import torch
 
-from t2x_core.diffusion import RectifiedFlow, euler, grid, guided, heun, logit_normal, shift
+from t2x_core.diffusion import RectifiedFlow, automatic_shift, euler, grid, guided, heun, logit_normal, shift
 from t2x_core.types import Conditioning
 
 
@@ -41,6 +41,25 @@ def test_shift_keeps_the_ends_and_moves_towards_noise():
     assert (moved[1:-1] > t[1:-1]).all()
     torch.testing.assert_close(shift(t, 1.0), t)
     assert grid(4, 3.0).tolist() == pytest.approx([1, 0.9, 0.75, 0.5, 0])
+
+
+@pytest.mark.parametrize("tokens", [16, 256, 1024, 4096])
+def test_an_automatic_shift_is_that_of_flux(tokens):
+    """FLUX's pipeline in diffusers: a line for mu, and dynamic shifting in its scheduler."""
+    diffusers = pytest.importorskip("diffusers")
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, num_train_timesteps=1000)
+    scheduler.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25], mu=calculate_shift(tokens))
+    torch.testing.assert_close(grid(4, automatic_shift(tokens)), scheduler.sigmas, atol=1e-6, rtol=1e-5)
+
+
+def test_past_4096_tokens_an_automatic_shift_grows_with_their_root():
+    """Esser et al. 2024, eq. 23: from n to m tokens, the factor of the shift between the two is sqrt(m / n)."""
+    t = torch.linspace(0.1, 0.9, 9)
+    twice = shift(shift(t, automatic_shift(4096)), math.sqrt(5))
+    torch.testing.assert_close(shift(t, automatic_shift(5 * 4096)), twice)
+    assert automatic_shift(4096) == pytest.approx(math.exp(1.15))
 
 
 def test_euler_is_of_first_order_and_heun_of_second():
