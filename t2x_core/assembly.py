@@ -248,6 +248,7 @@ def backbone_config(recipe: Recipe, channels: int, dims: Sequence[ConditioningDi
             mlp_ratio=block.mlp_ratio,
             qk_norm=block.qk_norm,
             position=block.position,
+            position_scale=block.position_scale,
             giim=block.giim,
             tcm=block.tcm,
             dims=ConditioningDims(

@@ -29,12 +29,16 @@ class HubPlace:
         """
         from huggingface_hub import snapshot_download
 
-        patterns = [self.path, f"{self.path}/*.safetensors"] if self.path else ["*.safetensors"]
+        wanted = ("*.safetensors", "*.safetensors.index.json", "recipe.yaml")  # no pickle and no code
+        patterns = [self.path, *(f"{self.path}/{name}" for name in wanted)] if self.path else list(wanted)
         try:
             root = Path(snapshot_download(self.repository, revision=self.revision, allow_patterns=patterns))
         except Exception as error:  # the hub's library raises errors of many classes, those of its HTTP client too
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(f"{self.repository} cannot be fetched from the hub: {first}") from error
+        if not self.path and not any(root.rglob("*.safetensors")):
+            hint = "pickles and code of a repository are not read"
+            raise UserError(f"{self.repository} has no safetensors on the hub", hint=hint)
         place = root / self.path if self.path else root
         if not place.exists():
             raise UserError(f"there is no {self.path} in {self.repository} on the hub")

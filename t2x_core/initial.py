@@ -18,7 +18,7 @@ from t2x_core.backbone.released_layout import POSITIONS
 from t2x_core.errors import UserError
 from t2x_core.hub import HubPlace
 from t2x_core.module import T2XModule
-from t2x_core.recipe import compose, flat, to_plain
+from t2x_core.recipe import Recipe, check_recipe, compose, flat, to_plain
 from t2x_core.runs import CHECKPOINT_FILE, RECIPE_FILE, find_weights
 from t2x_core.weight_files import AnyTensor, read_foreign, weights_hash
 from t2x_core.weights import open_weights
@@ -194,10 +194,28 @@ def _other_settings(place: Path, assembly: Assembly) -> list[str]:
     file = (place.parent.parent if (place / CHECKPOINT_FILE).is_file() else place) / RECIPE_FILE
     if not file.is_file():
         return []
-    theirs, own = flat(compose(file).root.plain()), flat(to_plain(assembly.recipe))
+    composed = compose(file)
+    theirs, own = flat(composed.root.plain()), flat(to_plain(assembly.recipe))
     different = [key for key in own if key in theirs and own[key] != theirs[key] and key != "backbone.weights"]
-    return [
+    found = [
         f"{key} is {own[key]} here, {theirs[key]} there"
         for key in different
         if any(f"{key}.".startswith(f"{block}.") for block in MEANING)
     ]
+    return [*found, *_other_range(assembly.recipe, check_recipe(composed, assembly.registry.schema))]
+
+
+def _other_range(own: Recipe, theirs: Recipe | None) -> list[str]:
+    """A line if positions go further here than where the weights were trained: which scale interpolates them."""
+    if theirs is None or not (here := _largest_grid(own)) or not (there := _largest_grid(theirs)):
+        return []
+    scale = theirs.backbone.position_scale * here / there
+    if here / own.backbone.position_scale <= there / theirs.backbone.position_scale:
+        return []
+    return [f"{here:g} tokens a side here, {there:g} there: backbone.position_scale={scale:g} interpolates positions"]
+
+
+def _largest_grid(recipe: Recipe) -> float:
+    """Tokens along the longest side that the recipe itself fixes; 0 if it fixes none."""
+    sides = [max(size) for task in recipe.tasks.values() for size in task.sizes().values()]
+    return max(sides, default=0) / ((recipe.codec.spatial_factor or 1) * recipe.backbone.patch_size)

@@ -82,6 +82,11 @@ def find_weights(weights: str, root: Path = Path("runs")) -> Path | HubPlace:
             return given
         if not os.path.isfile(given / RECIPE_FILE) and any(given.glob("*.safetensors")):
             return given
-        return find_run(str(given), root)
-    except UserError as error:  # which takes the name for one from the command line
+        try:
+            return find_run(str(given), root)
+        except UserError as error:  # which takes the name for one from the command line
+            on_hub = len(given.parts) == 2 and not given.is_absolute() and not os.path.exists(given)
+            hint = f"if it is on the hub, write hf://{weights}" if on_hub else error.hint
+            raise UserError(error.message, hint=hint) from error
+    except UserError as error:
         raise UserError(error.message, key="backbone.weights", hint=error.hint) from error

@@ -18,10 +18,12 @@ from torch import Tensor
 
 from t2x_core.backbone.released_layout import ReleasedParameter, is_released, released_parameters
 from t2x_core.errors import UserError
-from t2x_core.plain_files import sha256_of
+from t2x_core.plain_files import read_json, sha256_of
 from t2x_core.runs import PYTORCH
 from t2x_core.tensor_files import Piece, StoredTensor
 
+INDEX = ".safetensors.index.json"
+"""End of the name of a file that says which of several safetensors files holds what."""
 WRAPPERS = ("state_dict", "model", "module", "ema")
 """Keys under which programs put the weights in a PyTorch file."""
 
@@ -70,7 +72,7 @@ def read_foreign(place: Path, out_channels: int = 0) -> ForeignWeights:
     Raises:
         UserError: it cannot be read, holds no tensors, or is a file that could run code.
     """
-    files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
+    files = _files_of(place) if place.is_dir() else [place]
     found: dict[str, AnyTensor] = {}
     for file in files:
         found |= _pytorch(file) if file.suffix.lower() in PYTORCH else stored_tensors(file)[0]
@@ -86,6 +88,22 @@ def read_foreign(place: Path, out_channels: int = 0) -> ForeignWeights:
     ours = ("backbone.", "adapters.", "text_encoders.", "losses.")
     prefix = "" if any(name.startswith(ours) for name in found) else "backbone."
     return ForeignWeights({f"{prefix}{name}": tensor for name, tensor in found.items()}, {}, released=False)
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """The safetensors files that a folder's index lists, as transformers and diffusers write it; else all there are."""
+    indices = sorted(folder.glob(f"*{INDEX}"))
+    if not indices:
+        return sorted(folder.glob("*.safetensors"))
+    try:
+        names = {str(name) for index in indices for name in read_json(index)["weight_map"].values()}
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{indices[0]} is damaged: {error}") from error
+    if outside := next((name for name in sorted(names) if Path(name).name != name), None):
+        raise UserError(f'{indices[0]} names "{outside}", which is outside of its folder')
+    if missing := next((name for name in sorted(names) if not (folder / name).is_file()), None):
+        raise UserError(f"{folder} is not whole: its index lists {missing}, which is not there")
+    return [folder / name for name in sorted(names)]
 
 
 def stored_tensors(file: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:

@@ -52,6 +52,8 @@ class BackboneConfig:
     """Whether queries and keys are normalised (RMSNorm); stabilises long runs in low precision."""
     position: Literal["sincos", "rope"] = "sincos"
     """Position embedding of frame, row, column. `sincos`: a table is added to tokens; `rope`: rotary embedding."""
+    position_scale: Positive = 1.0
+    """Divides row and column numbers: r to go on at r times the size of `weights`, whose positions are interpolated."""
     giim: bool = True
     """Whether `proxy` has its proxies (global information); `false` is an ablation."""
     tcm: bool = True
