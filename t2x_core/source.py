@@ -11,10 +11,11 @@ import numpy as np
 
 from t2x_core.errors import UnreadableError, UserError
 from t2x_core.keyed import Permutation
+from t2x_core.media import Place
 from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 
-Identify = Callable[[str], Any]
-"""Path of a file → plain values that are others when the file is another; raises OSError if it cannot be read."""
+Identify = Callable[[Place], Any]
+"""Where a file is → plain values that are others when the file is another; raises OSError if it cannot be read."""
 
 
 class Source(ABC):

@@ -7,32 +7,36 @@ import os
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
+from t2x_core.media import Place, container, open_place, stamp
+
 IdentityType = Literal["time", "bytes"]
 
 
 class Identify(Protocol):
-    """A file's path → plain values that are others when the file is another; OSError if it cannot be read."""
+    """Where a file is → plain values that are others when the file is another; OSError if it cannot be read."""
 
-    def __call__(self, path: str) -> Any: ...
-
-
-def by_time(path: str) -> list[int]:
-    """Size in bytes, and time of change in ns."""
-    status = os.stat(path)
-    return [status.st_size, status.st_mtime_ns]
+    def __call__(self, place: Place) -> Any: ...
 
 
-def by_bytes(path: str) -> str:
+def by_time(place: Place) -> list[int]:
+    """Size in bytes, and time of change in ns; inside another file, those of that file, and where in it."""
+    return list(stamp(place))
+
+
+def by_bytes(place: Place) -> str:
     """A hash of the content. A file is read once a process, and again when its inode says that it was written to:
     the time of a change of state, unlike that of the content, cannot be set back."""
-    status = os.stat(path)
-    return _hash(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    status = os.stat(container(place))
+    return _hash(place, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 @lru_cache(maxsize=100_000)
-def _hash(path: str, *state: int) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+def _hash(place: Place, *state: int) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with open_place(place) as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 IDENTITIES: dict[IdentityType, Identify] = {"time": by_time, "bytes": by_bytes}

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from t2x_core.data.files import open_regular
+from t2x_core.media import Place, open_place
 
 WHOLE = 2**20
 """Bytes of a file that is read whole."""
@@ -13,12 +14,12 @@ BLOCKS = 16
 """Of 64 KiB, that are read of a larger one: evenly spread, the first and the last bytes included."""
 
 
-def content_hash(path: str | Path) -> str:
+def content_hash(place: Place | Path) -> str:
     """16 hexadecimal digits of a hash of a file's size and content; of a file over 1 MiB, of samples of its content.
 
     Raises OSError or UserError if it cannot be read.
     """
-    with open_regular(path) as stream:
+    with open_regular(place) if isinstance(place, str | Path) else open_place(place) as stream:
         size = stream.seek(0, 2)
         digest = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=8)
         length = size if size <= WHOLE else WHOLE // BLOCKS

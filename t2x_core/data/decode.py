@@ -8,7 +8,6 @@ the orientation of WebP is ignored, animated WebP, BMP, TIFF and AVIF are not re
 from __future__ import annotations
 
 import os
-import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from t2x_core.data.flat import LARGE, flat, flat_by_bands, reduction
+from t2x_core.media import Place, container, open_place, special_file
 
 DECODING = 2
 """Counts changes of how pixels come about: with another one, cached latents are out of date."""
@@ -50,12 +50,12 @@ class DamagedImageError(Exception):
     """A file from which no image can be had; `str()` says why, as in "is cut short"."""
 
 
-def image_size(path: str | Path, whole: bool) -> tuple[int, int]:
+def image_size(place: Place | Path, whole: bool) -> tuple[int, int]:
     """(height, width) of the upright image, in pixels.
 
     `whole` decodes all of it, so that damage shows, where else only the header is read. Raises DamagedImageError.
     """
-    with _opened(path) as image:
+    with _opened(place) as image:
         width, height = image.size
         if whole:
             image.draft(None, (1, 1))  # JPEG: reads all data, but computes few pixels
@@ -68,7 +68,7 @@ def image_size(path: str | Path, whole: bool) -> tuple[int, int]:
     return (width, height) if orientation > 4 else (height, width)
 
 
-def decode(path: str | Path, background: tuple[int, int, int], covering: tuple[int, int] | None = None) -> Tensor:
+def decode(place: Place | Path, background: tuple[int, int, int], covering: tuple[int, int] | None = None) -> Tensor:
     """The upright image, (3, H, W) uint8, RGB. Raises DamagedImageError.
 
     Args:
@@ -77,7 +77,7 @@ def decode(path: str | Path, background: tuple[int, int, int], covering: tuple[i
             an eighth of its size, as long as it stays twice as large as that; any other of more than 16.8 million
             pixels is decoded whole (up to 4 bytes a pixel), and reduced likewise before anything else is done to it.
     """
-    with _opened(path) as image:
+    with _opened(place) as image:
         if covering is not None and image.format in ("JPEG", "MPO"):
             height, width = covering if _orientation(image.getexif) <= 4 else covering[::-1]
             image.draft(None, (2 * width, 2 * height))
@@ -88,9 +88,9 @@ def decode(path: str | Path, background: tuple[int, int, int], covering: tuple[i
         turn = TURNS.get(orientation)
         if image.width * image.height > LARGE:
             cover = covering if covering is None or orientation <= 4 else covering[::-1]
-            flattened = flat_by_bands(image, background, path, stored, reduction(image.size, cover))
+            flattened = flat_by_bands(image, background, place, stored, reduction(image.size, cover))
         else:
-            flattened = flat(image, background, path, stored)
+            flattened = flat(image, background, place, stored)
         upright = np.array(flattened if turn is None else flattened.transpose(turn))
     return torch.from_numpy(upright).permute(2, 0, 1)
 
@@ -117,11 +117,11 @@ def fit_to(
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(place: Place | Path) -> Iterator[Image.Image]:
     try:
-        if why := _special(path):  # opening a pipe waits for ever
+        if why := special_file(place):  # opening a pipe waits for ever
             raise DamagedImageError(why)
-        with Image.open(path, formats=FORMATS) as image:
+        with open_place(place) as stream, Image.open(stream, formats=FORMATS) as image:
             if image.mode == "LAB":
                 raise DamagedImageError("has colours of the kind LAB, which cannot be read: make it RGB")
             if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
@@ -131,7 +131,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except (DamagedImageError, MemoryError):
         raise
     except Exception as error:  # decoders raise what comes: OSError, ValueError, SyntaxError, struct.error …
-        raise DamagedImageError(_reason(Path(path), error)) from error
+        raise DamagedImageError(_reason(place, error)) from error
 
 
 def _orientation(read: Callable[[], Image.Exif]) -> int:
@@ -141,22 +141,11 @@ def _orientation(read: Callable[[], Image.Exif]) -> int:
     return 1
 
 
-def _special(path: str | Path) -> str | None:
-    """What a path is that is no regular file, as in "is a pipe, not a file"; None also if it is not there."""
-    with suppress(OSError, ValueError):
-        mode = os.stat(path).st_mode
-        for test, what in ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISREG, "")):
-            if test(mode):
-                return f"is {what}, not a file" if what else None
-        return "is a folder" if stat.S_ISDIR(mode) else "is a device, not a file"
-    return None
-
-
-def _reason(path: Path, error: Exception) -> str:
+def _reason(place: Place | Path, error: Exception) -> str:
     """What is wrong with a file, as in "is empty"."""
     match error:
         case FileNotFoundError():
-            return "is a link to a file that is not there" if path.is_symlink() else "is not there"
+            return "is a link to a file that is not there" if os.path.islink(container(place)) else "is not there"
         case PermissionError():
             return "may not be read: permission denied"
         case IsADirectoryError():
@@ -166,9 +155,8 @@ def _reason(path: Path, error: Exception) -> str:
         case OSError(errno=int(), strerror=str(why)):
             return f"cannot be read: {why}"
     with suppress(OSError):
-        with path.open("rb") as stream:
-            head = stream.read(1024)
-        size = path.stat().st_size
+        with open_place(place) as stream:
+            head, size = stream.read(1024), stream.seek(0, os.SEEK_END)
         if isinstance(error, UnidentifiedImageError):
             return _what_it_is(head)
         if head[:4] == b"RIFF" and int.from_bytes(head[4:8], "little") + 8 > size:

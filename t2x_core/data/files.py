@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Hashable
 from pathlib import Path
 from typing import BinaryIO
 
 from t2x_core.errors import UserError
+from t2x_core.media import not_a_file
 
 LONGEST_CAPTIONS = 2**20
 """Bytes of a file with captions, at most."""
-_KINDS = {
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFDIR: "a folder",
-}
 
 
-def not_a_file(mode: int) -> str | None:
-    """ "is a pipe, not a file" for the mode of such a thing, None for a regular file."""
-    if stat.S_ISREG(mode):
+def cache_folder() -> Path | None:
+    """Where what is known of files is remembered; None if the user has no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "t2x"
+    except RuntimeError:
         return None
-    kind = _KINDS.get(stat.S_IFMT(mode), "something")
-    return "is a folder" if kind == "a folder" else f"is {kind}, not a file"
 
 
 def open_regular(path: str | Path) -> BinaryIO:
@@ -80,7 +73,14 @@ def read_captions(file: Path) -> tuple[str, ...]:
     where = shown(file)
     try:
         with open_regular(file) as stream:
-            text = stream.read(LONGEST_CAPTIONS + 1)
+            return captions_in(stream.read(LONGEST_CAPTIONS + 1), where)
+    except OSError as error:
+        raise UserError(f"this caption cannot be read: {error.strerror}", where=where) from error
+
+
+def captions_in(text: bytes, where: str) -> tuple[str, ...]:
+    """The lines of a text that are not blank. Raises UserError if it is none."""
+    try:
         if len(text) > LONGEST_CAPTIONS:
             raise UserError(f"this caption has more than {LONGEST_CAPTIONS:,} bytes", where=where)
         if b"\0" in text:
@@ -89,6 +89,4 @@ def read_captions(file: Path) -> tuple[str, ...]:
     except UnicodeDecodeError as error:
         number = text[: error.start].count(b"\n") + 1
         raise UserError("this caption is not UTF-8", where=f"{where}:{number}", hint="save it as UTF-8") from error
-    except OSError as error:
-        raise UserError(f"this caption cannot be read: {error.strerror}", where=where) from error
     return tuple(line.strip() for line in lines if line.strip())

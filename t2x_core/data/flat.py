@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image
 from PIL import TiffImagePlugin as TiffTags
 
+from t2x_core.media import Place, open_place
+
 LARGE = 2**24
 """Pixels from which on an image takes so much memory that it is treated with care."""
 
@@ -21,7 +23,7 @@ def reduction(size: tuple[int, int], covering: tuple[int, int] | None) -> int:
 
 
 def flat_by_bands(
-    image: Image.Image, background: tuple[int, int, int], path: str | Path, stored: str, reduced: int
+    image: Image.Image, background: tuple[int, int, int], place: Place | Path, stored: str, reduced: int
 ) -> Image.Image:
     """As `flat`, but a band of rows at a time, each made smaller by the whole factor `reduced` at once.
 
@@ -37,18 +39,18 @@ def flat_by_bands(
         band = image.crop((0, top, image.width, min(top + rows, image.height)))
         if hasattr(image, "tag_v2"):
             band.tag_v2 = image.tag_v2  # type: ignore[attr-defined]
-        part = flat(band, background, path, stored)
+        part = flat(band, background, place, stored)
         whole.paste(part.reduce(reduced) if reduced > 1 else part, (0, top // reduced))
     return whole
 
 
-def flat(image: Image.Image, background: tuple[int, int, int], path: str | Path, stored: str) -> Image.Image:
+def flat(image: Image.Image, background: tuple[int, int, int], place: Place | Path, stored: str) -> Image.Image:
     """As 8 bit RGB without transparency; `stored`: Pillow's name for how the file keeps its pixels."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I"):
         image = _grey_of_8_bit(image, transparent)
     elif stored == "RGB;16B" and transparent is not None:
-        image = _rgb_of_16_bit(path, transparent)
+        image = _rgb_of_16_bit(place, transparent)
     elif stored in ("L;2", "L;4") and isinstance(transparent, int):  # Pillow scales the pixels, but not this
         image.info["transparency"] = transparent * (85 if stored == "L;2" else 17)
     if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
@@ -70,11 +72,11 @@ def _grey_of_8_bit(image: Image.Image, transparent: int | None) -> Image.Image:
     return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha)))
 
 
-def _rgb_of_16_bit(path: str | Path, transparent: tuple[int, int, int]) -> Image.Image:
+def _rgb_of_16_bit(place: Place | Path, transparent: tuple[int, int, int]) -> Image.Image:
     """A PNG as RGBA. Pillow keeps only the upper 8 bits, in which other colours look like the transparent one."""
     import av
 
-    with av.open(str(path)) as container:
+    with open_place(place) as stream, av.open(stream, "r") as container:
         frame = next(container.decode(container.streams.video[0]))
     levels = frame.to_ndarray(format="rgba64le")[..., :3]
     alpha = np.where((levels == transparent).all(-1), 0, 255).astype(np.uint8)

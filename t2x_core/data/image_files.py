@@ -15,6 +15,7 @@ from t2x_core import keyed
 from t2x_core.data.decode import SUFFIXES
 from t2x_core.data.files import identity, name_below, read_captions, shown
 from t2x_core.errors import UserError
+from t2x_core.media import Place
 from t2x_core.wording import counted, first_of, shorten
 
 _IMAGES = (".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".exr", ".hdr", ".avif")
@@ -27,7 +28,7 @@ OTHER_IMAGES = frozenset((*_IMAGES, *_RAW_IMAGES)) - SUFFIXES
 class ImageFile:
     """An image with its captions; nothing is known yet of what the file holds."""
 
-    path: str
+    place: Place
     """Where the file is."""
     name: str
     """What it is called in messages, and by what it is held out or not: the path below the folder or the manifest's."""
@@ -38,6 +39,8 @@ class ImageFile:
     """What it is a piece of; "": of itself. Files of one group are held out together."""
     content: str = ""
     """A hash of what is in it, as far as it is known (`Finding.content`)."""
+    repeat: int = 1
+    """How often an epoch of training shows it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class ImageList:
     files: Sequence[ImageFile]
     remarks: Sequence[str] = field(default=())
     """Lines for the log: what was passed over, and why."""
+    damaged: Sequence[tuple[str, str]] = field(default=())
+    """Names of what cannot be read, as far as listing shows it, and what is wrong with it."""
 
 
 class OneEach:
@@ -74,7 +79,7 @@ class OneEach:
 
     def add(self, file: ImageFile, where: str | None = None) -> None:
         """Raises UserError if the file is there already, with another size or of another group."""
-        own = identity(file.path)
+        own = identity(file.place) if isinstance(file.place, str) else file.place
         before = self._files.get(own)
         if before is None:
             self._files[own] = file
@@ -105,10 +110,10 @@ def list_folder(folder: Path, suffixes: Collection[str] = SUFFIXES, what: str = 
         raise UserError(f"there is no folder {folder}" if not folder.exists() else f"{folder} is not a folder")
     found, others, texts = OneEach(), Counter[str](), 0
     listed = []
-    for parent, names in _walk(folder):
-        captions = {_stem(name): name for name in names if name.lower().endswith(".txt")}
+    for parent, folders, names in walk(folder):
+        captions = {_stem(name): name for name in (*names, *folders) if name.lower().endswith(".txt")}
         used = set()
-        for name in names:
+        for name in (*names, *folders):
             stem, suffix = _stem(name), os.path.splitext(name)[1]
             path = os.path.join(parent, name)
             if suffix.lower() in suffixes and (stem in captions or not os.path.isdir(path)):
@@ -158,9 +163,9 @@ def settle_captions(
         )
     if policy == "empty":
         files = [file if file.captions else replace(file, captions=("",)) for file in found.files]
-        return ImageList(files, [*found.remarks, f"{missing} no caption, and “” instead: {first}"])
+        return replace(found, files=files, remarks=[*found.remarks, f"{missing} no caption, and “” instead: {first}"])
     files = [file for file in found.files if file.captions]
-    return ImageList(files, [*found.remarks, f"{missing} no caption, left out: {first}"])
+    return replace(found, files=files, remarks=[*found.remarks, f"{missing} no caption, left out: {first}"])
 
 
 def grouped(found: ImageList, pattern: str | None, setting: str) -> ImageList:
@@ -183,7 +188,7 @@ def grouped(found: ImageList, pattern: str | None, setting: str) -> ImageList:
     remarks = list(found.remarks)
     if unmatched:
         remarks.append(f"{counted(len(unmatched), 'name')} without a match of {setting}: {first_of(unmatched)}")
-    return ImageList(files, remarks)
+    return replace(found, files=files, remarks=remarks)
 
 
 def group_names(files: Sequence[ImageFile]) -> list[str]:
@@ -206,8 +211,9 @@ def hold_out(names: Sequence[str], share: float) -> list[int]:
     return [i for name in order[: max(1, count)] for i in places[name]]
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each folder with the names in it that are not hidden. Links are followed, but no folder is entered twice.
+def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Each folder with the folders and the files in it that are not hidden; what is taken out of the folders is not
+    entered. Links are followed, but no folder is entered twice.
 
     Raises UserError if one cannot be read: what is in it would be missing without a word.
     """
@@ -231,4 +237,4 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
             continue
         seen.add((here.st_dev, here.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield parent, [name for name in (*sorted(names), *folders) if not name.startswith(".")]
+        yield parent, folders, sorted(name for name in names if not name.startswith("."))

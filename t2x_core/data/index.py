@@ -20,10 +20,12 @@ from PIL import Image
 
 from t2x_core.data.content import content_hash
 from t2x_core.data.decode import FORMATS, DamagedImageError, image_size
-from t2x_core.data.files import not_a_file
+from t2x_core.data.files import cache_folder
 from t2x_core.data.flat import LARGE
 from t2x_core.data.image_files import ImageFile
 from t2x_core.errors import UserError
+from t2x_core.media import Place, open_place, size_of, special_file
+from t2x_core.media import stamp as stamp_of
 from t2x_core.quarantine import locked
 
 log = logging.getLogger("t2x")
@@ -53,19 +55,19 @@ class Finding:
     """A hash of what is in it (`content_hash`); its size, if a manifest said what headers would have."""
 
 
-Measure = Callable[[str, bool], Finding]
-"""(path, whole) → what the file is; raises DamagedImageError."""
+Measure = Callable[[Place, bool], Finding]
+"""(place, whole) → what the file is; raises DamagedImageError."""
 
 
-def measure_image(path: str, whole: bool) -> Finding:
+def measure_image(place: Place, whole: bool) -> Finding:
     """What an image is. Large ones are decoded one at a time: each takes hundreds of megabytes for a moment."""
-    with _ONE_AT_A_TIME if whole and _is_large(path) else nullcontext():
-        return Finding(*image_size(path, whole))
+    with _ONE_AT_A_TIME if whole and _is_large(place) else nullcontext():
+        return Finding(*image_size(place, whole))
 
 
-def _is_large(path: str) -> bool:
+def _is_large(place: Place) -> bool:
     """By its header; a JPEG is not, since it is decoded at an eighth of its size."""
-    with suppress(Exception), Image.open(path, formats=FORMATS) as image:
+    with suppress(Exception), open_place(place) as stream, Image.open(stream, formats=FORMATS) as image:
         return image.format not in ("JPEG", "MPO") and image.width * image.height > LARGE
     return False
 
@@ -98,7 +100,7 @@ def examine(
         stamps, findings = _look(files, known, whole, measure, what)
         remembered = {
             file.name: [
-                *(*stamp, finding.height, finding.width, finding.frames),
+                *([*stamp], finding.height, finding.width, finding.frames),
                 *(finding.seconds, finding.exact, finding.content),
             ]
             for file, stamp, finding in zip(files, stamps, findings, strict=True)
@@ -109,27 +111,26 @@ def examine(
     return findings
 
 
-Stamp = tuple[int, int]
-"""Size of a file in bytes, and its time of change in ns."""
+Stamp = tuple[int, ...]
+"""By which a change of a file shows: `t2x_core.media.stamp`."""
 
 
 def _look(
     files: Sequence[ImageFile], known: dict[str, Any], whole: bool, measure: Measure, what: str
 ) -> tuple[list[Stamp | None], list[Finding]]:
     def look(file: ImageFile) -> tuple[Stamp | None, Finding]:
-        stamp = None
+        stamp: Stamp | None = None
         with suppress(OSError):
-            status = os.stat(file.path)
-            if why := not_a_file(status.st_mode):  # to open a pipe would wait for ever
+            if why := special_file(file.place):  # to open a pipe would wait for ever
                 return None, Finding(damage=why)
-            stamp = status.st_size, status.st_mtime_ns
+            stamp = stamp_of(file.place)
         if file.size is not None and not whole:
-            return None, Finding(*file.size, content="" if stamp is None else f"{stamp[0]} bytes")
+            return None, Finding(*file.size, content="" if stamp is None else f"{size_of(file.place)} bytes")
         entry = known.get(file.name)
-        if entry is not None and stamp is not None and entry[:2] == [*stamp]:
-            return stamp, replace(Finding(*entry[2:7]), content=entry[7])
+        if entry is not None and stamp is not None and entry[0] == [*stamp]:
+            return stamp, replace(Finding(*entry[1:6]), content=entry[6])
         try:
-            return stamp, replace(measure(file.path, whole), content=_content(file.path))
+            return stamp, replace(measure(file.place, whole), content=_content(file.place))
         except DamagedImageError as error:
             return stamp, Finding(damage=str(error))
 
@@ -147,9 +148,9 @@ def _look(
     return stamps, findings
 
 
-def _content(path: str) -> str:
+def _content(place: Place) -> str:
     try:
-        return content_hash(path)
+        return content_hash(place)
     except (OSError, UserError):  # it has just been read
         return ""
 
@@ -160,12 +161,9 @@ def _cpus() -> int:
 
 def _memory(origin: str, whole: bool, what: str = "images") -> Path | None:
     """The file that remembers; None if the user has no home."""
-    try:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        return None
-    digest = hashlib.blake2b(repr((4, PIL.__version__, whole, origin)).encode(), digest_size=12).hexdigest()
-    return root / "t2x" / what / f"{digest}.json"
+    root = cache_folder()
+    digest = hashlib.blake2b(repr((5, PIL.__version__, whole, origin)).encode(), digest_size=12).hexdigest()
+    return None if root is None else root / what / f"{digest}.json"
 
 
 def _recall(memory: Path | None) -> dict[str, Any]:
@@ -179,11 +177,11 @@ def _recall(memory: Path | None) -> dict[str, Any]:
 
 
 def _is_entry(entry: object) -> bool:
-    """Whether it is [bytes, time of change, height, width, frames, seconds, exact, content] of a file that was good."""
-    if not (isinstance(entry, list) and len(entry) == 8 and type(entry[6]) is bool and type(entry[7]) is str):
+    """Whether it is [stamp, height, width, frames, seconds, exact, content] of a file that was good."""
+    if not (isinstance(entry, list) and len(entry) == 7 and type(entry[5]) is bool and type(entry[6]) is str):
         return False
-    whole = all(type(number) is int for number in entry[:5]) and type(entry[5]) in (int, float)
-    return whole and min(entry[2:5]) >= 1 and entry[5] >= 0
+    whole = isinstance(entry[0], list) and all(type(number) is int for number in (*entry[0], *entry[1:4]))
+    return whole and min(entry[1:4]) >= 1 and type(entry[4]) in (int, float) and entry[4] >= 0
 
 
 def _remember(memory: Path, entries: dict[str, Any], what: str) -> None:

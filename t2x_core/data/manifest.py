@@ -73,6 +73,14 @@ def _file(where: str, row: Mapping[str, Any], folder: str, columns: Columns) -> 
     path = os.path.join(folder, _text(where, columns.path, written))
     if written != written.strip() and not os.path.lexists(path):
         path = os.path.join(folder, written.strip())
+    name = name_below(path, folder)
+    return ImageFile(
+        path, name, captions_of(where, row, columns), size_of(where, row, columns), group_of(where, row, columns)
+    )
+
+
+def captions_of(where: str, row: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
+    """All captions of a row. Raises UserError if a cell holds no text."""
     captions: list[str] = []
     for column in columns.captions:
         cell = row.get(column)
@@ -80,8 +88,7 @@ def _file(where: str, row: Mapping[str, Any], folder: str, columns: Columns) -> 
         if not all(isinstance(text, str) for text in texts):
             raise UserError(f'the column "{column}" holds no text but {quoted(cell)}', where=where)
         captions += [_text(where, column, text).strip() for text in texts if text.strip()]
-    name = name_below(path, folder)
-    return ImageFile(path, name, tuple(captions), _size(where, row, columns), _group(where, row, columns))
+    return tuple(captions)
 
 
 def _text(where: str, column: str, text: str) -> str:
@@ -96,7 +103,8 @@ def _text(where: str, column: str, text: str) -> str:
     return text
 
 
-def _size(where: str, row: Mapping[str, Any], columns: Columns) -> tuple[int, int] | None:
+def size_of(where: str, row: Mapping[str, Any], columns: Columns) -> tuple[int, int] | None:
+    """Height and width in pixels, if the row says them."""
     if columns.size is None or any(row.get(column) in (None, "") for column in columns.size):
         return None
     height, width = (_pixels(row[column]) for column in columns.size)
@@ -115,7 +123,8 @@ def _pixels(cell: object) -> int | None:
     return int(cell) if cell == int(cell) else None
 
 
-def _group(where: str, row: Mapping[str, Any], columns: Columns) -> str:
+def group_of(where: str, row: Mapping[str, Any], columns: Columns) -> str:
+    """The group of a row, or ""."""
     cell = row.get(columns.group) if columns.group else None
     if isinstance(cell, bool) or not (cell is None or isinstance(cell, (str, int))):
         raise UserError(f'the column "{columns.group}" holds no group but {quoted(cell)}', where=where)

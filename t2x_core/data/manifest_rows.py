@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from t2x_core.data.files import open_regular
 from t2x_core.errors import UserError, did_you_mean
+from t2x_core.media import import_parquet
 from t2x_core.wording import counted, quoted, shorten
 
 Row = tuple[str, Mapping[str, Any]]
@@ -158,11 +159,7 @@ def _count_cells(cells: Sequence[str], header: Sequence[str], where: str, hint: 
 
 
 def parquet_rows(manifest: Path, columns: Sequence[str]) -> Iterator[Row]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise UserError("reading Parquet needs pyarrow", hint='pip install "t2x[parquet]"') from error
+    pyarrow, parquet = import_parquet()
     try:
         with open_regular(manifest) as stream, parquet.ParquetFile(stream) as file:
             names = file.schema_arrow.names
@@ -180,7 +177,7 @@ def parquet_rows(manifest: Path, columns: Sequence[str]) -> Iterator[Row]:
                     raise UserError(
                         f"the column {quoted(column)} holds no text but {shorten(str(kind))}",
                         where=str(manifest),
-                        hint="files inside of a Parquet file are not read: save them beside it, and name their paths",
+                        hint="with the files themselves in it, it is no manifest: write shards instead",
                     )
             number = 0
             for batch in file.iter_batches(batch_size=4096, columns=list(columns)):
@@ -213,7 +210,7 @@ def _lines(manifest: Path) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def no_column(manifest: Path, column: str, there: Sequence[str], where: str | None = None) -> NoReturn:
+def no_column(manifest: str | Path, column: str, there: Sequence[str], where: str | None = None) -> NoReturn:
     known = did_you_mean(column, there) or f"there are: {shorten(', '.join(there), 200) or 'none'}"
     raise UserError(f'there is no column "{column}"', where=where or str(manifest), hint=f"{known} (set columns)")
 

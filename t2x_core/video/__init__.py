@@ -3,7 +3,7 @@
 from t2x_core.video.animation import SUFFIXES as ANIMATION_SUFFIXES
 from t2x_core.video.animation import is_animation
 from t2x_core.video.choice import Choice, ShortClipError
-from t2x_core.video.reader import DamagedClipError, VideoReader, special_file
+from t2x_core.video.reader import DamagedClipError, VideoReader
 from t2x_core.video.videos import Video, Videos
 
 __all__ = [
@@ -15,5 +15,4 @@ __all__ = [
     "VideoReader",
     "Videos",
     "is_animation",
-    "special_file",
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from t2x_core.media import Place, container, open_place, suffix
 from t2x_core.video.reader import WHITE, Colour, DamagedClipError, Frames, VideoReader, reason
 
 FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
@@ -22,10 +24,10 @@ LEAST, USUAL = 10, 100
 class AnimationReader(VideoReader):
     """Frames are composed as the file says, and each is shown as long as it says."""
 
-    def __init__(self, path: str, size: tuple[int, int] | None, background: Colour = WHITE) -> None:
-        self.path, self.background = path, background
+    def __init__(self, place: Place, size: tuple[int, int] | None, background: Colour = WHITE) -> None:
+        self.place, self.background = place, background
         try:
-            with _opened(path) as image:
+            with _opened(place) as image:
                 durations = []
                 for number in _numbers(image):
                     image.seek(number)
@@ -36,13 +38,13 @@ class AnimationReader(VideoReader):
         except DamagedClipError:
             raise
         except Exception as error:  # decoders raise what comes: OSError, ValueError, SyntaxError, struct.error …
-            raise DamagedClipError(reason(path, error)) from error
+            raise DamagedClipError(reason(place, error)) from error
         self.times = np.concatenate([[0.0], np.cumsum(durations[:-1])]) / 1000
 
     def read(self, numbers: Sequence[int]) -> Frames:
         frames: dict[int, np.ndarray] = {}
         try:
-            with _opened(self.path) as image:
+            with _opened(self.place) as image:
                 shown = _numbers(image)
                 for number in sorted(set(numbers)):
                     image.seek(shown[number])
@@ -50,24 +52,27 @@ class AnimationReader(VideoReader):
                     flat = Image.alpha_composite(behind, image.convert("RGBA")).convert("RGB")
                     frames[number] = np.asarray(flat.resize((self.width, self.height), Image.Resampling.BICUBIC))
         except Exception as error:
-            raise DamagedClipError(reason(self.path, error)) from error
+            raise DamagedClipError(reason(self.place, error)) from error
         return np.stack([frames[number] for number in numbers])
 
 
-def is_animation(path: str | Path) -> bool:
+def is_animation(place: Place) -> bool:
     """Whether a file is an image that moves. False for what cannot be opened: reading it will say why."""
-    if Path(path).suffix.lower() not in SUFFIXES or not Path(path).is_file():
+    if suffix(place) not in SUFFIXES or not os.path.isfile(container(place)):
         return False
     try:
-        with _opened(path) as image:
+        with _opened(place) as image:
             return len(_numbers(image)) > 1
     except Exception:
         return False
 
 
-def _opened(path: str | Path) -> Any:
+@contextmanager
+def _opened(place: Place) -> Iterator[Any]:
     Image.init()  # AVIF and the like are known only then
-    return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    with open_place(place) as stream, Image.open(stream, formats=formats) as image:
+        yield image
 
 
 def _numbers(image: Any) -> range:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from t2x_core.media import Place, from_plain
 from t2x_core.video.choice import Choice, ShortClipError, Times
 from t2x_core.video.reader import DamagedClipError, Frames, VideoReader, WrongTimesError, reader_class
 
@@ -26,28 +27,29 @@ ALIKE = 3.0
 """Mean difference of two decoders' pixels, of 255, up to which they show the same frame: they round differently."""
 
 
-def measure(name: str, path: str, whole: bool) -> dict[str, Any]:
+def measure(name: str, place: Place, whole: bool) -> dict[str, Any]:
     """Size, frames and seconds of a video; `whole`: its first, middle and last frame are decoded, too.
 
     `exact` says whether decord may read it: what it gives for these frames has been compared.
     """
-    video = reader_class(name)(path, None)
+    video = reader_class(name)(place, None)
     times, exact = checked(video.times), False
     if whole:
-        glance = reader_class(name)(path, GLANCE)
+        glance = reader_class(name)(place, GLANCE)
         numbers, frames = _chosen(glance, _ends)
-        exact = video.exact and np.array_equal(glance.times, times) and decord_agrees(path, times, numbers, frames)
+        exact = isinstance(place, str) and video.exact and np.array_equal(glance.times, times)
+        exact = exact and decord_agrees(str(place), times, numbers, frames)
         times = checked(glance.times)
     seconds = float(times[-1] - times[0])
     size = {"height": video.height, "width": video.width}
     return {**size, "frames": len(times), "seconds": seconds, "exact": exact}
 
 
-def read(name: str, path: str, request: dict[str, Any]) -> tuple[dict[str, Any], Frames]:
+def read(name: str, place: Place, request: dict[str, Any]) -> tuple[dict[str, Any], Frames]:
     """A clip, scaled to cover and cropped."""
-    video = reader_class(name)(path, tuple(request["size"]), tuple(request["background"]))
+    video = reader_class(name)(place, tuple(request["size"]), tuple(request["background"]))
     choice, crop, at = Choice(**request["choice"]), tuple(request["crop"]), tuple(request["at"])
-    numbers, frames, fps = clip_of(video, choice, request["place"], crop, at)
+    numbers, frames, fps = clip_of(video, choice, request["start"], crop, at)
     return {"fps": fps, "numbers": numbers}, frames
 
 
@@ -100,9 +102,10 @@ def _chosen(video: VideoReader, choose: Callable[[Times], list[int]]) -> tuple[l
 def answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """What is answered to a request: a description, and raw frames."""
     try:
+        place = from_plain(request["place"])
         if request["what"] == "measure":
-            return measure(request["reader"], request["path"], request["whole"]), b""
-        reply, frames = read(request["reader"], request["path"], request)
+            return measure(request["reader"], place, request["whole"]), b""
+        reply, frames = read(request["reader"], place, request)
         return {**reply, "shape": frames.shape}, np.ascontiguousarray(frames).tobytes()
     except ShortClipError as error:
         return {"short": str(error)}, b""

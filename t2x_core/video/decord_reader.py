@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from t2x_core.media import Place
 from t2x_core.video.reader import WHITE, Colour, DamagedClipError, Frames, VideoReader, reason
 
 
@@ -16,12 +17,12 @@ class DecordReader(VideoReader):
     (open GOPs, intra refresh, edit lists, AVI); it knows neither the aspect of pixels, nor mirroring, nor transparency.
     """
 
-    def __init__(self, path: str, size: tuple[int, int] | None, background: Colour = WHITE) -> None:
+    def __init__(self, place: Place, size: tuple[int, int] | None, background: Colour = WHITE) -> None:
         import decord
 
         height, width = size or (-1, -1)
         try:
-            self.video = decord.VideoReader(path, ctx=decord.cpu(0), width=width, height=height, num_threads=1)
+            self.video = decord.VideoReader(place, ctx=decord.cpu(0), width=width, height=height, num_threads=1)
             count = len(self.video)
             if not count:
                 raise DamagedClipError("has no frames")
@@ -29,8 +30,8 @@ class DecordReader(VideoReader):
             if size is None:
                 height, width = self.video[0].shape[:2]
         except (RuntimeError, decord.DECORDError, IndexError) as error:
-            raise DamagedClipError(reason(path, error)) from error
-        self.height, self.width, self.path = height, width, path
+            raise DamagedClipError(reason(place, error)) from error
+        self.height, self.width, self.place = height, width, place
 
     def read(self, numbers: Sequence[int]) -> Frames:
         import decord
@@ -38,4 +39,4 @@ class DecordReader(VideoReader):
         try:
             return self.video.get_batch(list(numbers)).asnumpy()
         except (RuntimeError, decord.DECORDError) as error:
-            raise DamagedClipError(reason(self.path, error)) from error
+            raise DamagedClipError(reason(self.place, error)) from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from t2x_core.media import Place, open_place
 from t2x_core.video.choice import Times
 from t2x_core.video.display import Display, orientation
 from t2x_core.video.packets import Packet, PacketTable, length_prefix, packet_table, read_packet
@@ -29,8 +30,8 @@ class PyavReader(VideoReader):
     again from its beginning for the frames.
     """
 
-    def __init__(self, path: str, size: tuple[int, int] | None, background: Colour = WHITE) -> None:
-        self.path, self.size, self.background = path, size, background
+    def __init__(self, place: Place, size: tuple[int, int] | None, background: Colour = WHITE) -> None:
+        self.place, self.size, self.background = place, size, background
         self._times_by_decoding: Times | None = None
         with self._opened() as (container, stream):
             packets, first = self._scan(container, stream)
@@ -142,13 +143,15 @@ class PyavReader(VideoReader):
         import av
 
         try:
-            with av.open(self.path) as container:
+            with ExitStack() as stack:
+                place = self.place if isinstance(self.place, str) else stack.enter_context(open_place(self.place))
+                container = stack.enter_context(av.open(place))
                 stream = next((s for s in container.streams.video if not _is_cover(s)), None)
                 if stream is None:
                     raise DamagedClipError("has no images: it is sound only")
                 yield container, stream
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise DamagedClipError(reason(self.path, error)) from error
+            raise DamagedClipError(reason(self.place, error)) from error
 
 
 def decoded_times(stamps: Sequence[tuple[int | None, int | None]], base: float, rate: float | None) -> Times:

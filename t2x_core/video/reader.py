@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from t2x_core.media import Place, container, open_place
 from t2x_core.video.choice import Times
 
 Frames = NDArray[np.uint8]
@@ -43,7 +42,7 @@ class VideoReader(ABC):
     """Whether decord can be trusted with this file, by its packets; known when `size` is None."""
 
     @abstractmethod
-    def __init__(self, path: str, size: tuple[int, int] | None, background: Colour = WHITE) -> None:
+    def __init__(self, place: Place, size: tuple[int, int] | None, background: Colour = WHITE) -> None:
         """Opens a file.
 
         Args:
@@ -56,19 +55,6 @@ class VideoReader(ABC):
         """The frames of these numbers, which rise (some may be equal). WrongTimesError: choose them anew."""
 
 
-def special_file(path: str | Path) -> str | None:
-    """What a path is if it is no file that can be opened and read to its end, as in "is a pipe, not a file"."""
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):
-        return None  # opening it will say why
-    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
-    if stat.S_ISDIR(mode):
-        return "is a folder"
-    kind = kinds.get(stat.S_IFMT(mode))
-    return f"is {kind}, not a file" if kind else None
-
-
 MODULES = {"pyav": "pyav_reader", "decord": "decord_reader", "animation": "animation"}
 """Name of a reader → its module."""
 
@@ -79,7 +65,7 @@ def reader_class(name: str) -> type[VideoReader]:
     return found
 
 
-def readers_of(path: str, exact: bool) -> list[str]:
+def readers_of(place: Place, exact: bool) -> list[str]:
     """Names of the readers that are asked for a file, in this order.
 
     Args:
@@ -87,26 +73,26 @@ def readers_of(path: str, exact: bool) -> list[str]:
     """
     from t2x_core.video.animation import is_animation
 
-    if is_animation(path):
+    if is_animation(place):
         return ["animation"]
-    return ["decord", "pyav"] if exact and find_spec("decord") is not None else ["pyav"]
+    return ["decord", "pyav"] if exact and isinstance(place, str) and find_spec("decord") is not None else ["pyav"]
 
 
-def reason(path: str, error: Exception) -> str:
+def reason(place: Place, error: Exception) -> str:
     """What is wrong with a file, as in "is empty"."""
-    file = Path(path)
     try:
-        with file.open("rb") as stream:
+        with open_place(place) as stream:
             head = stream.read(1024)
+            moov = b"ftyp" not in head[:16] or b"moov" in head + stream.read()
     except FileNotFoundError:
-        return "is a link to a file that is not there" if file.is_symlink() else "is not there"
+        return "is a link to a file that is not there" if os.path.islink(container(place)) else "is not there"
     except OSError as problem:
         return f"cannot be read: {problem.strerror}"
     if not head:
         return "is empty"
     if all(byte >= 32 or byte in b"\t\n\r\f" for byte in head):
         return "is text, not a video"
-    if b"ftyp" in head[:16] and b"moov" not in file.read_bytes():
+    if not moov:
         return "is cut short: its index is missing"
     said: Any = str(getattr(error, "strerror", None) or error).strip().splitlines()
     return f"is damaged or no video of a known kind ({said[-1][:80] if said else type(error).__name__})"

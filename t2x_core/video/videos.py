@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from t2x_core.media import Place, special_file, to_plain
 from t2x_core.video.child import LENGTH
 from t2x_core.video.choice import Choice, ShortClipError
-from t2x_core.video.reader import WHITE, Colour, DamagedClipError, Frames, readers_of, special_file
+from t2x_core.video.reader import WHITE, Colour, DamagedClipError, Frames, readers_of
 
 READS = 500
 """Requests after which the process is replaced, so that what a decoder holds on to does not pile up."""
@@ -52,15 +53,15 @@ class Videos:
         self.readers = None if readers is None else list(readers)
         self._decoder: _Decoder | None = None
 
-    def measure(self, path: str, whole: bool) -> Video:
+    def measure(self, place: Place, whole: bool) -> Video:
         """What a video is. Raises DamagedClipError; `whole`: some of its frames are decoded, too."""
-        return Video(**self._ask({"what": "measure", "path": path, "whole": whole}, exact=False)[0])
+        return Video(**self._ask(place, {"what": "measure", "whole": whole}, exact=False)[0])
 
     def clip(
         self,
-        path: str,
+        place: Place,
         choice: Choice,
-        place: float,
+        start: float,
         size: tuple[int, int],
         crop: tuple[int, int],
         at: tuple[float, float] = (0.5, 0.5),
@@ -70,7 +71,7 @@ class Videos:
         """A clip (F, height, width, 3) of a video, and its frames a second.
 
         Args:
-            place: where it begins, 0 … 1, see `Choice`.
+            start: where it begins, 0 … 1, see `Choice`.
             size: (height, width) that the frames are scaled to.
             crop: (height, width) that is kept of that, `at` (0 … 1 from the top, and from the left).
             background: behind transparent pixels.
@@ -80,8 +81,8 @@ class Videos:
             DamagedClipError: no reader can read it.
             ShortClipError: it is too short.
         """
-        how = {"choice": asdict(choice), "place": place, "size": size, "crop": crop, "at": at}
-        reply, raw = self._ask({"what": "clip", "path": path, "background": background, **how}, exact)
+        how = {"choice": asdict(choice), "start": start, "size": size, "crop": crop, "at": at}
+        reply, raw = self._ask(place, {"what": "clip", "background": background, **how}, exact)
         return np.frombuffer(bytearray(raw), np.uint8).reshape(reply["shape"]), reply["fps"]
 
     def close(self) -> None:
@@ -90,14 +91,14 @@ class Videos:
             self._decoder.end()
             self._decoder = None
 
-    def _ask(self, request: dict[str, Any], exact: bool) -> tuple[dict[str, Any], bytes]:
-        problem = special_file(request["path"])  # opening a pipe waits for ever
+    def _ask(self, place: Place, request: dict[str, Any], exact: bool) -> tuple[dict[str, Any], bytes]:
+        problem = special_file(place)  # opening a pipe waits for ever
         if problem is not None:
             raise DamagedClipError(problem)
-        for reader in self.readers or readers_of(request["path"], exact):
+        for reader in self.readers or readers_of(place, exact):
             decoder = self._running()
             try:
-                reply, raw = decoder.ask({**request, "reader": reader}, self.seconds)
+                reply, raw = decoder.ask({**request, "place": to_plain(place), "reader": reader}, self.seconds)
             except TimeoutError:
                 self.close()
                 problem = f"is damaged: decoding hangs (more than {self.seconds:g} s)"

@@ -86,11 +86,90 @@ def rgb(colour: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def need_place(folder: Path | None, manifest: Path | None, block: str, what: str) -> None:
-    """UserError, with the key `block`, if neither says where one's own data is. `what`: "images", say."""
-    if folder is None and manifest is None:
-        raise UserError(
-            f"folder is missing (the folder of your {what}, each with its caption in a .txt beside it), "
-            "or else manifest (a .jsonl, .csv, .tsv or .parquet with a row for each)",
-            key=block,
-        )
+Paths = Path | tuple[Path, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceConfig:
+    """Where files with captions are: a folder, a manifest or shards."""
+
+    folder: Paths | None = None
+    """Folder of the files, or several, each file with its captions in a `.txt` of the same name; with a manifest, what
+    its paths are relative to."""
+    manifest: Path | None = None
+    """Table with one file a row (`.jsonl`, `.csv`, `.tsv`, `.parquet`); its paths are relative to it."""
+    shards: Paths | None = None
+    """Files with the images or videos inside: `.tar` in WebDataset's convention, or `.parquet` as on the hub. A file, a
+    folder, a pattern such as "train-*.tar" or "train-{000..123}.tar", or several of these."""
+    columns: ColumnsConfig | None = None
+    """Which columns of the manifest or of Parquet shards, or keys of `.json` members of tar shards, hold what."""
+    repeat: Annotated[int, Range(min=1)] = 1
+    """How often an epoch shows each of them (training only)."""
+
+    def __post_init__(self) -> None:
+        if self.shards is not None and (self.folder is not None or self.manifest is not None):
+            other = "folder" if self.folder is not None else "manifest"
+            raise UserError(f"there are both {other} and shards", hint="write sources, with an entry for each")
+        if self.manifest is not None and isinstance(self.folder, tuple):
+            raise UserError("with a manifest, folder is one folder: what its paths are relative to", key="folder")
+
+    @property
+    def named(self) -> bool:
+        """Whether it says where files are."""
+        return any(place is not None for place in (self.folder, self.manifest, self.shards))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesConfig(PlaceConfig):
+    """Images or videos of one's own, and what is made of them whatever they are."""
+
+    sources: tuple[PlaceConfig, ...] | None = None
+    """Several places, each with its folder, manifest or shards, in place of one."""
+    missing_captions: Literal["error", "empty", "skip"] = "error"
+    """Files without a caption: `error` stops and names them, `empty` gives them an empty one, `skip` drops them."""
+    size: Annotated[int, Range(min=1)] = 256
+    """Height and width of the square bucket, in pixels; the other buckets have about as many pixels."""
+    max_aspect_ratio: Annotated[float, Range(min=1)] = 2.0
+    """Longer side over shorter side of the longest bucket; 1: squares only. What is longer is cropped."""
+    bucket_step: Annotated[int, Range(min=1)] | None = None
+    """Pixels by which the short sides of neighbouring buckets differ; `null`: about an eighth of the size."""
+    small_buckets: Literal["merge", "error"] = "merge"
+    """Buckets with fewer files than a batch: `merge` moves these to the next one, `error` stops and names them."""
+    crop: Literal["center", "random"] = "center"
+    """Which part is kept of what is longer than its bucket (training only)."""
+    flip: Annotated[float, Range(min=0, max=1)] = 0.0
+    """Chance that a sample is mirrored; then "left" in a caption is no longer true (training only)."""
+    background: Annotated[str, Colour()] = "#ffffff"
+    """Colour behind transparent pixels, as "#rrggbb"."""
+    held_out: Annotated[float, Range(above=0, max=0.5)] = 0.05
+    """Share of the files that is never trained on, at least one; chosen by the path (or the group), so
+    that it stays the same."""
+    group: Annotated[str, Pattern()] | None = None
+    """Regular expression for the path below the folder: files in which it matches the same text (or the same groups in
+    parentheses) are pieces of one source, and are held out together; `null`: each by itself."""
+    max_bad_fraction: Annotated[float, Range(min=0, max=1)] = 0.05
+    """Share of files that cannot be used (damaged, missing, too short) above which training stops."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sources is not None and self.named:
+            raise UserError("there are both sources and a place of its own", hint="make it an entry of sources")
+
+    @property
+    def origin(self) -> str:
+        """What is remembered of the files is kept by it."""
+        if self.sources is None and self.shards is None and not isinstance(self.folder, tuple):
+            return str(self.manifest or self.folder)
+        return repr([(each.folder, each.manifest, each.shards) for each in self.sources or (self,)])
+
+    def check_place(self, block: str, what: str) -> None:
+        """UserError, with the key `block`, if nothing says where one's own data is. `what`: "images", say."""
+        if self.sources is None and not self.named:
+            raise UserError(
+                f"folder is missing (the folder of your {what}, each with its caption in a .txt beside it), "
+                "or else manifest (a .jsonl, .csv, .tsv or .parquet with a row for each), or shards (.tar or .parquet)",
+                key=block,
+            )
+        for i, source in enumerate(self.sources or ()):
+            if not source.named:
+                raise UserError(f"folder, manifest or shards is missing in entry {i + 1}", key=f"{block}.sources")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from t2x_core.data.buckets import Shape, bucket_shapes
 from t2x_core.data.decode import SUFFIXES
+from t2x_core.data.files import shown
 from t2x_core.data.image_files import (
     ImageFile,
     ImageList,
+    OneEach,
     group_names,
     grouped,
     hold_out,
@@ -19,11 +23,12 @@ from t2x_core.data.image_files import (
     settle_captions,
 )
 from t2x_core.data.manifest import Columns, read_manifest
+from t2x_core.data.shards import list_shards
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source, TaskDataModule
 from t2x_core.quarantine import FILE_NAME
 from t2x_core.wording import counted, shorten
-from t2x_plugins.captioned.captioned_config import ColumnsConfig, need_place
+from t2x_plugins.captioned.captioned_config import ColumnsConfig, FilesConfig, PlaceConfig
 
 SourceT = TypeVar("SourceT", bound=Source)
 
@@ -76,7 +81,7 @@ class OwnFilesData(TaskDataModule, Generic[SourceT]):
         names, need = group_names(files), self.context.global_batch
         held_out = hold_out(names, share) if names else []
         apart = set(held_out)
-        train = [i for i in range(len(names)) if i not in apart]
+        train = [i for i, file in enumerate(files) if i not in apart for _ in range(file.repeat)]
         if len(train) < need:
             groups = len(set(names))
             of = f"{len(names)} good ones" + (f" in {counted(groups, 'group')}" if groups < len(names) else "")
@@ -109,50 +114,101 @@ class OwnFilesData(TaskDataModule, Generic[SourceT]):
 
 
 def captioned_files(
-    folder: Path | None,
-    manifest: Path | None,
-    columns: ColumnsConfig,
-    missing_captions: Literal["error", "empty", "skip"],
+    config: FilesConfig,
     block: str,
     what: str,
     suffixes: Collection[str] = SUFFIXES,
     sized: bool = False,
     narrow: Callable[[ImageList], ImageList] = lambda found: found,
-    group: str | None = None,
 ) -> ImageList:
-    """The files of a folder or a manifest with their captions, as the policy for missing captions has it.
+    """The files of all places with their captions, as the policy for missing captions has it.
 
     Args:
-        block: of the recipe, "data.images" say, in which these settings stand.
+        block: of the recipe, "data.images" say, in which the settings stand.
         what: what the files are, "images" say.
-        suffixes: endings of the files of a folder.
-        narrow: leaves out those files of a folder that are not meant, before captions are asked for.
-        sized: whether a manifest's columns for height and width say all that headers would.
-        group: regular expression that names the groups of files without one (`grouped`).
+        suffixes: endings of the files of a folder, and of the members of tar shards.
+        sized: whether columns for height and width say all that headers would.
+        narrow: leaves out those files of a folder or of shards that are not meant, before captions are asked for.
     """
-    need_place(folder, manifest, block, what)
-    setting = f"{block}.{'folder' if manifest is None else 'manifest'}"
-    try:
-        if manifest is None:
-            assert folder is not None  # `need_place` has seen to it
-            found = narrow(list_folder(folder, suffixes, what.removesuffix("s")))
-        else:
-            captions = [columns.captions] if isinstance(columns.captions, str) else columns.captions
-            size = (columns.height, columns.width) if sized and columns.height and columns.width else None
-            wanted = Columns(columns.path, captions, size, columns.group)
-            found = read_manifest(manifest, folder or manifest.parent, wanted)
-    except UserError as error:
-        if error.where is None and error.key is None:
-            error.key = setting
-        raise
-    found = settle_captions(found, missing_captions, f"{block}.missing_captions", what)
+    config.check_place(block, what)
+    places = [place for source in config.sources or (config,) for place in _places(source, config.columns)]
+    found = _joined(places, [_listed(place, block, what, suffixes, sized, narrow) for place in places])
+    found = settle_captions(found, config.missing_captions, f"{block}.missing_captions", what)
     if not found.files:
         raise UserError(
-            f"there are no captioned {what} in {manifest or folder}",
-            key=setting,
+            f"there are no captioned {what} in {' or '.join(str(place.path) for place in places[:3])}",
+            key=f"{block}.{places[0].key}",
             hint=f"{what} are {', '.join(sorted(suffixes))}, each with its caption in a .txt of the same name",
         )
-    return grouped(found, group, f"{block}.group")
+    return grouped(found, config.group, f"{block}.group")
+
+
+class _Place(NamedTuple):
+    """One folder, manifest or pattern of shards."""
+
+    key: Literal["folder", "manifest", "shards"]
+    path: Path
+    folder: Path | None
+    """What the paths in a manifest are relative to, if not to itself."""
+    columns: ColumnsConfig
+    repeat: int
+
+
+def _places(source: PlaceConfig, columns: ColumnsConfig | None) -> list[_Place]:
+    own = source.columns or columns or ColumnsConfig()
+    if source.manifest is not None:
+        folder = source.folder if isinstance(source.folder, Path) else None
+        return [_Place("manifest", source.manifest, folder, own, source.repeat)]
+    key: Literal["folder", "shards"] = "folder" if source.shards is None else "shards"
+    paths = source.folder if source.shards is None else source.shards
+    paths = (paths,) if isinstance(paths, Path) else paths or ()
+    return [_Place(key, path, None, own, source.repeat) for path in paths]
+
+
+def _listed(
+    place: _Place,
+    block: str,
+    what: str,
+    suffixes: Collection[str],
+    sized: bool,
+    narrow: Callable[[ImageList], ImageList],
+) -> ImageList:
+    columns, one = place.columns, what.removesuffix("s")
+    captions = [columns.captions] if isinstance(columns.captions, str) else columns.captions
+    size = (columns.height, columns.width) if sized and columns.height and columns.width else None
+    wanted = Columns(columns.path, captions, size, columns.group)
+    try:
+        match place.key:
+            case "folder":
+                return narrow(list_folder(place.path, suffixes, one))
+            case "manifest":
+                return read_manifest(place.path, place.folder or place.path.parent, wanted)
+            case "shards":
+                return narrow(list_shards(place.path, wanted, suffixes, one))
+    except UserError as error:
+        if error.where is None and error.key is None:
+            error.key = f"{block}.{place.key}"
+        raise
+
+
+def _joined(places: Sequence[_Place], lists: Sequence[ImageList]) -> ImageList:
+    """All files. Those of the first place are called as they would be alone; in front of others is the name of their
+    place, so that a further place changes neither names nor, thus, what is held out."""
+    if len(lists) == 1 and places[0].repeat == 1:
+        return lists[0]
+    every, remarks, damaged, taken = OneEach(), list[str](), list[tuple[str, str]](), Counter[str]()
+    for number, (place, found) in enumerate(zip(places, lists, strict=True)):
+        own = shown(place.path.stem if place.key == "manifest" else place.path.name)
+        taken[own] += 1
+        own += f"~{taken[own]}" if taken[own] > 1 else ""
+        front = f"{own}:" if number else ""
+        for file in found.files:
+            every.add(replace(file, name=front + file.name, repeat=place.repeat))
+        remarks += [f"{own}: {remark}" for remark in found.remarks]
+        damaged += [(front + name, why) for name, why in found.damaged]
+        if place.repeat > 1:
+            remarks.append(f"{own}: {counted(len(found.files), 'file')}, each {place.repeat} times an epoch")
+    return ImageList(every.files, [*remarks, *every.remarks], damaged)
 
 
 def aspect_buckets(

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
 from t2x_core.recipe import Range, TaskConfig
 from t2x_plugins.captioned.captioned_config import (
-    Colour,
-    ColumnsConfig,
     ConditioningConfig,
+    FilesConfig,
     LossConfig,
-    Pattern,
-    need_place,
 )
 
 
@@ -42,44 +38,13 @@ class ShapesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagesConfig:
-    """Images of one's own, from a folder or a manifest."""
+class ImagesConfig(FilesConfig):
+    """Images of one's own, from folders, a manifest or shards."""
 
-    folder: Path | None = None
-    """Folder of the images, each with its captions in a `.txt` of the same name; with a manifest, what its paths are
-    relative to."""
-    manifest: Path | None = None
-    """Table with one image a row (`.jsonl`, `.csv`, `.tsv`, `.parquet`); its paths are relative to it."""
-    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
-    """Which columns of the manifest hold what."""
-    missing_captions: Literal["error", "empty", "skip"] = "error"
-    """Images without a caption: `error` stops and names them, `empty` gives them an empty one, `skip` drops them."""
-    size: Annotated[int, Range(min=1)] = 256
-    """Height and width of the square bucket, in pixels; the other buckets have about as many pixels."""
-    max_aspect_ratio: Annotated[float, Range(min=1)] = 2.0
-    """Longer side over shorter side of the longest bucket; 1: squares only. Longer images are cropped."""
-    bucket_step: Annotated[int, Range(min=1)] | None = None
-    """Pixels by which the short sides of neighbouring buckets differ; `null`: about an eighth of the size."""
-    small_buckets: Literal["merge", "error"] = "merge"
-    """Buckets with fewer images than a batch: `merge` moves these to the next one, `error` stops and names them."""
-    crop: Literal["center", "random"] = "center"
-    """Which part is kept of an image that is longer than its bucket (training only)."""
-    flip: Annotated[float, Range(min=0, max=1)] = 0.0
-    """Chance that an image is mirrored; then "left" in a caption is no longer true (training only)."""
-    background: Annotated[str, Colour()] = "#ffffff"
-    """Colour behind transparent pixels, as "#rrggbb"."""
-    held_out: Annotated[float, Range(above=0, max=0.5)] = 0.05
-    """Share of the images that is never trained on, at least one; chosen by the path (or the group), so
-    that it stays the same."""
-    group: Annotated[str, Pattern()] | None = None
-    """Regular expression for the path below the folder: images in which it matches the same text (or the same groups
-    in parentheses) are pieces of one source, and are held out together; `null`: each by itself."""
     val_count: Annotated[int, Range(min=1)] = 512
     """Most images of the validation set; of those held out, always the same."""
     check: Literal["full", "headers"] = "full"
     """Before training, decode every image once (and remember the good ones), or look at headers only."""
-    max_bad_fraction: Annotated[float, Range(min=0, max=1)] = 0.05
-    """Share of damaged or missing files above which training stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +93,7 @@ class TextToImageConfig(TaskConfig):
 
     def check_trainable(self) -> None:
         if (images := self.data.images) is not None:
-            need_place(images.folder, images.manifest, "data.images", "images")
+            images.check_place("data.images", "images")
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
         images, sides = self.data.images, (("height", self.sampling.height), ("width", self.sampling.width))

@@ -70,7 +70,7 @@ class ImageSource(Source):
         file, (place, flip) = self._file(variation.key), variation.choices
         shape = self._buckets[variation.key.bucket][0]
         try:
-            image = decode(file.path, rgb(self.config.background), covering=shape)  # (3, h, w) uint8
+            image = decode(file.place, rgb(self.config.background), covering=shape)  # (3, h, w) uint8
         except DamagedImageError as error:
             self.damage.note([(file.name, str(error))])
             raise UnreadableError from error
@@ -78,7 +78,7 @@ class ImageSource(Source):
 
     def fingerprint(self, variation: Variation, identify: Identify) -> tuple[Any, ...]:
         shape = self._buckets[variation.key.bucket][0]
-        return "image", DECODING, identify(self._file(variation.key).path), shape, self.config.background
+        return "image", DECODING, identify(self._file(variation.key).place), shape, self.config.background
 
     def captions(self, key: SampleKey) -> Sequence[str]:
         captions = self._file(key).captions
@@ -114,16 +114,15 @@ class ImagesData(OwnFilesData[ImageSource]):
 
     def find(self) -> tuple[ImageSource, ImageSource]:
         config = self.config
-        found = captioned_files(
-            *(config.folder, config.manifest, config.columns, config.missing_captions, BLOCK, "images"),
-            sized=True,
-            group=config.group,
-        )
+        found = captioned_files(config, BLOCK, "images", sized=True)
         self.files = found.files
-        findings = examine(found.files, str(config.manifest or config.folder), config.check == "full")
+        findings = examine(found.files, config.origin, config.check == "full")
         pairs = list(zip(found.files, findings, strict=True))
         damaged = [(file.name, finding.damage) for file, finding in pairs if finding.damage is not None]
-        damage = Damage(self.task, len(pairs), config.max_bad_fraction, "images", BAD, self.context.quarantine)
+        damaged += found.damaged
+        damage = Damage(
+            self.task, len(pairs) + len(found.damaged), config.max_bad_fraction, "images", BAD, self.context.quarantine
+        )
         damage.note(damaged)
         good = [(replace(file, content=finding.content), finding) for file, finding in pairs if finding.damage is None]
         sources = self._split(good, damage)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from t2x_core.data.content import content_hash
 from t2x_core.data.decode import SUFFIXES
 from t2x_core.data.files import read_captions
-from t2x_core.data.image_files import ImageFile
+from t2x_core.data.image_files import ImageFile, walk
 from t2x_core.errors import UserError
+from t2x_core.media import container
 from t2x_plugins.text_to_multiview.camera_files import CameraFile, Frame, camera_files, read_camera_files
 from t2x_plugins.text_to_multiview.lenses import Lens
 from t2x_plugins.text_to_multiview.rigs import Matrix
@@ -69,7 +70,8 @@ def list_objects(folder: Path) -> Found:
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}" if not folder.exists() else f"{folder} is not a folder")
     found = Found()
-    for here, folders, names in _walk(folder):
+    for parent, folders, names in walk(folder):
+        here = Path(parent)
         name = here.relative_to(folder).as_posix()
         files = camera_files(names)
         if files:
@@ -84,25 +86,6 @@ def list_objects(folder: Path) -> Found:
     return found
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Each real folder once, whatever links lead to it, with the folders and the files in it that are not hidden."""
-
-    def stop(error: OSError) -> None:
-        raise UserError(
-            f"the folder {error.filename} cannot be read: {error.strerror}", hint="make it readable, or move it out"
-        ) from error
-
-    seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=stop):
-        status = os.stat(parent)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield Path(parent), folders, sorted(name for name in names if not name.startswith("."))
-
-
 def _read_object(folder: Path, files: list[str], name: str) -> ObjectFiles:
     cameras = read_camera_files(folder, files)
     where = str(folder / files[0])
@@ -112,7 +95,7 @@ def _read_object(folder: Path, files: list[str], name: str) -> ObjectFiles:
             shot = _shot(frame, finder)
         except (OSError, ValueError) as error:
             raise UserError(f"{frame.image[:80]} cannot be the path of an image", where=where) from error
-        before = shots.setdefault(os.path.realpath(shot.file.path), shot)
+        before = shots.setdefault(os.path.realpath(container(shot.file.place)), shot)
         if before is not shot and abs(before.matrix - shot.matrix).max() > 1e-6:
             raise UserError(f"{frame.image[:80]} has two cameras", where=where, hint="an image has one")
     content = "\0".join(content_hash(folder / file) for file in files)

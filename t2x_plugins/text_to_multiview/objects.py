@@ -87,7 +87,7 @@ class ObjectSource(Source):
     def fingerprint(self, variation: Variation, identify: Identify) -> tuple[Any, ...]:
         config = self.config
         views = [
-            (*(None if file is None else identify(file.path) for file in (view.file, view.mask)), *_camera(view))
+            (*(None if file is None else identify(file.place) for file in (view.file, view.mask)), *_camera(view))
             for view in self._views(variation)
         ]
         return "object", DECODING, views, config.size, config.background, config.distance
@@ -115,10 +115,10 @@ class ObjectSource(Source):
         size, background = self.config.size, rgb(self.config.background)
         file = view.file
         try:
-            image = decode(file.path, background, covering=(size, size))
+            image = decode(file.place, background, covering=(size, size))
             if view.mask is not None:
                 file = view.mask
-                image = masked(image, decode(file.path, (0, 0, 0)), background)
+                image = masked(image, decode(file.place, (0, 0, 0)), background)
         except DamagedImageError as error:
             self.damage.note([(file.name, str(error))])
             raise

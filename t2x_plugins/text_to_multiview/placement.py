@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 from t2x_core.data.decode import image_size
 from t2x_core.data.image_files import ImageFile
 from t2x_core.data.index import Finding
+from t2x_core.media import Place, open_place
 from t2x_core.wording import counted, first_of
 from t2x_plugins.text_to_multiview.object_files import ObjectFiles, Shot
 from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
@@ -74,10 +75,10 @@ class Readable:
     """Hashes of all of its files."""
 
 
-def measure_view(path: str, whole: bool) -> Finding:
+def measure_view(place: Place, whole: bool) -> Finding:
     """The upright image's size; `frames` is its EXIF orientation, which says how its pixels were turned for that."""
-    height, width = image_size(path, whole)
-    with Image.open(path) as image:
+    height, width = image_size(place, whole)
+    with open_place(place) as stream, Image.open(stream) as image:
         try:
             exif = image.getexif() if whole else Image.Image.getexif(image)
             orientation = int(exif.get(ExifTags.Base.Orientation, 1))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from t2x_core.data.image_files import ImageFile
 from t2x_core.data.index import Finding, measure_image
 from t2x_core.errors import UnreadableError
 from t2x_core.interfaces import Source
+from t2x_core.media import Place, suffix
 from t2x_core.source import Identify
 from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 from t2x_core.video import Choice, DamagedClipError, ShortClipError, Videos, is_animation
@@ -33,13 +33,13 @@ VIDEO_SUFFIXES = frozenset((*_MP4, *_OTHERS))
 """Endings of the videos that are read."""
 
 
-def is_image(path: str) -> bool:
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+def is_image(place: Place) -> bool:
+    return suffix(place) in IMAGE_SUFFIXES
 
 
-def is_video(path: str) -> bool:
+def is_video(place: Place) -> bool:
     """Whether a file is no still image, by its ending, or by its content where the ending leaves it open."""
-    return not is_image(path) or is_animation(path)
+    return not is_image(place) or is_animation(place)
 
 
 class VideoMeasure:
@@ -48,13 +48,13 @@ class VideoMeasure:
     def __init__(self, config: ClipsConfig) -> None:
         self.config, self._own = config, threading.local()
 
-    def __call__(self, path: str, whole: bool) -> Finding:
-        if is_image(path) and not is_animation(path):
-            return measure_image(path, whole)
+    def __call__(self, place: Place, whole: bool) -> Finding:
+        if is_image(place) and not is_animation(place):
+            return measure_image(place, whole)
         if not hasattr(self._own, "videos"):
             self._own.videos = Videos(self.config.decode_seconds)
         try:
-            video = self._own.videos.measure(path, whole)
+            video = self._own.videos.measure(place, whole)
         except DamagedClipError as error:
             raise DamagedImageError(str(error)) from error
         return Finding(video.height, video.width, video.frames, video.seconds, video.exact)
@@ -70,7 +70,7 @@ class VideoFile:
 
 def is_still(video: VideoFile) -> bool:
     """Whether it is an image that does not move: a clip of one frame."""
-    return is_image(video.file.path) and video.finding.frames == 1
+    return is_image(video.file.place) and video.finding.frames == 1
 
 
 class ClipSource(Source):
@@ -122,7 +122,7 @@ class ClipSource(Source):
 
     def fingerprint(self, variation: Variation, identify: Identify) -> tuple[Any, ...]:
         frames, shape, _ = self._buckets[variation.key.bucket]
-        config, file = self.config, identify(self._video(variation.key).file.path)
+        config, file = self.config, identify(self._video(variation.key).file.place)
         return "clip", DECODING, file, frames, shape, config.stride, config.fps, config.background
 
     def captions(self, key: SampleKey) -> Sequence[str]:
@@ -133,15 +133,15 @@ class ClipSource(Source):
         return self._buckets[key.bucket][2][key.id]
 
     def _read(
-        self, video: VideoFile, frames: int, shape: Shape, place: float, at: tuple[float, float]
+        self, video: VideoFile, frames: int, shape: Shape, start: float, at: tuple[float, float]
     ) -> tuple[Tensor, float]:
         """Pixels (3, F, H, W) in [-1, 1], and frames a second."""
-        path, background = video.file.path, rgb(self.config.background)
+        place, background = video.file.place, rgb(self.config.background)
         if is_still(video):
-            return fit_to(decode(path, background, covering=shape), *shape, at), self.config.fps or 1.0
+            return fit_to(decode(place, background, covering=shape), *shape, at), self.config.fps or 1.0
         choice = Choice(frames, self.config.stride, self.config.fps)
         size = covering(shape, (video.finding.height, video.finding.width))
-        levels, fps = self.videos.clip(path, choice, place, size, shape, at, background, video.finding.exact)
+        levels, fps = self.videos.clip(place, choice, start, size, shape, at, background, video.finding.exact)
         return torch.from_numpy(levels).permute(3, 0, 1, 2).float() / 127.5 - 1, fps
 
     def collate(self, samples: Sequence[Sample]) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ import torch
 from t2x_core.data.buckets import Shape, fill_buckets, nearest_bucket
 from t2x_core.data.damage import Damage
 from t2x_core.data.decode import SUFFIXES as IMAGE_SUFFIXES
-from t2x_core.data.image_files import ImageFile, ImageList
+from t2x_core.data.image_files import ImageList
 from t2x_core.data.index import examine
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext
@@ -63,29 +64,27 @@ class ClipsData(OwnFilesData[ClipSource]):
         stills = 1 in config.numbers
         suffixes = VIDEO_SUFFIXES | (IMAGE_SUFFIXES if stills else ANIMATION_SUFFIXES)
         found = captioned_files(
-            *(config.folder, config.manifest, config.columns, config.missing_captions, BLOCK, "videos"),
-            suffixes,
-            narrow=(lambda found: found) if stills else only_videos,
-            group=config.group,
+            config, BLOCK, "videos", suffixes, narrow=(lambda found: found) if stills else only_videos
         )
         self.files = found.files
-        sources = self._split(*self._good(found.files))
+        sources = self._split(*self._good(found))
         self.lines += found.remarks
         return sources
 
-    def _good(self, files: Sequence[ImageFile]) -> tuple[list[VideoFile], Damage]:
+    def _good(self, found: ImageList) -> tuple[list[VideoFile], Damage]:
         """The videos that can be read and are long enough."""
-        config = self.config
-        origin = str(config.manifest or config.folder)
-        findings = examine(files, origin, config.check == "full", VideoMeasure(config), "videos")
-        damage = Damage(self.task, len(files), config.max_bad_fraction, "videos", BAD, self.context.quarantine)
-        good, damaged, short = [], [], []
+        config, files = self.config, found.files
+        findings = examine(files, config.origin, config.check == "full", VideoMeasure(config), "videos")
+        damage = Damage(
+            self.task, len(files) + len(found.damaged), config.max_bad_fraction, "videos", BAD, self.context.quarantine
+        )
+        good, damaged, short = [], list(found.damaged), []
         for file, finding in zip(files, findings, strict=True):
             if finding.damage is not None:
                 damaged.append((file.name, finding.damage))
                 continue
             try:
-                if finding.frames == 1 and config.numbers[-1] > 1 and is_image(file.path):
+                if finding.frames == 1 and config.numbers[-1] > 1 and is_image(file.place):
                     raise ShortClipError("is a still image, which is read with 1 among the numbers of frames")
                 self._choice(config.numbers[-1]).check(finding.frames, finding.seconds)
                 good.append(VideoFile(file, finding))
@@ -176,10 +175,10 @@ class ClipsData(OwnFilesData[ClipSource]):
 
 def only_videos(found: ImageList) -> ImageList:
     """Without still images: thumbnails beside the videos, say."""
-    videos = [file for file in found.files if is_video(file.path)]
+    videos = [file for file in found.files if is_video(file.place)]
     stills = len(found.files) - len(videos)
     line = f"{stills} still image{'s are' if stills > 1 else ' is'} passed over (1 is not among the numbers of frames)"
-    return ImageList(videos, [*found.remarks, *([line] if stills else [])])
+    return replace(found, files=videos, remarks=[*found.remarks, *([line] if stills else [])])
 
 
 def _sizes(videos: Sequence[VideoFile]) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
 from t2x_core.recipe import Range, TaskConfig
-from t2x_plugins.captioned.captioned_config import ConditioningConfig, LossConfig, need_place
+from t2x_plugins.captioned.captioned_config import ConditioningConfig, LossConfig
 from t2x_plugins.text_to_video.clips_config import ClipsConfig
 
 LONGEST = 1.8
@@ -114,7 +114,7 @@ class TextToVideoConfig(TaskConfig):
 
     def check_trainable(self) -> None:
         if (clips := self.data.clips) is not None:
-            need_place(clips.folder, clips.manifest, "data.clips", "videos")
+            clips.check_place("data.clips", "videos")
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
         clips, sides = self.data.clips, (("height", self.sampling.height), ("width", self.sampling.width))

@@ -62,7 +62,7 @@ def test_a_step_up_behind_a_link_is_followed_as_the_system_does(folder):
     make_image(20, 20).save(folder.parent / "far" / "a.png")
     (folder / "link").symlink_to(folder.parent / "far" / "deep")
     (file,) = manifest(folder, {"path": "link/../a.png"}).files
-    assert os.path.samefile(file.path, folder.parent / "far" / "a.png")
+    assert os.path.samefile(file.place, folder.parent / "far" / "a.png")
     assert file.name == str(folder.parent / "far" / "a.png")
 
 

@@ -61,7 +61,7 @@ WANTED = [("x/a.jpg", ("one", "two", "three", "four"), (10, 20)), ("b.jpg", (), 
 
 def read(manifest, captions=("text", "more")):
     found = read_manifest(manifest, manifest.parent, Columns("file", captions, ("h", "w")))
-    assert all(file.path == str(manifest.parent / file.name) for file in found.files)
+    assert all(file.place == str(manifest.parent / file.name) for file in found.files)
     return [(file.name, file.captions, file.size) for file in found.files]
 
 

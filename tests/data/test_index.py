@@ -32,9 +32,9 @@ def test_good_files_are_remembered_until_they_change(files, opened):
     assert len(opened) == 30
     assert examine(files, "x", whole=True) == first
     assert len(opened) == 30
-    make_image(20, 10).save(files[3].path)
+    make_image(20, 10).save(files[3].place)
     second = examine(files, "x", whole=True)
-    assert opened[30:] == [files[3].path]
+    assert opened[30:] == [files[3].place]
     assert second[3] == Finding(10, 20)
     assert [finding for i, finding in enumerate(second) if i != 3] == [f for i, f in enumerate(first) if i != 3]
 

@@ -189,5 +189,5 @@ def test_any_file_name_is_found_again(names, tmp_path_factory):
         "".join(json.dumps({"path": f"x{n}.png", "caption": n}) + "\n" for n in sorted(names))
     )
     files = read_manifest(folder / "m.jsonl", folder, Columns("path", ["caption"])).files
-    assert {Path(file.path).name for file in files} == {f"x{name}.png" for name in names}
-    assert all(os.path.exists(file.path) for file in files)
+    assert {Path(file.place).name for file in files} == {f"x{name}.png" for name in names}
+    assert all(os.path.exists(file.place) for file in files)

@@ -108,7 +108,7 @@ def test_the_folder_can_be_trained_on(tmp_path, capsys):
 
     archive, out = pack(tmp_path / "a.tgz", package()), tmp_path / "emoji"
     assert main(["data", "get", "emoji", "--archive", str(archive), "--out", str(out)]) == 0
-    found = {Path(file.path).name: tuple(file.captions) for file in list_folder(out).files}
+    found = {Path(file.place).name: tuple(file.captions) for file in list_folder(out).files}
     assert found["1f44b.png"] == ("waving hand sign", "wave")
     assert len(found) == 3
 

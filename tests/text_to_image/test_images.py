@@ -112,7 +112,7 @@ def test_a_file_that_breaks_later_is_replaced_from_its_bucket_by_the_key(few, tm
     (bucket,) = (i for i, b in enumerate(source.buckets()) if b.height == b.width)
     before = [source[key(i, bucket)].pixels for i in range(source.buckets()[bucket].count)]
     broken = source._buckets[bucket][1][0]
-    Path(broken.path).write_bytes(b"")
+    Path(broken.place).write_bytes(b"")
     replacements = [source[key(0, bucket, step)] for step in range(30)]
     for step, found in enumerate(replacements):
         again = same.train_source()[key(0, bucket, step)]

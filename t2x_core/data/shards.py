@@ -1,0 +1,168 @@
+"""Shards: tar files in WebDataset's convention, and Parquet files with the media inside; indexed once each."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import itertools
+import logging
+import os
+import re
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from t2x_core.data.file_table import FileTable
+from t2x_core.data.files import cache_folder, name_below, shown
+from t2x_core.data.image_files import ImageFile, ImageList
+from t2x_core.data.manifest import Columns
+from t2x_core.data.parquet_shard import list_parquet
+from t2x_core.data.tar_shard import list_tar
+from t2x_core.errors import UserError
+from t2x_core.quarantine import locked
+from t2x_core.wording import counted
+
+log = logging.getLogger("t2x")
+VERSION = 1
+"""Counts changes of what is kept in an index."""
+NEWS = 15.0
+"""Seconds between two lines on progress."""
+KINDS = {".tar": list_tar, ".parquet": list_parquet}
+"""Ending of a shard → what lists it."""
+
+
+def list_shards(pattern: Path, columns: Columns, suffixes: Collection[str], what: str = "image") -> ImageList:
+    """The images (or `what` has one of these suffixes) in shards, in the order of the shards' names and within them.
+
+    Args:
+        pattern: see `shard_files`.
+        columns: keys of a `.json` member, or columns of a Parquet file.
+
+    A file is called `<path of the shard>!<what it is called in there>`. What is in a shard is remembered in the user's
+    cache folder; one that has not changed is not read again.
+
+    Raises:
+        UserError: there is no such shard, or one cannot be read at all.
+    """
+    root, shards = shard_files(pattern)
+    files: list[ImageFile] = []
+    remarks: list[str] = []
+    damaged: list[tuple[str, str]] = []
+    alone, began, read = 0, time.monotonic(), 0
+    for number, shard in enumerate(shards):
+        table, was_known = _index(shard, columns, suffixes)
+        read += not was_known
+        if time.monotonic() - began > NEWS:
+            log.info("indexing the shards: %d of %d", number + 1, len(shards))
+            began = time.monotonic()
+        own = name_below(shard, root)
+        files += [replace(file, name=f"{own}!{file.name}") for file in table]
+        damaged += [(f"{own}!{name}" if name else own, why) for name, why in table.notes["damaged"]]
+        remarks += [f"{own}: {remark}" for remark in table.notes["remarks"]]
+        alone += table.notes["alone"]
+    if alone:
+        remarks.append(f"{counted(alone, 'sample', 'have')} no {what} beside the text")
+    if len(shards) > 1:
+        remarks.append(f"{len(shards)} shards, {read} of them indexed now")
+    return ImageList(files, remarks, damaged)
+
+
+def shard_files(pattern: Path) -> tuple[str, list[str]]:
+    """What a pattern stands for: (folder that names are relative to, paths in order).
+
+    It is a shard, a folder of them, or a pattern with `*`, `?`, `[…]`, `{000..123}` or `{a,b}`. Each file counts once.
+
+    Raises:
+        UserError: there is none, one that braces name is not there, or it is no `.tar` or `.parquet`.
+    """
+    text = os.fspath(pattern)
+    if os.path.isdir(text):
+        root, found = text, sorted(itertools.chain.from_iterable(_in_folder(text)))
+    elif os.path.lexists(text):
+        root, found = os.path.dirname(text), [text]
+    else:
+        root, found = os.path.dirname(re.split(r"[*?\[{]", text)[0]), []
+        for part in braces(text):
+            if re.search(r"[*?[]", part) and not os.path.lexists(part):
+                found += sorted(glob.glob(part, recursive=True))
+            elif os.path.lexists(part):
+                found.append(part)
+            else:
+                raise UserError(f"there is no shard {shown(part)}")
+    found = list({os.path.realpath(path): path for path in found}.values())
+    if not found:
+        raise UserError(f"there are no shards (.tar or .parquet) in {shown(text)}")
+    if other := next((path for path in found if _kind(path) not in KINDS), None):
+        raise UserError(f"{shown(other)} is no shard", hint=f"its ending must be one of {', '.join(KINDS)}")
+    return root, found
+
+
+def _in_folder(folder: str) -> Iterator[list[str]]:
+    from t2x_core.data.image_files import walk
+
+    for parent, _, names in walk(Path(folder)):
+        yield [os.path.join(parent, name) for name in names if _kind(name) in KINDS]
+
+
+def _kind(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def braces(text: str) -> list[str]:
+    """What `a-{00..02}-{x,y}.tar` stands for, as in a shell; braces of another kind stay as they are."""
+    match = re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", text)
+    if match is None:
+        return [text]
+    if match[3] is not None:
+        middle = match[3].split(",")
+    else:
+        width = max(len(end) if end.startswith("0") else 0 for end in match.group(1, 2))
+        first, last = int(match[1]), int(match[2])
+        if abs(last - first) > 10**6:
+            raise UserError(f"{match[0]} are more than a million shards")
+        step = 1 if last >= first else -1
+        middle = [f"{number:0{width}d}" for number in range(first, last + step, step)]
+    return [f"{text[: match.start()]}{part}{rest}" for part in middle for rest in braces(text[match.end() :])]
+
+
+def _index(shard: str, columns: Columns, suffixes: Collection[str]) -> tuple[FileTable, bool]:
+    """The files in a shard, and whether they were remembered."""
+    folder = cache_folder()
+    with ExitStack() as stack:
+        stamp: list[int] = []
+        with suppress(OSError):
+            status = os.stat(shard)
+            stamp = [status.st_size, status.st_mtime_ns]
+        made_of = VERSION, os.path.realpath(shard), columns, sorted(suffixes)
+        digest = hashlib.blake2b(repr(made_of).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+        index = None if folder is None else folder / "shards" / f"{digest}.safetensors"
+        if index is not None:
+            if (known := _known(index, stamp)) is not None:
+                return known, True
+            try:
+                index.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(index.with_suffix(".lock")))
+            except OSError as error:
+                log.info("nothing is remembered of the shards: cannot write %s (%s)", index, error.strerror)
+                index = None
+            else:  # another process may have been here meanwhile
+                if (known := _known(index, stamp)) is not None:
+                    return known, True
+        files, notes = KINDS[_kind(shard)](shard, columns, suffixes)
+        table = FileTable.of(files, {**notes, "stamp": stamp})
+        if index is not None and stamp:
+            try:
+                table.save(index)
+            except OSError as error:
+                log.info("nothing is remembered of %s: cannot write %s (%s)", shard, index, error.strerror)
+    return table, False
+
+
+def _known(index: Path, stamp: Sequence[int]) -> FileTable | None:
+    with suppress(OSError, ValueError):
+        table = FileTable.open(index)
+        if table.notes.get("stamp") == [*stamp]:
+            return table
+    return None
