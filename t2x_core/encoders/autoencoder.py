@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from t2x_core.encoders.encoder_config import AutoencoderConfig
+from t2x_core.encoders.encoder_config import AutoencoderConfig, error_key
 from t2x_core.errors import UserError
 from t2x_core.interfaces import Component, LatentCodec
 from t2x_core.plugins import hookimpl
@@ -40,7 +40,8 @@ class Autoencoder(LatentCodec):
 
     def __init__(self, config: AutoencoderConfig, *, outline: bool = False) -> None:
         super().__init__()
-        folder = None if outline else config.weights.fetch()
+        with error_key("weights"):
+            folder = None if outline else config.weights.fetch()
         kind = config.vae_class()
         if kind is None:
             raise UserError(f"what kind of VAE {config.weights} is, is not known before it is fetched", key="weights")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from t2x_core.encoders.encoder_config import TransformersConfig
+from t2x_core.encoders.encoder_config import TransformersConfig, error_key
 from t2x_core.errors import UserError
 from t2x_core.interfaces import Component, TextEncoder
 from t2x_core.plugins import hookimpl
@@ -36,7 +36,9 @@ class TransformersText(TextEncoder):
     def __init__(self, config: TransformersConfig, *, outline: bool = False) -> None:
         super().__init__()
         self.config, self.origin, self.runs_on = config, str(config.weights), config.device or ""
-        self.model, self.tokenizer = _outline(config) if outline else _load(config.weights.fetch(), config)
+        with error_key("weights"):
+            folder = None if outline else config.weights.fetch()
+        self.model, self.tokenizer = _outline(config) if folder is None else _load(folder, config)
         options = self.model.config
         options = getattr(options, "text_config", None) or options
         clip = options.model_type.startswith("clip")

@@ -159,8 +159,9 @@ class TestMistakes:
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         weights = WeightsConfig(hub="nobody/no-such-model")
         assert weights.config() is None
-        with pytest.raises(UserError, match="cannot be fetched"):
-            weights.fetch()
+        with pytest.raises(UserError, match="cannot be fetched") as caught:
+            Autoencoder(AutoencoderConfig(weights=weights))
+        assert caught.value.key == "weights.hub"
 
 
 def test_the_small_vae_is_trained_and_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,9 +113,9 @@ def test_ranks_with_other_recipes_end_before_the_first_step(tmp_path):
 
 @pytest.mark.slow
 def test_a_mistake_on_one_rank_alone_ends_all(tmp_path):
-    done = torchrun(tmp_path, "rank1:trainer.devices=3")
+    done = torchrun(tmp_path, "rank1:trainer.devices=4")
     assert done.returncode
-    assert "torchrun started 2 processes, the recipe asks for 3" in done.stderr
+    assert "torchrun started 2 processes, the recipe asks for 4" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
