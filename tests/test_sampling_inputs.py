@@ -184,3 +184,23 @@ def test_a_prompt_that_no_task_understands_is_told_before_training(tmp_path, mon
     assert main(["fit", "r.yaml"]) == 2
     message = 'r.yaml:3: logging.prompts.text-to-imag: there is no task "text-to-imag"; tasks: text-to-image'
     assert message in capsys.readouterr().err
+
+
+def test_the_page_takes_the_image(run, tmp_path):
+    """`t2x demo`: an animation of the first frame that was given."""
+    client = pytest.importorskip("gradio_client")
+    from t2x_core.demo import serve
+
+    page = serve(T2XPipeline.from_pretrained(run, device="cpu"), "videos", wait=False)
+    try:
+        caller = client.Client(page.local_url, verbose=False, download_files=tmp_path)
+        shown = [
+            Image.open(caller.predict("a circle", 3, False, 1, 1.0, 1, client.handle_file(f"{name}.png"))[0])
+            for name in ("red", "blue")
+        ]
+        with pytest.raises(client.exceptions.AppError, match="needs an image for first_frame"):
+            caller.predict("a circle", 3, False, 1, 1.0, 1, None)
+    finally:
+        page.close(verbose=False)
+    assert [image.n_frames for image in shown] == [3, 3]
+    assert shown[0].convert("RGB").tobytes() != shown[1].convert("RGB").tobytes()

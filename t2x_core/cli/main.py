@@ -18,6 +18,7 @@ COMMANDS = {
     "fit": "train a recipe",
     "cache": "encode a recipe's images, clips and captions once",
     "sample": "make samples with a trained run",
+    "demo": "try a trained run on a local page",
     "replay": "show the batch of one training step again",
     "export": "make one safetensors file of a run's averaged weights",
     "data": "download captioned data sets",

@@ -1,0 +1,135 @@
+"""The page of `t2x demo`, called through gradio's own client."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from t2x_core.assembly import build_module, load_assembly
+from t2x_core.cli.main import main
+from t2x_core.demo import build_page, serve
+from t2x_core.errors import UserError
+from t2x_core.generation import T2XPipeline
+from tests.conftest import TINY, TINY_JOINT
+
+pytest.importorskip("gradio")
+gradio_client = pytest.importorskip("gradio_client")
+
+
+def random_pipeline(recipe: str, settings: tuple[str, ...]) -> T2XPipeline:
+    assembly = load_assembly(recipe, settings)
+    torch.manual_seed(0)
+    module = build_module(assembly)
+    for p in module.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    return T2XPipeline(assembly, module)
+
+
+def free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> T2XPipeline:
+    return random_pipeline("quickstart", TINY)
+
+
+@pytest.fixture(scope="module")
+def page(pipeline: T2XPipeline) -> Iterator[Any]:
+    page = serve(pipeline, "tiny", port=free_port(), wait=False)
+    yield page
+    page.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def client(page: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return gradio_client.Client(page.local_url, verbose=False, download_files=tmp_path_factory.mktemp("files"))
+
+
+def ask(client: Any, prompt: str = "a red circle", **changes: Any) -> tuple[Any, ...]:
+    asked = {"seed": 3, "fresh": False, "steps": 2, "guidance": 2.0, "count": 1, "height": "", "width": ""} | changes
+    found: tuple[Any, ...] = client.predict(prompt, *asked.values(), api_name="/sample")
+    return found
+
+
+def test_a_sample_is_that_of_the_pipeline(client: Any, pipeline: T2XPipeline) -> None:
+    file, line, gallery = ask(client)
+    samples = pipeline("a red circle", 3, steps=2, guidance=2.0)
+    expected = pipeline.render(samples).frames[0].numpy()
+    assert Image.open(file).convert("RGB").tobytes() == expected.tobytes()
+    assert line.startswith("seed 3 · 2 steps · guidance 2 · ")
+    assert [entry["caption"] for entry in gallery] == ["seed 3"]
+    ask(client, "a blue square", seed=5, count=4)
+    gallery = ask(client, fresh=True)[2]
+    captions = [entry["caption"] for entry in gallery]
+    assert captions[1:] == ["seed 5", "seed 3"]
+    assert captions[0] not in ("seed 3", "seed 5")
+
+
+def test_what_else_the_task_takes(client: Any) -> None:
+    plain, wide = (Image.open(ask(client, **more)[0]).size for more in ({}, {"height": "8", "width": "32"}))
+    assert wide[0] / wide[1] > 1.5 > plain[0] / plain[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"height": "9"}, "9 pixels do not divide into tokens of 4"),
+        ({"height": "tall"}, '"tall"'),
+        ({"prompt": ""}, "prompt"),
+    ],
+)
+def test_a_mistake_is_one_line_on_the_page(changes: dict[str, Any], message: str, client: Any) -> None:
+    with pytest.raises(gradio_client.exceptions.AppError) as caught:
+        ask(client, **changes)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    ask(client)  # and the page goes on
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="127.0.0.2 is there on Linux alone")
+def test_it_listens_on_this_machine_alone_and_tells_nobody(page: Any) -> None:
+    socket.create_connection(("127.0.0.1", page.server_port), 5).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", page.server_port), 5)
+    assert not page.share
+    assert page.share_url is None
+    assert not page.analytics_enabled
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+
+
+def test_each_task_has_a_tab(pipeline: T2XPipeline) -> None:
+    several = build_page(random_pipeline("joint/quickstart", TINY_JOINT), "joint")
+    tabs = [block.label for block in several.blocks.values() if type(block).__name__ == "Tab"]
+    assert tabs == ["text-to-image", "text-to-video", "text-to-multiview"]
+    labels = {getattr(block, "label", None) for block in several.blocks.values()}
+    assert {"frames", "fps", "azimuth", "elevation", "distance"} <= labels
+
+
+class TestMistakes:
+    def test_a_port_that_is_taken(self, pipeline: T2XPipeline, page: Any) -> None:
+        with pytest.raises(UserError, match=f"cannot be opened on 127.0.0.1:{page.server_port}; choose another --port"):
+            serve(pipeline, "tiny", port=page.server_port, wait=False)
+
+    def test_no_such_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert main(["demo", "nothing"]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith('t2x: command line: there is no run "nothing"; ')
+        assert said.count("\n") == 1
+
+    def test_no_gradio(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+        monkeypatch.setitem(sys.modules, "gradio", None)
+        (tmp_path / "recipe.yaml").write_text("{}")
+        assert main(["demo", str(tmp_path)]) == 2
+        assert capsys.readouterr().err == "t2x: the page needs gradio; pip install 't2x[demo]'\n"
