@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from t2x_core import keyed
 from t2x_core.assembly import Assembly, build_module, load_assembly, sample_bucket
-from t2x_core.backbone import ConditioningCache
 from t2x_core.checkpoint import materialize, step_of
-from t2x_core.diffusion import SAMPLERS, grid, guided
+from t2x_core.diffusion import Callback, ignore
 from t2x_core.errors import UserError
 from t2x_core.export import export
 from t2x_core.frozen import check_records
@@ -27,10 +25,10 @@ from t2x_core.inputs import with_inputs
 from t2x_core.model_card import check_license
 from t2x_core.module import T2XModule, check_shapes
 from t2x_core.plain_files import read_json
-from t2x_core.recipe import SamplerConfig
 from t2x_core.rendering import check_rendered, to_uint8
 from t2x_core.run_facts import RunFacts, read_facts
 from t2x_core.runs import DATA_FILE, MODEL_FILE, RECIPE_FILE
+from t2x_core.sampling import Request, arithmetic, offload_blocks, sample_batches
 from t2x_core.types import Batch, Bucket, RenderedSamples
 from t2x_core.weights import about_exported, open_weights
 
@@ -60,51 +58,6 @@ def trained_shapes(folder: Path) -> dict[str, list[Bucket]]:
 
 def _of_run(noted: Mapping[str, Any]) -> dict[str, Any]:
     return {task: data["train"]["buckets"] for task, data in noted.items()}
-
-
-@torch.no_grad()
-def sample(
-    module: T2XModule,
-    conditions: Batch,
-    seeds: Sequence[int],
-    bucket: Bucket,
-    config: SamplerConfig,
-    batch_size: int = 1,
-) -> Tensor:
-    """Pixels (B, 3, F, H, W) in [-1, 1] for B conditions, each from its own seed.
-
-    The last batch is filled up to `batch_size`, so that a sample is computed by the same operations whatever stands
-    around it: the image of a seed depends on the prompt, the seed and `batch_size` alone, to the last bit.
-    """
-    was_training = module.training
-    module.eval()
-    try:
-        pixels = []
-        for start in range(0, len(conditions), batch_size):
-            chosen = [min(i, len(conditions) - 1) for i in range(start, start + batch_size)]
-            part = _sample_batch(module, conditions.select(chosen), [seeds[i] for i in chosen], bucket, config)
-            pixels.append(part[: len(conditions) - start])
-        return torch.cat(pixels)
-    finally:
-        module.train(was_training)
-
-
-def _sample_batch(
-    module: T2XModule, conditions: Batch, seeds: Sequence[int], bucket: Bucket, config: SamplerConfig
-) -> Tensor:
-    device = next(module.backbone.parameters()).device
-    shape = module.latent_shape(bucket, conditions.task)
-    noise = keyed.normal([keyed.key(seed, "sample") for seed in seeds], shape, device)
-    batch = module.encode(module.with_text(conditions).to(device))
-    conditioning, null = module.conditionings(batch, shape)
-    with module.calls(f"tasks.{conditions.task}", "adapter.null", conditions):
-        velocity = guided(
-            lambda: partial(module.velocity, cache=ConditioningCache()),
-            *(conditioning, null, config.guidance, config.guidance_interval, config.guidance_rescale),
-        )
-    times = module.path.time(grid(config.steps, 1.0, device), module.shift(shape, config.shift))
-    latents = SAMPLERS[config.name](velocity, module.path.start(noise, times[0]), times)
-    return module.decode(latents, conditions.task).clamp(-1, 1)
 
 
 @dataclass(frozen=True)
@@ -137,20 +90,27 @@ class T2XPipeline:
         module: T2XModule,
         trained: Mapping[str, Sequence[Bucket]] | None = None,
         facts: Callable[[], RunFacts] = RunFacts,
+        origin: str = "",
     ) -> None:
         self.assembly, self.module = assembly, module.eval()
+        self.origin = origin
+        """Where the weights are: a checkpoint's folder, a file, or what the recipe names."""
         self.trained = dict(trained or {})
         """Task → the shapes of its training data, where they are known: by default one of these is sampled."""
         self._facts = facts
 
     @classmethod
-    def from_pretrained(cls, run: str | Path, checkpoint: str = "last", device: str | None = None) -> T2XPipeline:
+    def from_pretrained(
+        cls, run: str | Path, checkpoint: str = "last", device: str | None = None, offload: bool = False
+    ) -> T2XPipeline:
         """Opens a run's folder (the averaged weights of a checkpoint), or a folder that `save_pretrained` wrote.
 
         Args:
             run: the folder.
             checkpoint: "last", "best" or the number of a step, for a run.
             device: "cpu", "cuda", …; by default a GPU if there is one.
+            offload: whether the weights of the backbone's blocks stay in the CPU's memory, and each block's are on the
+                device only while it computes.
 
         Raises:
             UserError: there is no such folder or checkpoint, or it is of another model.
@@ -165,21 +125,23 @@ class T2XPipeline:
         check_records(records, module.referenced(), str(file))
         module.load_state_dict(materialize(weights), strict=False)
         step = step_of(file) if file.is_dir() else None
-        return cls(assembly, module.to(_device(device)), trained_shapes(folder), partial(read_facts, folder, step))
+        facts = partial(read_facts, folder, step)
+        return cls(assembly, _moved(module, device, offload), trained_shapes(folder), facts, str(file))
 
     @classmethod
-    def from_recipe(cls, recipe: str | Path, overrides: Sequence[str] = (), device: str | None = None) -> T2XPipeline:
+    def from_recipe(
+        cls, recipe: str | Path, overrides: Sequence[str] = (), device: str | None = None, offload: bool = False
+    ) -> T2XPipeline:
         """Opens a recipe that names weights (`backbone.weights`), which must be those of the whole network.
 
         Args:
             recipe: its name or path.
             overrides: settings to change, as on the command line.
-            device: "cpu", "cuda", …; by default a GPU if there is one.
+            device, offload: as for `from_pretrained`.
 
         Raises:
             UserError: the recipe names no weights, or they are not there, or do not fit.
         """
-        chosen = _device(device)
         assembly = load_assembly(str(recipe), overrides)
         if assembly.recipe.backbone.weights is None:
             hint = "train it by t2x fit and sample from its run, or set backbone.weights"
@@ -189,7 +151,7 @@ class T2XPipeline:
         with assembly.composed.error_location(""):
             start.check_complete()
         start.load(module)
-        return cls(assembly, module.to(chosen))
+        return cls(assembly, _moved(module, device, offload), origin=start.name)
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None, name: str | None = None) -> None:
         """Writes a folder that `from_pretrained` opens on any machine.
@@ -240,57 +202,107 @@ class T2XPipeline:
         prompts: str | Sequence[str] | None = None,
         seeds: int | Sequence[int] = 0,
         *,
-        task: str | None = None,
-        inputs: Mapping[str, Any] | None = None,
-        batch_size: int = 1,
-        sampling: Mapping[str, Any] | None = None,
-        **sampler: Any,
+        callback: Callback = ignore,
+        **asked: Any,
     ) -> Samples:
         """Samples for prompts.
+
+        Args:
+            prompts, seeds: as `request` takes them.
+            callback: called after each step of the solver with (step, from 1; steps in all; latents (B, C, F', H', W')
+                of the batch after it), batch by batch.
+            asked: what else `request` takes: `negative`, `sampling`, `inputs`, `exact`, `steps`, `guidance` …
+        """
+        request = self.request(prompts, seeds, **asked)
+        return self.samples(request, torch.cat(list(self.stream(request, callback))))
+
+    def request(
+        self,
+        prompts: str | Sequence[str] | None = None,
+        seeds: int | Sequence[int] = 0,
+        *,
+        task: str | None = None,
+        negative: str | Sequence[str] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        batch_size: int | None = None,
+        exact: bool = False,
+        precision: str = "32-true",
+        sampling: Mapping[str, Any] | None = None,
+        **sampler: Any,
+    ) -> Request:
+        """What is to be sampled, for `stream`; all that can be wrong with it is found here.
 
         Args:
             prompts: one, or several; None for a task that needs none.
             seeds: one for each prompt, or the first one (the next prompts take the numbers that follow).
             task: name of the task; needed if the model was trained on several.
+            negative: what samples must not look like, one for all or one for each prompt: guidance leads away from it,
+                in place of the unconditional (so it does nothing where `guidance` is 1).
             inputs: name → an image, or a list with one for each prompt: what the task takes besides prompts, such as a
                 first frame; a file, an image of Pillow, or a tensor (3, H, W) in [-1, 1].
-            batch_size: samples computed at once; more is faster, and needs more memory.
+            batch_size: samples computed at once; by default as many as free memory allows.
+            exact: the image of a seed is the same to the last bit whatever stands around it, which takes a fixed
+                batch (of one, if `batch_size` does not say); without, images differ by the rounding of float32.
+            precision: "32-true"; "bf16" and "fp16" (GPU) compute the network by autocast.
             sampling: values for keys of the task's block `sampling`: what else can be asked for.
             sampler: `name`, `steps`, `guidance` … (`SamplerConfig`), to differ from the recipe's.
         """
         assembly = self.assembly.with_sampling(task, sampling or {})
         chosen_task = assembly.task(task)
+        arithmetic(precision, next(self.module.backbone.parameters()).device)
         if prompts is None and chosen_task.config.needs_prompt:
             raise UserError(f"{chosen_task.name} needs a prompt")
         prompts = [prompts or ""] if prompts is None or isinstance(prompts, str) else list(prompts)
         chosen = tuple(range(seeds, seeds + len(prompts))) if isinstance(seeds, int) else tuple(seeds)
         if len(chosen) != len(prompts):
             raise UserError(f"there are {len(prompts)} prompts but {len(chosen)} seeds")
+        against = [negative] * len(prompts) if isinstance(negative, str) else negative
+        if against is not None and len(against) != len(prompts):
+            raise UserError(f"there are {len(prompts)} prompts but {len(against)} negative ones")
         path = f"tasks.{chosen_task.name}"
         try:
             with self.module.calls(path, "conditions"):
-                conditions = chosen_task.conditions(prompts)
+                batches = [chosen_task.conditions(texts) for texts in (prompts, against) if texts is not None]
             bucket = sample_bucket(assembly, self.module, chosen_task.name)
             block = getattr(assembly.recipe.tasks[chosen_task.name], "sampling", None)
-            if all(getattr(block, key, None) is None for key in SHAPE_KEYS):
-                bucket = self._trained(bucket, chosen_task.name)
+            asked = any(getattr(block, key, None) is not None for key in SHAPE_KEYS)
+            bucket = self._trained(bucket, chosen_task.name, asked)
             self.module.latent_shape(bucket, chosen_task.name)
-            conditions = with_inputs(conditions, chosen_task, inputs or {}, bucket)
+            batches = [with_inputs(batch, chosen_task, inputs or {}, bucket) for batch in batches]
         except UserError as error:
             if error.key is None:  # the prompt's fault, and not the recipe's
                 raise
             with assembly.composed.error_location(path):
                 raise
         settings = replace(assembly.recipe.diffusion.sampler, **sampler)
-        pixels = sample(self.module, conditions, chosen, bucket, settings, batch_size)
-        return Samples(pixels, conditions, chosen)
+        if against is not None and settings.guidance == 1:
+            log.warning("the negative prompt does nothing: the guidance is 1")
+        other = batches[1] if against is not None else None
+        return Request(batches[0], chosen, bucket, settings, other, batch_size, exact, precision)
 
-    def _trained(self, bucket: Bucket, task: str) -> Bucket:
-        """A shape that the task has trained in place of a default that it has not; the log says so."""
+    def stream(self, request: Request, callback: Callback = ignore) -> Iterator[Tensor]:
+        """Pixels (n, 3, F, H, W) in [-1, 1] of the next n samples of a request, on the CPU, until all are there."""
+        for pixels in sample_batches(self.module, request, callback):
+            yield pixels.cpu()
+
+    def samples(self, request: Request, pixels: Tensor) -> Samples:
+        """The first samples of a request, with what they were sampled from."""
+        rows = list(range(len(pixels)))
+        return Samples(pixels, request.conditions.select(rows), request.seeds[: len(pixels)])
+
+    def _trained(self, bucket: Bucket, task: str, asked: bool) -> Bucket:
+        """A shape that the task has trained in place of a default that it has not; the log says so. Of a shape that was
+        asked for and not trained, too."""
         found = trained_shape(bucket, self.trained.get(task, ()))
-        if (found.height, found.width) != (bucket.height, bucket.width):
-            said = [f"{shape.height}×{shape.width}" for shape in (bucket, found)]
-            log.warning("%s was not trained: samples are %s, the commonest shape of the training data", *said)
+        if (found.height, found.width) == (bucket.height, bucket.width):
+            return bucket
+        wanted, common = (f"{shape.height}×{shape.width}" for shape in (bucket, found))
+        if asked:
+            log.warning(
+                "%s was not trained, and samples may show it: the commonest trained shape is %s", wanted, common
+            )
+            return bucket
+        log.warning("%s was not trained: samples are %s, the commonest shape of the training data", wanted, common)
         return found
 
     def render(self, samples: Samples) -> RenderedSamples:
@@ -300,6 +312,14 @@ class T2XPipeline:
             rendered = task.render(samples.pixels, samples.conditions)
             check_rendered(rendered)
         return rendered
+
+
+def _moved(module: T2XModule, device: str | None, offload: bool) -> T2XModule:
+    chosen = torch.device(_device(device))
+    if offload:
+        offload_blocks(module, chosen)
+        return module
+    return module.to(chosen)
 
 
 def _device(name: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,8 @@ class HubPlace:
     """Inside the repository; "" is all of it."""
 
     def fetch(self) -> tuple[Path, str]:
-        """The file or folder on this machine, and its URL with the commit that it is of. Downloads what the cache does
-        not hold (`HF_HUB_OFFLINE` is honoured).
+        """The file or folder on this machine, and its URL with the commit that it is of. Downloads what the
+        cache does not hold (`HF_HUB_OFFLINE` is honoured).
 
         Raises:
             UserError: it cannot be fetched, or there is no such path.
@@ -53,3 +54,10 @@ def parse_hub(url: str) -> HubPlace | None:
     if not (found := re.fullmatch(rf"hf://({part}/{part})(?:@([^/@]+))?(?:/(.+?))?/?", url)):
         raise UserError(f"{url} names nothing on the hub", hint="write hf://owner/name/file.safetensors")
     return HubPlace(found[1], found[2], found[3] or "")
+
+
+def hub_model(name: str) -> HubPlace | None:
+    """What `hf://owner/name`, or `owner/name` where no such folder begins here, names; None if it is neither."""
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) and not os.path.exists(name.partition("/")[0]):
+        return parse_hub(SCHEME + name)
+    return parse_hub(name)

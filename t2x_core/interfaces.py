@@ -99,6 +99,11 @@ class LatentCodec(nn.Module, ABC):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, F', H/s, W/s) → pixels (B, 3, F, H, W), about [-1, 1] (not clamped)."""
 
+    def save_memory(self) -> bool:
+        """Takes less memory from now on, more slowly: in tiles, say; called where a GPU has too little. False, the
+        default: it cannot (or does so already)."""
+        return False
+
     def latent_frames(self, frames: int) -> int:
         """F' of F frames: 1 + (F - 1) / `frame_factor`; UserError if that is not whole."""
         if (frames - 1) % self.frame_factor:
@@ -297,6 +302,11 @@ class Task(ABC, Generic[ConfigT]):
         The default is a grid with captions, which moves if there are several frames.
         """
         return caption_grid(samples, conditions.captions)
+
+    def records(self, conditions: Batch, files: Sequence[str]) -> Mapping[str, Any]:
+        """What is written beside the `files` of one sample, one a frame where the frames are views: name of a JSON file
+        → its content; by default nothing. `conditions`: of this sample alone."""
+        return {}
 
 
 @dataclass(frozen=True)

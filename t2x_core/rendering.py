@@ -6,7 +6,7 @@ import contextlib
 import io
 import math
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from t2x_core.errors import UserError
+from t2x_core.file_notes import note_options
 from t2x_core.plain_files import write_whole
 from t2x_core.types import RenderedSamples
 
@@ -129,10 +130,38 @@ def _wrapped(text: str, width: int, font: Font) -> list[str]:
     return [*lines[: LINES - 1], last + "…"]
 
 
-def save(rendered: RenderedSamples, path: Path) -> Path:
+def rows(sheets: Sequence[Sequence[RenderedSamples]]) -> RenderedSamples:
+    """One sheet of several: each inner sequence side by side as a row, the rows below one another."""
+
+    def beside(pictures: Sequence[Tensor], axis: int) -> Tensor:
+        """(frames, height, width, 3) each → joined along `axis`, on paper; a short one ends with its last frame."""
+        shape = [max(picture.shape[i] for picture in pictures) for i in range(3)]
+        joined = []
+        for picture in pictures:
+            count, height, width = picture.shape[:3]
+            size = [shape[1], width] if axis == 2 else [height, shape[2]]
+            sheet = torch.tensor(PAPER, dtype=torch.uint8).repeat(shape[0], *size, 1)
+            sheet[:, :height, :width] = torch.cat([picture, picture[-1:].expand(shape[0] - count, -1, -1, -1)])
+            joined.append(sheet)
+        return torch.cat(joined, axis)
+
+    def sheet(part: Callable[[RenderedSamples], Tensor]) -> Tensor:
+        return beside([beside([part(one) for one in row], 2) for row in sheets], 1)
+
+    still = None
+    if all(one.still is not None for row in sheets for one in row):
+        still = sheet(lambda one: one.still.unsqueeze(0))[0]  # type: ignore[union-attr]
+    return RenderedSamples(sheet(lambda one: one.frames), sheets[0][0].fps, still)
+
+
+def save(rendered: RenderedSamples, path: Path, note: str = "") -> Path:
     """Writes samples in the format of the path's ending; returns the path written.
 
-    What only moves, and is to go into a format for still images, becomes a GIF beside it. MP4 is H.264.
+    What only moves, and is to go into a format for still images, becomes a GIF beside it. MP4 is H.264, WebP without
+    loss.
+
+    Args:
+        note: a text in the file's metadata, which `read_note` finds.
     """
     animated, moves = path.suffix.lower() in ANIMATED, len(rendered.frames) > 1
     if moves and rendered.still is None and not animated:
@@ -142,7 +171,8 @@ def save(rendered: RenderedSamples, path: Path) -> Path:
         shown = RenderedSamples(rendered.still.unsqueeze(0))
     try:
         # Encoded in memory: Pillow leaves a JPEG, BMP or TIFF cut short on a full disk without an error.
-        write_whole(path, _mp4(shown) if path.suffix.lower() == ".mp4" else _encoded(shown, path.suffix.lower()))
+        ending = path.suffix.lower()
+        write_whole(path, _mp4(shown, note) if ending == ".mp4" else _encoded(shown, ending, note))
     except (OSError, ValueError, KeyError) as error:  # ValueError: no format has this ending; KeyError: it is only read
         raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     return path
@@ -161,7 +191,7 @@ def encode(rendered: RenderedSamples) -> bytes:
     return _encoded(rendered, ".gif" if len(rendered.frames) > 1 else ".png")
 
 
-def _encoded(rendered: RenderedSamples, ending: str) -> bytes:
+def _encoded(rendered: RenderedSamples, ending: str, note: str = "") -> bytes:
     first, *others = (Image.fromarray(frame.numpy()) for frame in rendered.frames)
     options: dict[str, Any] = {}
     if others:
@@ -170,11 +200,14 @@ def _encoded(rendered: RenderedSamples, ending: str) -> bytes:
     Image.init()
     if ending not in Image.EXTENSION:
         raise ValueError(f"unknown file extension: {ending}")
-    first.save(file, Image.EXTENSION[ending], **options)
+    kind = Image.EXTENSION[ending]
+    if kind == "WEBP":
+        options["lossless"] = True
+    first.save(file, kind, **options, **note_options(kind, note))
     return file.getvalue()
 
 
-def _mp4(rendered: RenderedSamples) -> bytes:
+def _mp4(rendered: RenderedSamples, note: str = "") -> bytes:
     """H.264 takes even sides only: the last row or column is repeated."""
     import av  # only here: it takes a while to load
 
@@ -182,6 +215,8 @@ def _mp4(rendered: RenderedSamples) -> bytes:
     frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
+        if note:
+            container.metadata["comment"] = note
         stream = container.add_stream("libx264", rate=Fraction(rendered.fps).limit_denominator(1000))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt, stream.options = "yuv420p", {"crf": "16"}

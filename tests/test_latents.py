@@ -13,8 +13,8 @@ from t2x_core.backbone import PTDiT
 from t2x_core.data import MadeData
 from t2x_core.errors import UserError
 from t2x_core.frozen import Codec
-from t2x_core.generation import sample
 from t2x_core.interfaces import LatentCodec
+from t2x_core.sampling import sample
 from t2x_core.types import Batch, Bucket, SampleKey
 from tests.conftest import TINY_MOVING
 

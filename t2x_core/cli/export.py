@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from t2x_core.cli.options import path
-from t2x_core.cli.sample import check_which, mistake
+from t2x_core.cli.sample_arguments import check_which, mistake
 from t2x_core.terminal import command
 
 

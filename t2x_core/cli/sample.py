@@ -3,43 +3,67 @@
 from __future__ import annotations
 
 import argparse
-import io
-import os
-import tempfile
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from t2x_core.cli.again import again, note
 from t2x_core.cli.options import number, path, whole
-from t2x_core.errors import UserError, did_you_mean
-from t2x_core.paths import user_path
-from t2x_core.terminal import printable
+from t2x_core.cli.sample_arguments import (
+    Model,
+    check_which,
+    checked_prompt,
+    find_model,
+    input_files,
+    mistake,
+    output,
+    read_prompts,
+    size_settings,
+    task_config,
+    without_prompt,
+)
+from t2x_core.paths import home_as_tilde
+from t2x_core.wording import counted
 
 if TYPE_CHECKING:
-    from t2x_core.recipe import Recipe, TaskConfig
+    from torch import Tensor
+
+    from t2x_core.generation import T2XPipeline
+    from t2x_core.sampling import Request
 
 MOST_SAMPLES = 10_000
 """That one file shows."""
-LARGEST_PROMPTS = 16 * 2**20
-"""Bytes of a file of prompts, at most."""
 LARGEST_SEED = 2**63 - 1
-VIDEOS = (".mp4",)
-WHAT = "folder of a run, or a recipe: its newest run, or without one the weights that it names (backbone.weights)"
+SAMPLERS = ("euler", "heun", "dpmpp-2m", "unipc")
+PRECISIONS = ("32-true", "bf16", "fp16")
+FORMATS = ("png", "webp", "gif", "mp4")
+RUN = (
+    "folder of a run or of an exported model; a recipe: its newest run, or without one the weights that it names "
+    "(backbone.weights); owner/name on the Hugging Face hub. Behind it prompts: what to show"
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_folder", metavar="RUN", help=WHAT)
-    parser.add_argument("prompts", nargs="*", default=[], metavar="PROMPT", help="what to show")
-    parser.add_argument("--prompts", dest="file", type=path, metavar="FILE", help="a text file with one prompt a line")
-    parser.add_argument("--num", type=whole(1, MOST_SAMPLES), default=1, help="samples of each prompt (default 1)")
-    parser.add_argument(
-        "--seed",
-        type=whole(0, LARGEST_SEED - MOST_SAMPLES),
-        default=0,
-        help="seed of each prompt's first sample; the others follow",
+    add = parser.add_argument
+    add("prompts", nargs="*", default=[], metavar="RUN PROMPT", help=RUN)
+    add("--prompts", dest="file", type=path, metavar="FILE", help="a text file with one prompt a line")
+    add("--negative", metavar="PROMPT", help="what samples must not look like: guidance leads away from it")
+    add("--num", type=whole(1, MOST_SAMPLES), help="samples of each prompt (default 1)")
+    seed = "seed of each prompt's first sample; the others follow (default 0)"
+    add("--seed", type=whole(0, LARGEST_SEED - MOST_SAMPLES), help=seed)
+    add(
+        "--out",
+        help="file to write (default samples.png); or a folder, ending in a slash: a file for each sample, and a sheet "
+        "with a row for each prompt",
     )
-    parser.add_argument("--out", type=path, default=Path("samples.png"), help="file to write (default samples.png)")
-    parser.add_argument("--task", help="which task, if the model was trained on several")
-    parser.add_argument(
+    add("--format", choices=FORMATS, help="of the files in a folder (default: png, and mp4 for clips)")
+    add("--raw", action="store_true", help="write a lone sample as it is, without its caption")
+    add("--again", type=path, metavar="FILE", help="make the samples of a file that t2x sample wrote once more")
+    add("--task", help="which task, if the model was trained on several")
+    add("--size", metavar="PIXELS", help="height and width, or HEIGHTxWIDTH (default: the commonest of training)")
+    add(
         "--set",
         dest="sampling",
         action="append",
@@ -47,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="what else is asked for: a key of the task's block sampling, which t2x plugins TASK shows",
     )
-    parser.add_argument(
+    add(
         "--input",
         dest="inputs",
         action="append",
@@ -55,181 +79,210 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=FILE",
         help="an image that the task takes besides the prompt, such as a first frame; again: one for each prompt",
     )
-    parser.add_argument("--steps", type=whole(1, 100_000), help="solver steps (default: the recipe's)")
-    guidance = "guidance scale, 1 = none (default: the recipe's)"
-    parser.add_argument("--guidance", type=number(0, 1e6), help=guidance)
-    parser.add_argument("--checkpoint", default="last", help="last, best, or the number of a step (default last)")
-    parser.add_argument(
-        "--batch-size", type=whole(1, MOST_SAMPLES), default=1, help="samples computed at once (default 1)"
-    )
+    add("--sampler", choices=SAMPLERS, help="solver (default: the recipe's)")
+    add("--steps", type=whole(1, 100_000), help="solver steps (default: the recipe's)")
+    add("--guidance", type=number(0, 1e6), help="guidance scale, 1 = none (default: the recipe's)")
+    add("--checkpoint", help="last, best, or the number of a step (default last)")
+    batch = "samples computed at once (default: as memory allows)"
+    add("--batch-size", type=whole(1, MOST_SAMPLES), help=batch)
+    exact = "the image of a seed is the same to the last bit whatever is sampled with it; slower"
+    add("--exact", action="store_true", help=exact)
     threads = "CPU threads (default: the recipe's trainer.threads)"
-    parser.add_argument("--threads", type=whole(1, 1024), help=threads)
-    parser.add_argument("--device", help="cpu, cuda … (default: a GPU if there is one)")
+    add("--threads", type=whole(1, 1024), help=threads)
+    add("--device", help="cpu, cuda … (default: a GPU if there is one)")
+    add("--precision", choices=PRECISIONS, help="arithmetic of the network (default 32-true; fp16 on a GPU alone)")
+    add("--compile", action="store_true", help="compile the network: for many samples, as it takes a while")
+    offload = "keep the network's weights in the CPU's memory, and on the GPU those of one block at a time"
+    add("--offload", action="store_true", help=offload)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from t2x_core.entry_points import settings
     from t2x_core.recipe import Written, check_recipe, compose
-    from t2x_core.runs import RECIPE_FILE
 
-    prompts = [*map(_prompt, arguments.prompts), *(_read(arguments.file) if arguments.file else [])]
-    if (count := len(prompts) * arguments.num) > MOST_SAMPLES:
+    if arguments.again is not None:
+        arguments = again(arguments)
+    if not arguments.prompts:
+        raise mistake("it is not said what to sample from", 'write t2x sample RUN "a prompt"')
+    name, *words = arguments.prompts
+    prompts = [*map(checked_prompt, words), *(read_prompts(arguments.file) if arguments.file else [])]
+    each = arguments.num or 1
+    if (count := len(prompts) * each) > MOST_SAMPLES:
         raise mistake(f"{count} samples are more than one file shows", f"at most {MOST_SAMPLES} at once")
+    if arguments.raw and count > 1:
+        raise mistake("--raw writes one sample", "for each in a file of its own, end --out in a slash")
     for item in arguments.sampling:
         if not all(item.partition("=")):
             raise mistake(f'--set takes KEY=VALUE, not "{item}"')
-    check_which(arguments.checkpoint)
-    check_writable(arguments.out)
-    run = _find_run(arguments.run_folder)  # None: it is a recipe that has no run
-    source = arguments.run_folder if run is None else run / RECIPE_FILE
-    recipe = check_recipe(compose(source), settings)  # a run's may have been edited
-    inputs = _inputs(arguments, recipe)
-    if not prompts and not _without_prompt(arguments, recipe):
+    check_which(arguments.checkpoint or "last")
+    out, to_folder = output(arguments.out or "samples.png", arguments.format)
+    model = find_model(name)
+    recipe = check_recipe(compose(model.recipe), settings)  # a run's may have been edited
+    inputs = input_files(arguments, recipe)
+    asked = [*size_settings(arguments.size, task_config(arguments, recipe)), *arguments.sampling]
+    if not prompts and not without_prompt(arguments, recipe):
         raise mistake("nothing to sample", "give a prompt, or --prompts FILE")
     prompts = prompts or [""]
 
+    from t2x_core.inputs import expanded
+
+    pipeline = _open(model, arguments)
+    given = {"name": arguments.sampler, "steps": arguments.steps, "guidance": arguments.guidance}
+    first = arguments.seed or 0
+    request = pipeline.request(
+        [prompt for prompt in prompts for _ in range(each)],
+        [first + i for _ in prompts for i in range(each)],
+        task=arguments.task,
+        negative=arguments.negative,
+        batch_size=arguments.batch_size,
+        exact=arguments.exact,
+        precision=arguments.precision or "32-true",
+        inputs=expanded(inputs, len(prompts), each),
+        sampling={key.strip(): Written(value) for key, _, value in (item.partition("=") for item in asked)},
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    noted = _noted(arguments, model, pipeline, request, {name: list(map(str, files)) for name, files in inputs.items()})
+    writer = _Writer(pipeline, request, noted, prompts, each)
+    stopped = False
+    try:
+        with _progress(pipeline, request) as callback:
+            for pixels in pipeline.stream(request, callback):
+                writer.add(pixels, out if to_folder else None, arguments.format)
+    except KeyboardInterrupt:
+        stopped = True
+    print(writer.finish(out, to_folder, arguments.raw, stopped))
+    return 130 if stopped else 0
+
+
+def _open(model: Model, arguments: argparse.Namespace) -> T2XPipeline:
     import torch
 
     from t2x_core.generation import T2XPipeline
-    from t2x_core.inputs import expanded
-    from t2x_core.rendering import save
 
-    if run is None:
-        pipeline = T2XPipeline.from_recipe(source, device=arguments.device)
+    if model.folder is None:
+        pipeline = T2XPipeline.from_recipe(model.recipe, device=arguments.device, offload=arguments.offload)
     else:
-        pipeline = T2XPipeline.from_pretrained(run, arguments.checkpoint, arguments.device)
+        checkpoint = arguments.checkpoint or "last"
+        pipeline = T2XPipeline.from_pretrained(model.folder, checkpoint, arguments.device, arguments.offload)
     if threads := arguments.threads or pipeline.assembly.recipe.trainer.threads:
         torch.set_num_threads(threads)
-    given = {"steps": arguments.steps, "guidance": arguments.guidance}
-    asked = [item.partition("=") for item in arguments.sampling]
-    samples = pipeline(
-        [prompt for prompt in prompts for _ in range(arguments.num)],
-        [arguments.seed + i for _ in prompts for i in range(arguments.num)],
-        task=arguments.task,
-        batch_size=arguments.batch_size,
-        inputs=expanded(inputs, len(prompts), arguments.num),
-        sampling={key.strip(): Written(value) for key, _, value in asked},
-        **{name: value for name, value in given.items() if value is not None},
-    )
-    written = save(pipeline.render(samples), arguments.out)
-    print(f"{len(samples.seeds)} samples → {written}")
-    return 0
+    if arguments.compile:
+        from t2x_core.sampling import compile_blocks
+
+        compile_blocks(pipeline.module)
+    return pipeline
 
 
-def _task_config(arguments: argparse.Namespace, recipe: Recipe | None) -> TaskConfig | None:
-    """The settings of the task that is asked for; None if they are not known yet, or it is not clear which one."""
-    tasks = recipe.tasks if recipe is not None else {}
-    return tasks.get(arguments.task or next(iter(tasks), "")) if arguments.task or len(tasks) == 1 else None
+def _noted(
+    arguments: argparse.Namespace, model: Model, pipeline: T2XPipeline, request: Request, inputs: dict[str, list[str]]
+) -> dict[str, Any]:
+    """What is noted in the files, prompts and seeds apart: where it is a default now, it may be another later."""
+    step = Path(pipeline.origin).name.removeprefix("step_")
+    task = pipeline.assembly.task(request.conditions.task)
+    settings = request.settings
+    return {
+        **{"run": model.name, "checkpoint": int(step) if step.isdecimal() else None, "task": task.name},
+        **{"negative": arguments.negative, "sampler": settings.name, "steps": settings.steps},
+        **{"guidance": settings.guidance, "size": arguments.size, "set": list(arguments.sampling)},
+        "input": [f"{name}={home_as_tilde(Path(f).absolute())}" for name, files in inputs.items() for f in files],
+        **{"exact": arguments.exact, "precision": arguments.precision, "compile": arguments.compile},
+        **{"threads": arguments.threads, "device": arguments.device, "batch_size": arguments.batch_size},
+        "shape": f"{request.bucket.frames}×{request.bucket.height}×{request.bucket.width}",
+    }
 
 
-def _without_prompt(arguments: argparse.Namespace, recipe: Recipe | None) -> bool:
-    """Whether samples may be made without a prompt, as far as is known."""
-    config = _task_config(arguments, recipe)
-    return recipe is None if config is None else not config.needs_prompt
+class _Writer:
+    """Keeps samples as they come, and writes them.
+
+    Args:
+        noted: what all files say of how they were made.
+        each: samples of a prompt.
+    """
+
+    def __init__(
+        self, pipeline: T2XPipeline, request: Request, noted: dict[str, Any], prompts: list[str], each: int
+    ) -> None:
+        self.pipeline, self.request, self.noted = pipeline, request, noted
+        self.prompts, self.each, self.first = prompts, each, request.seeds[0]
+        self.done: list[Tensor] = []
+
+    def add(self, pixels: Tensor, folder: Path | None, format: str | None) -> None:
+        """Takes the next samples; into a folder, each is written at once."""
+        start = sum(map(len, self.done))
+        self.done.append(pixels)
+        if folder is not None:
+            for i in range(len(pixels)):
+                self._write_one(start + i, pixels[i : i + 1], folder, format)
+
+    def _write_one(self, i: int, pixels: Tensor, place: Path, format: str | None) -> Path:
+        from t2x_core.generation import Samples
+        from t2x_core.sample_files import file_name, formats, write_sample
+
+        one = Samples(pixels, self.request.conditions.select([i]), (self.request.seeds[i],))
+        k = i // self.each
+        known = formats(self.pipeline, one)
+        if place.is_dir():
+            if format not in (None, *known):
+                raise mistake(f"--format {format} is not for these samples", f"it is {' or '.join(known)}")
+            place = place / f"{file_name(i, self.prompts[k], self.request.seeds[i])}.{format or known[0]}"
+        own = {**self.noted, "prompts": [self.prompts[k]], "num": 1, "seed": self.request.seeds[i], "raw": True}
+        own["input"] = self._inputs_of(k)
+        own["views"] = self.pipeline.assembly.task(one.conditions.task).separate_frames
+        return write_sample(self.pipeline, one, place, note(own))
+
+    def _inputs_of(self, k: int) -> list[str]:
+        """The inputs of prompt k: one for all of a name, or the k-th of it."""
+        by_name: dict[str, list[str]] = {}
+        for item in self.noted["input"]:
+            by_name.setdefault(item.partition("=")[0], []).append(item)
+        return [items[k] if len(items) > 1 else items[0] for items in by_name.values()]
+
+    def finish(self, out: Path, to_folder: bool, raw: bool, stopped: bool) -> str:
+        """Writes what shows all samples that are done; says what was written."""
+        import torch
+
+        from t2x_core.rendering import save
+        from t2x_core.sample_files import SHEET, formats, sheet
+
+        if not self.done:
+            return "stopped before the first batch of samples was done: nothing is written"
+        samples = self.pipeline.samples(self.request, torch.cat(self.done))
+        count = len(samples.seeds)
+        said = f"stopped: {count} of {counted(len(self.request), 'sample')}" if stopped else counted(count, "sample")
+        if raw and not to_folder:
+            return f"{said} → {self._write_one(0, samples.pixels, out, None)}"
+        if to_folder:
+            first = formats(self.pipeline, samples)[0]
+            out = out / f"{SHEET}.{first}"
+        shown = self.prompts[: -(-count // self.each)]
+        written = save(
+            sheet(self.pipeline, samples, self.each),
+            out,
+            note({**self.noted, "prompts": shown, "num": self.each, "seed": self.first}),
+        )
+        return f"{said} → {written.parent}/, all on {written.name}" if to_folder else f"{said} → {written}"
 
 
-def _inputs(arguments: argparse.Namespace, recipe: Recipe | None) -> dict[str, list[Path]]:
-    """Input → its files, in the order of the command line."""
-    found: dict[str, list[Path]] = {}
-    config = _task_config(arguments, recipe)
-    for item in arguments.inputs:
-        name, _, file = item.partition("=")
-        if not name.strip() or not file.strip():
-            raise mistake(f'--input takes NAME=FILE, not "{printable(item, 60)}"')
-        if config is not None and name not in (known := config.inputs()):
-            choice = ", ".join(f"{key} ({meaning})" for key, meaning in known.items())
-            hint = did_you_mean(name, known) or (f"there is {choice}" if choice else "the task takes none")
-            raise mistake(f'there is no input "{printable(name, 60)}"', hint)
-        place = user_path(file)
-        if not os.path.isfile(place):
-            raise mistake(f"cannot read the input {name}: there is no file {printable(file, 200)}")
-        found.setdefault(name, []).append(place)
-    return found
+@contextmanager
+def _progress(pipeline: T2XPipeline, request: Request) -> Iterator[Callable[[int, int, Tensor], None]]:
+    """A bar on a terminal; inside, what is to be called after each step of the solver."""
+    from t2x_core.diffusion import ignore
 
+    if not sys.stderr.isatty():
+        yield ignore
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-def _find_run(name: str) -> Path | None:
-    """The run of that name; None if there is none, but a recipe that names weights to sample with."""
-    from t2x_core.recipe import compose, find_recipe
-    from t2x_core.runs import find_run
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("left"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task, steps = bar.add_task("sampling", total=len(request) * request.settings.steps), 0
 
-    try:
-        return find_run(name)
-    except UserError:
-        try:
-            node = compose(find_recipe(name)).find("backbone.weights")
-        except UserError:
-            node = None
-        if node is None or node.value is None:
-            raise
-        return None
+        def callback(step: int, of: int, latents: Tensor) -> None:
+            nonlocal steps
+            steps += len(latents)
+            done = min(len(request), steps // of)
+            bar.update(task, completed=steps, description=f"sampled {done} of {len(request)}")
 
-
-def mistake(message: str, hint: str | None = None) -> UserError:
-    """What is wrong with a command line."""
-    return UserError(message, where="command line", hint=hint)
-
-
-def check_which(checkpoint: str) -> None:
-    """UserError if this is not the name of a checkpoint."""
-    number = checkpoint.isascii() and checkpoint.isdecimal() and len(checkpoint) < 19
-    if checkpoint not in ("last", "best") and not number:
-        raise mistake(f'--checkpoint is last, best or the number of a step, not "{printable(checkpoint, 60)}"')
-
-
-def check_writable(out: Path) -> None:
-    """UserError if no image could be written to `out`: found before the work, not after it."""
-    ending = out.suffix.lower()
-    if not os.path.isdir(out.parent):
-        raise mistake(f"cannot write {out}: there is no folder {out.parent}")
-    if os.path.isdir(out):
-        raise mistake(f"cannot write {out}: it is a folder", f"write {out / 'samples.png'}")
-    if ending not in VIDEOS and not _pillow_writes(ending):
-        raise mistake(f'cannot write {out}: "{ending}" is no format of images', "end it in .png, .gif or .mp4")
-    if os.path.exists(out) and not os.path.isfile(out):
-        raise mistake(f"cannot write {out}: it is no file")
-    if os.path.isfile(out) and not os.access(out, os.W_OK):
-        raise mistake(f"cannot write {out}: it is write-protected")
-    try:
-        tempfile.TemporaryFile(dir=out.parent).close()
-    except OSError as error:
-        raise mistake(f"cannot write {out}: {error.strerror}") from error
-
-
-def _pillow_writes(ending: str) -> bool:
-    """Whether Pillow writes images in colour in the format of that ending: some it only reads, or writes in black."""
-    from PIL import Image
-
-    name = Image.registered_extensions().get(ending)
-    if name not in Image.SAVE:
-        return False
-    try:
-        Image.new("RGB", (2, 2)).save(io.BytesIO(), name)
-    except Exception:  # whatever a format's own code raises
-        return False
-    return True
-
-
-def _prompt(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise mistake(f'the prompt "{printable(text, 60)}" is not text in UTF-8') from error
-    return text
-
-
-def _read(file: Path) -> list[str]:
-    """The prompts of a file; from a pipe as well."""
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(LARGEST_PROMPTS + 1)
-        if len(content) > LARGEST_PROMPTS:
-            raise mistake(f"cannot read the prompts in {file}: it is larger than {LARGEST_PROMPTS // 2**20} MiB")
-        lines = content.decode("utf-8-sig").replace("\r", "\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-        raise mistake(f"cannot read the prompts in {file}: {reason}") from error
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise mistake(f"there is no prompt in {file}", "write one on each line")
-    return prompts
+        yield callback

@@ -2,11 +2,12 @@
 
 from t2x_core.diffusion.guidance import guided
 from t2x_core.diffusion.paths import Path, RectifiedFlow, VariancePreserving, make_path
-from t2x_core.diffusion.samplers import SAMPLERS, dpmpp_2m, euler, heun, unipc
+from t2x_core.diffusion.samplers import SAMPLERS, Callback, dpmpp_2m, euler, heun, ignore, unipc
 from t2x_core.diffusion.timesteps import automatic_shift, grid, logit_normal, shift
 
 __all__ = [
     "SAMPLERS",
+    "Callback",
     "Path",
     "RectifiedFlow",
     "VariancePreserving",
@@ -16,6 +17,7 @@ __all__ = [
     "grid",
     "guided",
     "heun",
+    "ignore",
     "logit_normal",
     "make_path",
     "shift",

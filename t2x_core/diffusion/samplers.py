@@ -1,6 +1,7 @@
 """Solvers of dx/dt = velocity(x, t) from t = 1 (noise) to t = 0 (data).
 
-All have one signature: `sampler(velocity, x, times)`, x (B, C, F, H, W), times (steps + 1,) falling from 1 to 0.
+All have one signature: `sampler(velocity, x, times, callback)`, x (B, C, F, H, W), times (steps + 1,) falling from 1
+to 0; the callback is called after each step.
 """
 
 from __future__ import annotations
@@ -13,28 +14,36 @@ from torch import Tensor
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """(x (B, C, F, H, W), t (B,)) → velocity like x."""
-Sampler = Callable[[Velocity, Tensor, Tensor], Tensor]
+Callback = Callable[[int, int, Tensor], None]
+"""(steps done, from 1; steps in all; latents (B, C, F, H, W) after this step)."""
+Sampler = Callable[[Velocity, Tensor, Tensor, Callback], Tensor]
 
 
-def euler(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+def ignore(step: int, steps: int, latents: Tensor) -> None:
+    """The callback that does nothing."""
+
+
+def euler(velocity: Velocity, x: Tensor, times: Tensor, callback: Callback = ignore) -> Tensor:
     """Euler's method: one evaluation a step."""
-    for t, t_next in pairwise(times):
+    for i, (t, t_next) in enumerate(pairwise(times)):
         x = x + (t_next - t) * velocity(x, t.expand(len(x)))
+        callback(i + 1, len(times) - 1, x)
     return x
 
 
-def heun(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+def heun(velocity: Velocity, x: Tensor, times: Tensor, callback: Callback = ignore) -> Tensor:
     """Heun's second-order method: two evaluations a step, one in the last (Karras et al. 2022, arXiv 2206.00364)."""
-    for t, t_next in pairwise(times):
+    for i, (t, t_next) in enumerate(pairwise(times)):
         slope = velocity(x, t.expand(len(x)))
         guess = x + (t_next - t) * slope
         if t_next > 0:
             slope = (slope + velocity(guess, t_next.expand(len(x)))) / 2
         x = x + (t_next - t) * slope
+        callback(i + 1, len(times) - 1, x)
     return x
 
 
-def dpmpp_2m(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+def dpmpp_2m(velocity: Velocity, x: Tensor, times: Tensor, callback: Callback = ignore) -> Tensor:
     """DPM-Solver++(2M): second order, one evaluation a step (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
 
     On the rectified path alpha = 1 - t and sigma = t. The first step and the last are of first order.
@@ -49,10 +58,11 @@ def dpmpp_2m(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
             corrected = clean + h / h_before / 2 * (clean - clean_before)
         x = t_next / t * x + (1 - t_next) * -math.expm1(-h) * corrected
         clean_before, h_before = clean, h
+        callback(i + 1, last + 1, x)
     return x
 
 
-def unipc(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+def unipc(velocity: Velocity, x: Tensor, times: Tensor, callback: Callback = ignore) -> Tensor:
     """UniPC of second order (bh2): each evaluation first corrects the step that led to it, so one is enough a step
     (Zhao et al. 2023, arXiv 2302.04867, algorithms 5 and 6 for predictions of the data)."""
     steps = times.tolist()
@@ -66,6 +76,7 @@ def unipc(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
             clean_before = clean
         x_before, h_before, h, clean = x, h, _step(t, t_next), found
         x = _uni(x, t, t_next, clean, clean_before, None, h, h_before if 0 < i < last else math.inf)
+        callback(i + 1, last + 1, x)
     return x
 
 

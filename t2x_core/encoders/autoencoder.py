@@ -49,6 +49,7 @@ class Autoencoder(LatentCodec):
         self.kind, self.chunk = kind, config.chunk
         dtype = DTYPES[config.dtype]
         self.vae = _outline(kind.name, config, dtype) if outline else _load(kind.name, folder, dtype)
+        self.tiled = config.tiling
         if config.tiling:
             self._enable("enable_tiling", "tiling")
         if config.slicing:
@@ -68,6 +69,14 @@ class Autoencoder(LatentCodec):
     def decode(self, latents: Tensor) -> Tensor:
         affine = self._affine(latents)
         return self._by_chunk(self._decode, latents / affine.scale + affine.shift)
+
+    def save_memory(self) -> bool:
+        before = (self.chunk, self.tiled)
+        self.chunk = 1
+        if hasattr(self.vae, "enable_tiling"):
+            self._enable("enable_tiling", "tiling")
+            self.tiled = True
+        return (self.chunk, self.tiled) != before
 
     def _by_chunk(self, code: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """`code` of `chunk` samples (B, C, F, H, W) at once; of `chunk` frames, for a VAE of images."""

@@ -14,9 +14,10 @@ from torch import Tensor
 from t2x_core.assembly import Assembly, build_data, build_module, sample_bucket
 from t2x_core.checkpoint import checkpoint_of, materialize, read_checkpoint
 from t2x_core.data.repeat import first_difference
-from t2x_core.generation import T2XPipeline, sample
+from t2x_core.generation import T2XPipeline
 from t2x_core.recipe import to_plain
 from t2x_core.rendering import check_rendered
+from t2x_core.sampling import sample
 from t2x_core.testing.task_data import scatter
 from t2x_core.testing.task_model import TaskModelTests
 from t2x_core.training import fit, run_folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from t2x_core.rendering import caption_grid, to_uint8
 from t2x_core.types import Batch, Bucket, RenderedSamples
 from t2x_plugins.shapes.solids import verdicts
 from t2x_plugins.shapes.verdicts import by_name
+from t2x_plugins.text_to_multiview.camera_files import OWN
 from t2x_plugins.text_to_multiview.cameras import Cameras
 from t2x_plugins.text_to_multiview.conditioning import ViewConditioning
 from t2x_plugins.text_to_multiview.data import TurntablesData
@@ -74,6 +76,13 @@ class TextToMultiview(Task[TextToMultiviewConfig]):
         rows = large.permute(0, 1, 3, 2, 4).flatten(3).unsqueeze(2)  # (B, 3, 1, H, F·W)
         still = caption_grid(rows, conditions.captions, columns=1).frames[0]
         return RenderedSamples(turning.frames, turning.fps, still)
+
+    def records(self, conditions: Batch, files: Sequence[str]) -> Mapping[str, Any]:
+        """`cameras.json`, as a folder of one's own objects has it."""
+        cameras = Cameras.from_extra(conditions.extra)
+        views = zip(files, cameras.poses[0].tolist(), cameras.fov[0].tolist(), strict=True)
+        listed = [{"file": file, "camera_to_world": pose, "fov": fov} for file, pose, fov in views]
+        return {OWN: {"caption": conditions.captions[0], "views": listed}}
 
 
 @hookimpl

@@ -15,10 +15,10 @@ from torch import Tensor
 from t2x_core.assembly import Assembly
 from t2x_core.data.mixture import MixedData
 from t2x_core.errors import UserError
-from t2x_core.generation import sample
 from t2x_core.interfaces import Metric
 from t2x_core.module import T2XModule
 from t2x_core.rendering import check_rendered, save_all
+from t2x_core.sampling import sample
 from t2x_core.training import tensorboard
 from t2x_core.training.callbacks.interruption import Interruption
 from t2x_core.training.ema import EMA
