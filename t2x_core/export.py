@@ -44,7 +44,7 @@ def export(
     Raises:
         OSError: it cannot be written; then the folder is as it was before.
     """
-    with _whole(folder) as beside:
+    with whole_folder(folder) as beside:
         carried = list(_carried(assembly.recipe))
         for part in carried:
             _copy(part.files, beside)
@@ -73,7 +73,7 @@ def export(
 
 
 @contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path) -> Iterator[Path]:
     """A new folder to write to, whose files go to `folder` when all of them are there."""
     real = folder.resolve()
     beside, new = (
@@ -145,16 +145,20 @@ def _settings(block: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _copy(files: Mapping[str, Path], root: Path) -> None:
-    """Copies; of JSON files without what a library noted of where it had loaded them from."""
     for name, file in files.items():
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    forget_places(root)
+
+
+def forget_places(folder: Path) -> None:
+    """Removes from JSON files what a library noted of where it had loaded them from."""
+    for file in folder.rglob("*.json"):
         plain = _json(file)
         if isinstance(plain, dict) and any(_is_place(value) for value in plain.values()):
             kept = {key: value for key, value in plain.items() if not _is_place(value)}
-            target.write_text(json.dumps(kept, indent=2, ensure_ascii=False), encoding="utf-8")
-        else:
-            shutil.copyfile(file, target)
+            file.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _json(file: Path) -> Any:

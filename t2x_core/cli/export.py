@@ -15,6 +15,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=path, required=True, help="new folder for the model, its recipe and its card")
     parser.add_argument("--checkpoint", default="last", help="last, best, or the number of a step (default last)")
     parser.add_argument("--license", metavar="NAME", help="for the model card, as the hub writes it: apache-2.0, mit …")
+    what = "t2x (default), or diffusers: a pipeline of text to image that diffusers opens"
+    parser.add_argument("--format", choices=("t2x", "diffusers"), default="t2x", help=what)
     parser.set_defaults(run=run)
 
 
@@ -34,6 +36,14 @@ def run(arguments: argparse.Namespace) -> int:
         check_license(arguments.license)
     try:
         pipeline = T2XPipeline.from_pretrained(run, arguments.checkpoint, "cpu")
+        if arguments.format == "diffusers":
+            from t2x_core.to_diffusers import export_diffusers
+
+            export_diffusers(pipeline.assembly, pipeline.module, out, license=arguments.license)
+            print(
+                f"a pipeline of diffusers → {out}; t2x_core.diffusers_pipeline.PTDiTPipeline.from_pretrained opens it"
+            )
+            return 0
         pipeline.save_pretrained(out, license=arguments.license)
     except OSError as error:
         raise mistake(f"cannot write {out}: {error.strerror}") from error
