@@ -14,7 +14,7 @@ from typing import Any
 from t2x_core.errors import UserError
 from t2x_core.generation import T2XPipeline
 from t2x_core.recipe import TaskConfig, Written, field_docs
-from t2x_core.rendering import save_all
+from t2x_core.rendering import save
 
 MOST_SAMPLES, MOST_STEPS, LARGEST_SEED = 16, 100, 2**31 - 1
 SMALL = 256
@@ -24,8 +24,8 @@ STYLE = """
 .shown img {width: 100%; height: 100%; object-fit: contain}
 footer {display: none !important}
 """
-ENDINGS = (".gif", ".png")
-"""Of what is shown, the best first."""
+Note = Callable[[dict[str, Any]], str]
+"""How samples were made → a text for the metadata of their file."""
 Made = tuple[str, str, list[tuple[str, str]], list[dict[str, Any]]]
 """Image, line on it, gallery, history."""
 
@@ -44,19 +44,27 @@ def library() -> Any:
     return gradio
 
 
-def serve(pipeline: T2XPipeline, name: str, host: str = "127.0.0.1", port: int | None = None, wait: bool = True) -> Any:
+def serve(
+    pipeline: T2XPipeline,
+    name: str,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    note: Note = lambda made: "",
+    wait: bool = True,
+) -> Any:
     """Opens the page on this machine alone, unless `host` says otherwise; returns gradio's page.
 
     Args:
         name: of the model, above the page.
         port: None: the first free one from 7860 on.
+        note: what files say of how they were made.
         wait: until the page is closed (Ctrl-C).
 
     Raises:
         UserError: the port is taken, or there is no such host.
     """
     gr = library()
-    page = build_page(pipeline, name)
+    page = build_page(pipeline, name, note)
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none fetched
     try:
         _, url, _ = page.launch(
@@ -78,7 +86,7 @@ def serve(pipeline: T2XPipeline, name: str, host: str = "127.0.0.1", port: int |
     return page
 
 
-def build_page(pipeline: T2XPipeline, name: str) -> Any:
+def build_page(pipeline: T2XPipeline, name: str, note: Note = lambda made: "") -> Any:
     """The page (gradio.Blocks), with a tab for each task."""
     gr = library()
     tasks = list(pipeline.assembly.recipe.tasks)
@@ -87,16 +95,16 @@ def build_page(pipeline: T2XPipeline, name: str) -> Any:
     with gr.Blocks(title=f"{name} · t2x", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
         gr.Markdown(f"## {name}\n{about}")
         if len(tasks) == 1:
-            _task(gr, pipeline, tasks[0], "sample")
+            _task(gr, pipeline, tasks[0], "sample", note)
         else:
             with gr.Tabs():
                 for task in tasks:
                     with gr.Tab(task):
-                        _task(gr, pipeline, task, f"sample_{task.replace('-', '_')}")
+                        _task(gr, pipeline, task, f"sample_{task.replace('-', '_')}", note)
     return page
 
 
-def _task(gr: Any, pipeline: T2XPipeline, task: str, api_name: str) -> None:
+def _task(gr: Any, pipeline: T2XPipeline, task: str, api_name: str, note: Note) -> None:
     config, sampler = pipeline.assembly.recipe.tasks[task], pipeline.assembly.recipe.diffusion.sampler
     pixels = ["small"] if max((max(size) for size in config.sizes().values()), default=SMALL) < SMALL else []
     settings = _settings(config)
@@ -104,6 +112,7 @@ def _task(gr: Any, pipeline: T2XPipeline, task: str, api_name: str) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             prompt = gr.Textbox(label="Prompt", placeholder="what you want to see", lines=2, autofocus=True)
+            negative = gr.Textbox(label="Negative prompt", placeholder="what it must not look like", lines=1)
             images = [
                 gr.Image(type="pil", image_mode=None, label=f"{key}: {meaning}")
                 for key, meaning in config.inputs().items()
@@ -142,26 +151,30 @@ def _task(gr: Any, pipeline: T2XPipeline, task: str, api_name: str) -> None:
                 buttons=[],
                 elem_classes=pixels,
             )
-            note = gr.JSON(label="How it was made", open=True, visible=False)
+            how = gr.JSON(label="How it was made", open=True, visible=False)
             again = gr.Button("Put these settings back", size="sm", visible=False)
 
-    make = _maker(gr, pipeline, task, list(config.inputs()), list(settings))
-    inputs = [history, prompt, seed, fresh, steps, guidance, count, *images, *values]
+    make = _maker(gr, pipeline, task, list(config.inputs()), list(settings), note)
+    inputs = [history, prompt, negative, seed, fresh, steps, guidance, count, *images, *values]
     outputs = [shown, line, gallery, history]
-    gr.on([button.click, prompt.submit], make, inputs, outputs, api_name=api_name, concurrency_id="model")
+    options = {"api_name": api_name, "concurrency_id": "model", "show_progress_on": [shown]}
+    gr.on([button.click, prompt.submit, negative.submit], make, inputs, outputs, **options)
 
     def chosen(made: list[dict[str, Any]], event: gr.SelectData) -> tuple[Any, ...]:
         entry = made[event.index]
-        how = {key: value for key, value in entry.items() if key != "file" and value not in ({}, [])}
-        return entry["file"], gr.update(value=how, visible=True), gr.update(visible=True)
+        said = {key: value for key, value in entry.items() if key != "file" and value not in ({}, [], "")}
+        return entry["file"], gr.update(value=said, visible=True), gr.update(visible=True)
 
     def put_back(entry: dict[str, Any]) -> list[Any]:
         own = [entry.get("settings", {}).get(key, value) for key, (value, _) in settings.items()]
-        return [entry["prompt"], entry["seed"], False, entry["steps"], entry["guidance"], entry["samples"], *own]
+        words = [entry.get("prompt", ""), entry.get("negative", "")]
+        return [*words, entry["seed"], False, entry["steps"], entry["guidance"], entry["samples"], *own]
 
     chosen.__annotations__["event"] = gr.SelectData
-    gallery.select(chosen, [history], [shown, note, again], api_visibility="private")
-    again.click(put_back, [note], [prompt, seed, fresh, steps, guidance, count, *values], api_visibility="private")
+    gallery.select(chosen, [history], [shown, how, again], api_visibility="private")
+    again.click(
+        put_back, [how], [prompt, negative, seed, fresh, steps, guidance, count, *values], api_visibility="private"
+    )
 
 
 def _settings(config: TaskConfig) -> dict[str, tuple[str, str]]:
@@ -177,7 +190,7 @@ def _settings(config: TaskConfig) -> dict[str, tuple[str, str]]:
 
 
 def _maker(
-    gr: Any, pipeline: T2XPipeline, task: str, images: Sequence[str], settings: Sequence[str]
+    gr: Any, pipeline: T2XPipeline, task: str, images: Sequence[str], settings: Sequence[str], note: Note
 ) -> Callable[..., Made]:
     """What the button calls."""
     folder = tempfile.TemporaryDirectory(prefix="t2x-demo-")  # gone with the page
@@ -187,6 +200,7 @@ def _maker(
     def make(
         history: list[dict[str, Any]],
         prompt: str,
+        negative: str,
         seed: int,
         fresh: bool,
         steps: int,
@@ -198,36 +212,39 @@ def _maker(
         asked = {key: given[key].strip() for key in settings if (given[key] or "").strip() != defaults[key]}
         inputs = {key: given[key] for key in images if given[key] is not None}
         first, number = random.randrange(LARGEST_SEED) if fresh else int(seed or 0), int(count)
-        start = time.monotonic()
-        try:
-            samples = pipeline(
-                [prompt or ""] * number if prompt or not config.needs_prompt else None,
-                [first + i for i in range(number)],
-                task=task,
-                inputs=inputs,
-                sampling={key: Written(value or "null") for key, value in asked.items()},
-                steps=int(steps),
-                guidance=float(guidance),
-            )
-            seconds = time.monotonic() - start
-            written = save_all(pipeline.render(samples), Path(folder.name) / f"{time.time_ns()}")
-        except UserError as error:
-            raise gr.Error(str(error), duration=None, print_exception=False) from error
-        file = str(min(written, key=lambda path: ENDINGS.index(path.suffix) if path.suffix in ENDINGS else 9))
-        entry = {
-            "file": file,
+        entry: dict[str, Any] = {
             "prompt": prompt or "",
+            "negative": negative or "",
             "seed": first,
             "samples": number,
             "steps": int(steps),
             "guidance": float(guidance),
             "settings": asked,
             "inputs": sorted(inputs),
-            "seconds": round(seconds, 2),
         }
+        start = time.monotonic()
+        try:
+            samples = pipeline(
+                [prompt or ""] * number if prompt or not config.needs_prompt else None,
+                [first + i for i in range(number)],
+                task=task,
+                negative=negative or None,
+                inputs=inputs,
+                sampling={key: Written(value or "null") for key, value in asked.items()},
+                steps=int(steps),
+                guidance=float(guidance),
+            )
+            seconds = time.monotonic() - start
+            rendered = pipeline.render(samples)
+            ending = ".gif" if len(rendered.frames) > 1 else ".png"
+            said = "" if inputs else note({**entry, "task": task})  # an image from the page is in no file
+            file = save(rendered, Path(folder.name) / f"{time.time_ns()}{ending}", said)
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        entry |= {"file": str(file), "seconds": round(seconds, 2)}
         made = [entry, *history]
         seeds = f"seed {first}" if number == 1 else f"seeds {first} to {first + number - 1}"
         line = f"{seeds} · {int(steps)} steps · guidance {float(guidance):g} · {seconds:.1f} s"
-        return file, line, [(one["file"], f"seed {one['seed']}") for one in made], made
+        return str(file), line, [(one["file"], f"seed {one['seed']}") for one in made], made
 
     return make

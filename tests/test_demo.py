@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from t2x_core.assembly import build_module, load_assembly
+from t2x_core.cli.demo import noted
 from t2x_core.cli.main import main
 from t2x_core.demo import build_page, serve
 from t2x_core.errors import UserError
@@ -45,8 +46,11 @@ def pipeline() -> T2XPipeline:
 
 
 @pytest.fixture(scope="module")
-def page(pipeline: T2XPipeline) -> Iterator[Any]:
-    page = serve(pipeline, "tiny", port=free_port(), wait=False)
+def page(pipeline: T2XPipeline, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    pipeline.save_pretrained(folder)
+    own = {"run": str(folder)}
+    page = serve(pipeline, "tiny", port=free_port(), note=lambda made: noted(made, own), wait=False)
     yield page
     page.close(verbose=False)
 
@@ -57,8 +61,18 @@ def client(page: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def ask(client: Any, prompt: str = "a red circle", **changes: Any) -> tuple[Any, ...]:
-    asked = {"seed": 3, "fresh": False, "steps": 2, "guidance": 2.0, "count": 1, "height": "", "width": ""} | changes
-    found: tuple[Any, ...] = client.predict(prompt, *asked.values(), api_name="/sample")
+    asked = {
+        "negative": "",
+        "seed": 3,
+        "fresh": False,
+        "steps": 2,
+        "guidance": 2.0,
+        "count": 1,
+        "height": "",
+        "width": "",
+    } | changes
+    negative = asked.pop("negative")
+    found: tuple[Any, ...] = client.predict(prompt, negative, *asked.values(), api_name="/sample")
     return found
 
 
@@ -79,6 +93,20 @@ def test_a_sample_is_that_of_the_pipeline(client: Any, pipeline: T2XPipeline) ->
 def test_what_else_the_task_takes(client: Any) -> None:
     plain, wide = (Image.open(ask(client, **more)[0]).size for more in ({}, {"height": "8", "width": "32"}))
     assert wide[0] / wide[1] > 1.5 > plain[0] / plain[1]
+
+
+def test_a_negative_prompt(client: Any, pipeline: T2XPipeline) -> None:
+    file = ask(client, negative="a blue square")[0]
+    expected = pipeline.render(pipeline("a red circle", 3, negative="a blue square", steps=2, guidance=2.0)).frames[0]
+    assert Image.open(file).convert("RGB").tobytes() == expected.numpy().tobytes()
+    assert Image.open(ask(client)[0]).convert("RGB").tobytes() != expected.numpy().tobytes()
+
+
+def test_a_file_of_the_page_can_be_made_again(client: Any, tmp_path: Path) -> None:
+    file = ask(client, seed=11, count=2, negative="a blue square", height="8")[0]
+    assert main(["sample", "--again", str(file), "--out", str(tmp_path / "again.png")]) == 0
+    again, first = (Image.open(path).convert("RGB") for path in (tmp_path / "again.png", file))
+    assert again.tobytes() == first.tobytes()
 
 
 @pytest.mark.parametrize(

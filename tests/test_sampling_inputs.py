@@ -195,11 +195,11 @@ def test_the_page_takes_the_image(run, tmp_path):
     try:
         caller = client.Client(page.local_url, verbose=False, download_files=tmp_path)
         shown = [
-            Image.open(caller.predict("a circle", 3, False, 1, 1.0, 1, client.handle_file(f"{name}.png"))[0])
+            Image.open(caller.predict("a circle", "", 3, False, 1, 1.0, 1, client.handle_file(f"{name}.png"))[0])
             for name in ("red", "blue")
         ]
         with pytest.raises(client.exceptions.AppError, match="needs an image for first_frame"):
-            caller.predict("a circle", 3, False, 1, 1.0, 1, None)
+            caller.predict("a circle", "", 3, False, 1, 1.0, 1, None)
     finally:
         page.close(verbose=False)
     assert [image.n_frames for image in shown] == [3, 3]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
+from t2x_core.cli.again import note
 from t2x_core.cli.options import whole
-from t2x_core.cli.sample import check_which
+from t2x_core.cli.sample_arguments import check_which, find_model
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "run_folder", metavar="RUN", help="folder of a run or an export, or name of a recipe (its newest run)"
-    )
+    what = "a run or an exported folder; a recipe: its newest run, or the weights that it names; owner/name on the hub"
+    parser.add_argument("run_folder", metavar="RUN", help=what)
     parser.add_argument("--checkpoint", default="last", help="last, best, or the number of a step (default last)")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)"
-    )
+    host = "address to listen on (default 127.0.0.1: this machine alone)"
+    parser.add_argument("--host", default="127.0.0.1", help=host)
     parser.add_argument("--port", type=whole(1, 65535), help="port (default: the first free one from 7860 on)")
     parser.add_argument("--device", help="cpu, cuda … (default: a GPU if there is one)")
     parser.add_argument("--threads", type=whole(1, 1024), help="CPU threads (default: the recipe's trainer.threads)")
@@ -23,10 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from t2x_core.runs import find_run
-
     check_which(arguments.checkpoint)
-    run = find_run(arguments.run_folder)
+    model = find_model(arguments.run_folder)
 
     from t2x_core.demo import library, serve
 
@@ -36,13 +35,31 @@ def run(arguments: argparse.Namespace) -> int:
 
     from t2x_core.generation import T2XPipeline
 
-    pipeline = T2XPipeline.from_pretrained(run, arguments.checkpoint, arguments.device)
+    if model.folder is None:
+        pipeline = T2XPipeline.from_recipe(model.recipe, device=arguments.device)
+    else:
+        pipeline = T2XPipeline.from_pretrained(model.folder, arguments.checkpoint, arguments.device)
     if threads := arguments.threads or pipeline.assembly.recipe.trainer.threads:
         torch.set_num_threads(threads)
-    serve(
-        pipeline,
-        run.name if run.parent.name in ("", ".") else f"{run.parent.name}/{run.name}",
-        arguments.host,
-        arguments.port,
-    )
+    title = "/".join(model.name.rstrip("/").split("/")[-2:])
+    checkpoint = None if arguments.checkpoint == "last" else arguments.checkpoint
+    own = {"run": model.name, "checkpoint": checkpoint}
+    serve(pipeline, title, arguments.host, arguments.port, lambda made: noted(made, own))
     return 0
+
+
+def noted(made: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """The note by which `t2x sample --again` makes the samples of a file once more."""
+    settings = [f"{key}={value or 'null'}" for key, value in made["settings"].items()]
+    same = {key: made[key] for key in ("task", "seed", "steps", "guidance")}
+    prompts = [made["prompt"]] if made["prompt"] else []
+    return note(
+        {
+            **own,
+            **same,
+            "prompts": prompts,
+            "num": made["samples"],
+            "negative": made["negative"] or None,
+            "set": settings,
+        }
+    )
