@@ -40,6 +40,7 @@ from t2x_core.outline import fake_mode, without_content
 from t2x_core.plugins import Registry
 from t2x_core.quarantine import Quarantine
 from t2x_core.recipe import ComponentConfig, Composed, Kind, Recipe, check_recipe, compose
+from t2x_core.repa import Alignment
 from t2x_core.types import Bucket, ConditioningDims
 
 
@@ -120,8 +121,8 @@ def build_module(assembly: Assembly, cached: bool = True, outline: bool = False)
     """The module of a recipe, with the weights that its seed gives.
 
     Args:
-        cached: whether it reads text from the recipe's cache. Then frozen encoders that were loaded before are loaded
-            only when a text is not there.
+        cached: whether it has what training alone needs: the alignment, and text from the recipe's cache. Then frozen
+            encoders that were loaded before are loaded only when a text is not there.
         outline: without content (`t2x_core.outline`), the backbone and those pretrained parts that are not on this
             machine, so that what a step costs can be counted at once; without the cache.
     """
@@ -172,12 +173,17 @@ def build_module(assembly: Assembly, cached: bool = True, outline: bool = False)
             backbone = PTDiT(size)
         if mode is not None:
             without_content(backbone, mode)
+        alignment = None
+        if recipe.diffusion.repa is not None and (cached or outline):
+            with assembly.composed.error_location("diffusion.repa"):
+                alignment = Alignment(recipe.diffusion.repa, size.width, size.depth, untrained=outline)
         module = T2XModule(
             *(backbone, codec, encoders, tasks, adapters, losses),
             diffusion=recipe.diffusion,
             optimizer=recipe.optimizer,
             max_steps=recipe.trainer.max_steps,
             seed=recipe.seed,
+            alignment=alignment,
             calls=calls,
             cache=cache,
         )

@@ -121,6 +121,7 @@ class T2XPipeline:
         file, weights, records = open_weights(folder, checkpoint)
         assembly = load_assembly(str(folder / RECIPE_FILE), [])
         module = build_module(assembly, cached=False)  # an exported model needs no cache
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("alignment.")}
         check_shapes({name: tensor.shape for name, tensor in module.stored().items()}, weights, where=str(file))
         check_records(records, module.referenced(), str(file))
         module.load_state_dict(materialize(weights), strict=False)

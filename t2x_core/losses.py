@@ -71,7 +71,8 @@ class TaskLoss(nn.Module):
         Raises:
             ValueError: it is no tensor of one floating-point value a sample, or no name has a value.
         """
-        found = self.loss(velocity, noised, batch, **({"hidden": hidden} if self.capture else {}))
+        captured = {"hidden": {block: hidden[block] for block in self.capture}} if self.capture else {}
+        found = self.loss(velocity, noised, batch, **captured)
         if not isinstance(found, Mapping):
             return _one_a_sample("the loss", found, len(batch)), {}
         if unknown := self.weights.keys() - found.keys():

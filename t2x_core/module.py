@@ -30,6 +30,7 @@ from t2x_core.optim import GradientClipping, StepGate, build_optimizer, build_sc
 from t2x_core.outline import outline_mode
 from t2x_core.plugin_checks import check_codec, check_conditioning, check_losses, check_null
 from t2x_core.recipe import DiffusionConfig, OptimizerConfig
+from t2x_core.repa import Alignment
 from t2x_core.tensor_files import StoredTensor
 from t2x_core.types import Batch, Bucket, Conditioning, LatentShape, SampleKey, TextTokens
 
@@ -59,6 +60,7 @@ class T2XModule(L.LightningModule):
         diffusion, optimizer: blocks of the recipe.
         max_steps: optimizer steps of the whole run (for the learning rate).
         seed: of the recipe.
+        alignment: of hidden tokens; None: there is none.
         calls: knows which plugin each part is of.
         cache: of latents and text; None: there is none.
     """
@@ -78,6 +80,7 @@ class T2XModule(L.LightningModule):
         optimizer: OptimizerConfig,
         max_steps: int,
         seed: int,
+        alignment: Alignment | None = None,
         calls: Calls | None = None,
         cache: Cache | None = None,
     ) -> None:
@@ -94,6 +97,7 @@ class T2XModule(L.LightningModule):
         self.tokenizer = Tokenizer(loaded, calls := calls or Calls(), None if cache is None else cache.text)
         self.adapters = nn.ModuleDict(adapters)
         self.losses = nn.ModuleDict({name: TaskLoss(loss) for name, loss in losses.items()})
+        self.alignment = alignment
         self.tasks, self.calls = dict(tasks), calls
         self.path = make_path(diffusion)
         self.diffusion, self.optimizer_config = diffusion, optimizer
@@ -114,16 +118,28 @@ class T2XModule(L.LightningModule):
         draws = self.draw(batch.keys, batch.latents)
         conditioning = self.condition(batch, draws.dropped)
         noised = self.path.corrupt(batch.latents, draws.noise, draws.t)
-        output, hidden = self.predict(noised.latents, noised.t, conditioning, capture=loss.capture)
+        aligned = self._aligned(given)
+        capture = loss.capture if aligned is None else loss.capture | {aligned.block}
+        output, hidden = self.predict(noised.latents, noised.t, conditioning, capture=capture)
         velocity = self.path.velocity(output, noised.latents, noised.t)  # (B, C, F', H', W')
         with self.calls(f"tasks.{batch.task}", "loss", batch, self._code_of_loss(batch.task)):
             losses, terms = loss(velocity, noised, batch, hidden)  # (B,)
         if batch.task not in self._seen and not isinstance(losses, FakeTensor):
             self._check_first(given, losses, velocity)
+        total = losses.mean()
+        if aligned is not None and given.pixels is not None:
+            terms = {**terms, "repa": aligned(hidden[aligned.block], given.pixels, self.token_grid(batch.latents))}
+            total = total + terms["repa"].mean()
         return {
-            **{"loss": losses.mean(), "losses": losses.detach(), "t": draws.t},
+            **{"loss": total, "losses": losses.detach(), "t": draws.t},
             **{"terms": {name: term.detach() for name, term in terms.items()}, "tokens": self.tokens(batch.latents)},
         }
+
+    def _aligned(self, batch: Batch) -> Alignment | None:
+        """The alignment, if there is one for this batch: not in validation, whose loss is compared over all steps."""
+        found = self.alignment
+        due = found is not None and self.training and batch.pixels is not None and bool(batch.keys)
+        return found if found is not None and due and found.due(batch.keys[0].step) else None
 
     def _check_first(self, batch: Batch, losses: Tensor, velocity: Tensor) -> None:
         """What is looked at in a task's first batch, its pixels included, alone."""
@@ -146,7 +162,12 @@ class T2XModule(L.LightningModule):
 
     def tokens(self, latents: Tensor) -> int:
         """Tokens that the backbone sees of latents (B, C, F, H, W): B·N."""
-        return latents[:, 0].numel() // self.backbone.config.patch_size**2
+        return len(latents) * math.prod(self.token_grid(latents))
+
+    def token_grid(self, latents: Tensor) -> tuple[int, int, int]:
+        """(f, h, w) of latents (B, C, F, H, W)."""
+        frames, height, width = latents.shape[2:]
+        return frames, height // self.backbone.config.patch_size, width // self.backbone.config.patch_size
 
     def encode(self, batch: Batch) -> Batch:
         """The batch with latents in the place of its pixels, and of those controls that its task names; what is there
@@ -337,10 +358,14 @@ class T2XModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["referenced"] = {path: part.record() for path, part in self.referenced().items()}
+        if self.alignment is not None:
+            checkpoint["alignment"] = {"diffusion.repa": self.alignment.encoder.record()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_shapes({name: tensor.shape for name, tensor in self.stored().items()}, checkpoint["state_dict"])
         check_records(checkpoint.get("referenced"), self.referenced(), "the checkpoint")
+        if self.alignment is not None:  # its encoder is none of `referenced`: samples do without it
+            check_records(checkpoint.get("alignment"), {"diffusion.repa": self.alignment.encoder}, "the checkpoint")
 
 
 def check_shapes(

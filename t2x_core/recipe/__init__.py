@@ -11,6 +11,7 @@ from t2x_core.recipe.dump import dump_yaml, flat, portable, to_plain
 from t2x_core.recipe.field_docs import field_docs
 from t2x_core.recipe.load import SchemaOf, check_core, check_recipe
 from t2x_core.recipe.overrides import Written
+from t2x_core.recipe.repa_config import RepaConfig
 from t2x_core.recipe.schema import (
     BackboneConfig,
     DiffusionConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "OptimizerConfig",
     "Range",
     "Recipe",
+    "RepaConfig",
     "SamplerConfig",
     "SchemaOf",
     "TaskConfig",

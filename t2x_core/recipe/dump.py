@@ -36,6 +36,8 @@ def portable(value: Any, *keys: str, moved: Mapping[str, str] | None = None) -> 
     """
     if moved and (path := ".".join(keys)) in moved:
         return moved[path]
+    if keys in (("backbone", "weights"), ("cache", "folder"), ("diffusion", "repa")):
+        return None
     if dataclasses.is_dataclass(value):
         fields = [field.name for field in dataclasses.fields(value) if field.init]
         return {name: portable(getattr(value, name), *keys, name, moved=moved) for name in fields}
@@ -43,8 +45,6 @@ def portable(value: Any, *keys: str, moved: Mapping[str, str] | None = None) -> 
         return {key: portable(child, *keys, str(key), moved=moved) for key, child in value.items()}
     if isinstance(value, (list, tuple)):
         return [portable(child, *keys, moved=moved) for child in value]
-    if keys in (("backbone", "weights"), ("cache", "folder")):
-        return None
     if not isinstance(value, Path):
         return value
     if keys[0] == "logging" or (keys[0] == "tasks" and keys[2:3] == ("data",)):

@@ -21,6 +21,7 @@ from t2x_core.recipe.components import (
     multiples,
 )
 from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, PATH_OR_NAME, Range
+from t2x_core.recipe.repa_config import RepaConfig
 from t2x_core.recipe.trainer_config import TrainerConfig
 
 
@@ -120,6 +121,8 @@ class DiffusionConfig:
     """Times of the training samples."""
     condition_dropout: Fraction = 0.1
     """Probability that a training sample is trained without its condition; guidance needs it."""
+    repa: RepaConfig | None = None
+    """Alignment of hidden tokens to a pretrained image encoder, which speeds training up; `null`: none."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     """How samples are made."""
 
@@ -258,6 +261,9 @@ class Recipe:
                 key="optimizer.name",
                 hint="adamw and lion go with it, or set trainer.strategy to ddp",
             )
+        if self.diffusion.repa is not None and self.cache.folder is not None and self.cache.latents:
+            problem = "alignment looks at pixels, which are not read where latents are cached"
+            raise UserError(problem, key="diffusion.repa", hint="set cache.latents to false, or diffusion.repa to null")
         self.prompts("")
         if self.trainer.devices != "auto":
             self.check_task_batches(self.trainer.devices)

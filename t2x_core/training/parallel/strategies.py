@@ -34,10 +34,9 @@ def build_strategy(recipe: Recipe) -> Strategy | str:
     if trainer.strategy == "hsdp":
         return ShardedStrategy(trainer.shards, replicate=True)
     if trainer.strategy == "ddp" or several:
-        # A step of one task leaves the adapters of the others without a gradient.
-        return ReplicatedStrategy(
-            checkpoint_io=SafeCheckpointIO(), timeout=TIMEOUT, find_unused_parameters=len(recipe.tasks) > 1
-        )
+        # A step of one task leaves the adapters of the others without a gradient, one without alignment its projection.
+        unused = len(recipe.tasks) > 1 or recipe.diffusion.repa is not None
+        return ReplicatedStrategy(checkpoint_io=SafeCheckpointIO(), timeout=TIMEOUT, find_unused_parameters=unused)
     return "auto"
 
 
@@ -121,6 +120,7 @@ def shard(module: T2XModule, mesh: DeviceMesh) -> None:
         *module.text_encoders.values(),
         *module.adapters.values(),
         *module.losses.values(),
+        *([] if module.alignment is None else [module.alignment]),
     ):
         if any(p.requires_grad for p in root.parameters()):
             fully_shard(root, mesh=mesh, reshard_after_forward=not isinstance(root, ConditioningAdapter))
