@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from t2x_core.errors import UnreadableError, UserError
 from t2x_core.keyed import Permutation
@@ -106,6 +108,19 @@ class Source(ABC):
         It is asked of all samples at each start, so it opens no file.
         """
         return ""
+
+    def hashes(self, bucket: int) -> NDArray[np.uint64]:
+        """(count, 2): a hash of the name and one of the content of each sample of a bucket.
+
+        To be overridden where there are so many samples that to ask for each takes long.
+        """
+
+        def hashed(text: str) -> int:
+            return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+        keys = [SampleKey("", bucket, id, 0, 0) for id in range(self.buckets()[bucket].count)]
+        pairs = [(hashed(self.name(key)), hashed(self.content(key))) for key in keys]
+        return np.asarray(pairs, np.uint64).reshape(-1, 2)
 
 
 def largest(buckets: Sequence[Bucket]) -> int:

@@ -14,6 +14,11 @@ BLOCKS = 16
 """Of 64 KiB, that are read of a larger one: evenly spread, the first and the last bytes included."""
 
 
+def short_hash(text: str) -> int:
+    """64 bits that name a text."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
+
+
 def content_hash(place: Place | Path) -> str:
     """16 hexadecimal digits of a hash of a file's size and content; of a file over 1 MiB, of samples of its content.
 

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from t2x_core.data.image_files import ImageFile
+from t2x_core.data.content import short_hash
+from t2x_core.data.image_files import ImageFile, group_name, held_out_hash
 from t2x_core.media import ParquetCell, Place, TarMember
 from t2x_core.plain_files import parse_json, written_whole
 
 TEXTS = 5
 """Of a file: its path or its name inside a container, name, group, content, and captions, a NUL behind each."""
-_DTYPES = {"I32": np.int32, "I64": np.int64, "U8": np.uint8}
+_DTYPES = {"I32": np.int32, "I64": np.int64, "U8": np.uint8, "U64": np.uint64}
 
 
 class FileTable(Sequence[ImageFile]):
@@ -27,7 +28,8 @@ class FileTable(Sequence[ImageFile]):
 
     Args:
         columns: "text" (bytes) and "ends" (n × TEXTS,) of all texts; "container" (n,); "at" (n, 2), where in it; and
-            "numbers" (n, 3), height, width (0: not known) and repeats.
+            "numbers" (n, 3), height, width (0: not known) and repeats. With `hashed` also "hashes" (n, 3): by which a
+            file is held out, of its name, and of its content and captions.
         containers: (kind, path, column) of the files that hold files; number 0 is none.
         order: which rows, in which order; None: all.
         file: where the columns are, if they are in a file; then the table pickles as its path.
@@ -46,10 +48,10 @@ class FileTable(Sequence[ImageFile]):
         self.notes = notes or {}
 
     @classmethod
-    def of(cls, files: Iterable[ImageFile], notes: Mapping[str, Any] | None = None) -> FileTable:
+    def of(cls, files: Iterable[ImageFile], notes: Mapping[str, Any] | None = None, hashed: bool = False) -> FileTable:
         """A table of these files, in memory."""
         numbers: dict[tuple[str, ...], int] = {("", "", ""): 0}
-        texts, rows = [], []
+        texts, rows, hashes = [], [], []
         for file in files:
             place, kind = file.place, type(file.place).__name__
             held = ("", "", "") if isinstance(place, str) else (kind, place.path, getattr(place, "column", ""))
@@ -59,6 +61,8 @@ class FileTable(Sequence[ImageFile]):
             elif isinstance(place, ParquetCell):
                 at = place.group, place.row
             rows.append((numbers.setdefault(held, len(numbers)), *at, *(file.size or (0, 0)), file.repeat))
+            if hashed:
+                hashes.append((held_out_hash(group_name(file)), short_hash(file.name), short_hash(file.made_of)))
             captions = "".join(f"{caption}\0" for caption in file.captions)
             own = place if isinstance(place, str) else place.name
             texts += [text.encode("utf-8", "surrogateescape") for text in (own, file.name, file.group, file.content)]
@@ -71,6 +75,8 @@ class FileTable(Sequence[ImageFile]):
             "at": np.ascontiguousarray(numbered[:, 1:3]),
             "numbers": numbered[:, 3:].astype(np.int32),
         }
+        if hashed:
+            columns["hashes"] = np.asarray(hashes, np.uint64).reshape(-1, 3)
         return cls(columns, list(numbers), notes=notes)
 
     @classmethod
@@ -106,6 +112,10 @@ class FileTable(Sequence[ImageFile]):
         """The files at these places, in this order; the columns are shared."""
         own = order if self.order is None else self.order[order]
         return FileTable(self.columns, self.containers, own, self.file, self.notes)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column with a row for each file, in the table's order."""
+        return self.columns[name] if self.order is None else self.columns[name][self.order]
 
     def __len__(self) -> int:
         return len(self.columns["container"]) if self.order is None else len(self.order)

@@ -25,14 +25,11 @@ class Identity:
         self.buckets = [[b.frames, b.height, b.width, b.count] for b in buckets]
         self._names: str | None = None
         first = next(self._keys(), None)
-        contents = []
+        self.contents = np.zeros(0, dtype="<u8")
         if first is not None and source.name(first):
-            names = hashlib.sha256()
-            for key in self._keys():
-                names.update(source.name(key).encode() + b"\0")
-                contents.append(hashlib.blake2b(source.content(key).encode(), digest_size=8).digest())
-            self._names = names.hexdigest()
-        self.contents = np.frombuffer(b"".join(contents), dtype="<u8")
+            hashes = np.concatenate([source.hashes(i) for i in range(len(buckets))]).astype("<u8")  # (samples, 2)
+            self._names = hashlib.sha256(np.ascontiguousarray(hashes[:, 0]).tobytes()).hexdigest()
+            self.contents = np.ascontiguousarray(hashes[:, 1])
 
     def plain(self) -> dict[str, Any]:
         """Buckets, and hashes of all names and of all contents; None: the samples have none."""

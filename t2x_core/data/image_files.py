@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from t2x_core import keyed
 from t2x_core.data.decode import SUFFIXES
@@ -41,6 +44,11 @@ class ImageFile:
     """A hash of what is in it, as far as it is known (`Finding.content`)."""
     repeat: int = 1
     """How often an epoch of training shows it."""
+
+    @property
+    def made_of(self) -> str:
+        """Its content and its captions: `Source.content` of it."""
+        return "\0".join((self.content, *self.captions))
 
 
 @dataclass(frozen=True)
@@ -193,7 +201,12 @@ def grouped(found: ImageList, pattern: str | None, setting: str) -> ImageList:
 
 def group_names(files: Sequence[ImageFile]) -> list[str]:
     """For each file what it is held out by: its group, or its own name."""
-    return [f"group\n{file.group}" if file.group else file.name for file in files]
+    return [group_name(file) for file in files]
+
+
+def group_name(file: ImageFile) -> str:
+    """What a file is held out by."""
+    return f"group\n{file.group}" if file.group else file.name
 
 
 def hold_out(names: Sequence[str], share: float) -> list[int]:
@@ -202,13 +215,19 @@ def hold_out(names: Sequence[str], share: float) -> list[int]:
     What has one name is held out together. Whether a name is held out follows from the name alone, so it stays so when
     others come or go; in which of two ways Unicode writes its accents makes no difference.
     """
-    places = defaultdict(list)
-    for i, name in enumerate(names):
-        places[unicodedata.normalize("NFC", name)].append(i)
-    hashes = {name: keyed.digest(0, "held out", name) for name in places}
-    order = sorted(places, key=hashes.__getitem__)
-    count = sum(value < share * 2**64 for value in hashes.values())
-    return [i for name in order[: max(1, count)] for i in places[name]]
+    return hold_out_hashed(np.asarray([held_out_hash(name) for name in names], np.uint64), share).tolist()
+
+
+def held_out_hash(name: str) -> int:
+    """64 bits, by which it is held out or not."""
+    return keyed.digest(0, "held out", unicodedata.normalize("NFC", name))
+
+
+def hold_out_hashed(hashes: NDArray[np.uint64], share: float) -> NDArray[np.int64]:
+    """As `hold_out`, of the hashes (n,) of the names."""
+    different, order = np.unique(hashes), np.argsort(hashes, kind="stable")
+    last = different[max(1, int((different < share * 2**64).sum())) - 1]
+    return order[: np.searchsorted(hashes[order], last, side="right")]
 
 
 def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:

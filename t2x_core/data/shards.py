@@ -64,8 +64,8 @@ def list_shards(pattern: Path, columns: Columns, suffixes: Collection[str], what
         alone += table.notes["alone"]
     if alone:
         remarks.append(f"{counted(alone, 'sample', 'have')} no {what} beside the text")
-    if len(shards) > 1:
-        remarks.append(f"{len(shards)} shards, {read} of them indexed now")
+    if read:
+        log.info("%d of %s indexed", read, counted(len(shards), "shard"))
     return ImageList(files, remarks, damaged)
 
 

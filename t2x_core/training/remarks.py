@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from t2x_core.data.mixture import MixedData
 from t2x_core.interfaces import Source, TextEncoder
 from t2x_core.recipe import Recipe
 from t2x_core.wording import counted
+
+MOST_CAPTIONS = 100_000
+"""Captions of which the length is looked at."""
 
 
 def remarks(
@@ -70,11 +74,11 @@ def unseen_shapes(max_steps: int, data: MixedData, sources: Mapping[str, Source]
 
 
 def cut_captions(encoder: TextEncoder, captions: Iterable[str], block: str) -> Iterable[str]:
-    """A line if the encoder (at `block` of the recipe) does not read some captions to their end."""
+    """A line if the encoder (at `block` of the recipe) does not read some captions, of the first ones, to their end."""
     limit = encoder.longest
     if limit is None:
         return
-    lengths = [encoder.length(caption) for caption in captions]
+    lengths = [encoder.length(caption) for caption in islice(captions, MOST_CAPTIONS)]
     longer = [length for length in lengths if length > limit]
     if longer:
         cut = f"{counted(len(longer), 'caption', 'are')} cut (of {len(lengths):,})"

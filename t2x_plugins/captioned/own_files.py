@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from t2x_core.data.buckets import Shape, bucket_shapes
 from t2x_core.data.decode import SUFFIXES
-from t2x_core.data.files import shown
+from t2x_core.data.file_table import FileTable
+from t2x_core.data.files import cache_folder, shown
 from t2x_core.data.image_files import (
     ImageFile,
     ImageList,
     OneEach,
-    group_names,
     grouped,
-    hold_out,
+    hold_out_hashed,
     list_folder,
     settle_captions,
+    walk,
 )
 from t2x_core.data.manifest import Columns, read_manifest
-from t2x_core.data.shards import list_shards
+from t2x_core.data.shards import list_shards, shard_files
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source, TaskDataModule
+from t2x_core.media import stamp
 from t2x_core.quarantine import FILE_NAME
 from t2x_core.wording import counted, shorten
 from t2x_plugins.captioned.captioned_config import ColumnsConfig, FilesConfig, PlaceConfig
 
+INDEX = 1
+"""Counts changes of what `remembered` keeps."""
 SourceT = TypeVar("SourceT", bound=Source)
 
 
@@ -75,19 +84,20 @@ class OwnFilesData(TaskDataModule, Generic[SourceT]):
         self.sources()
         return (caption for file in self.files for caption in file.captions)
 
-    def set_apart(self, files: Sequence[ImageFile], share: float, what: str) -> tuple[list[int], list[int]]:
-        """Indices of the files to train on, and of those held out, whole groups at a time; UserError if the first are
-        fewer than a batch."""
-        names, need = group_names(files), self.context.global_batch
-        held_out = hold_out(names, share) if names else []
-        apart = set(held_out)
-        train = [i for i, file in enumerate(files) if i not in apart for _ in range(file.repeat)]
+    def set_apart(self, files: FileTable, share: float, what: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Indices of the files to train on, each as often as it is repeated, and of those held out, whole groups at a
+        time; UserError if the first are fewer than a batch. The table has hashes."""
+        hashes, repeats = files.column("hashes")[:, 0], files.column("numbers")[:, 2].copy()
+        need = self.context.global_batch
+        held_out = hold_out_hashed(hashes, share) if len(hashes) else np.zeros(0, np.int64)
+        repeats[held_out] = 0
+        train = np.repeat(np.arange(len(hashes)), repeats)
         if len(train) < need:
-            groups = len(set(names))
-            of = f"{len(names)} good ones" + (f" in {counted(groups, 'group')}" if groups < len(names) else "")
+            groups = len(np.unique(hashes))
+            of = f"{len(hashes)} good ones" + (f" in {counted(groups, 'group')}" if groups < len(hashes) else "")
             one = (
                 " (all are of one group, which cannot be trained and held out at once)"
-                if groups == 1 < len(names)
+                if groups == 1 < len(hashes)
                 else ""
             )
             raise UserError(
@@ -97,11 +107,11 @@ class OwnFilesData(TaskDataModule, Generic[SourceT]):
             )
         return train, held_out
 
-    def held_out_words(self, files: Sequence[ImageFile], held_out: Sequence[int]) -> str:
+    def held_out_words(self, files: FileTable, held_out: NDArray[np.int64]) -> str:
         """ "13 held out", and of how many groups, if there are some."""
-        names = group_names(files)
-        every, held = len(set(names)), len({names[i] for i in held_out})
-        return f"{len(held_out)} held out" + (f" ({held} of {every} groups)" if every < len(names) else "")
+        hashes = files.column("hashes")[:, 0]
+        every, held = len(np.unique(hashes)), len(np.unique(hashes[held_out]))
+        return f"{len(held_out)} held out" + (f" ({held} of {every} groups)" if every < len(hashes) else "")
 
     def note_left_out(self, files: Sequence[tuple[str, str]], what: str, why: str, named: int) -> None:
         """A line on files (name, reason) that are left out, if there are some; the first of them by name."""
@@ -209,6 +219,44 @@ def _joined(places: Sequence[_Place], lists: Sequence[ImageList]) -> ImageList:
         if place.repeat > 1:
             remarks.append(f"{own}: {counted(len(found.files), 'file')}, each {place.repeat} times an epoch")
     return ImageList(every.files, [*remarks, *every.remarks], damaged)
+
+
+def remembered(config: FilesConfig, block: str, look: Callable[[], FileTable]) -> FileTable:
+    """The table of files that `look` made before, in the user's cache folder, if manifest, shards and names in folders
+    are as they were; else what it makes now."""
+    config.check_place(block, "files")
+    places = config.sources, config.folder, config.manifest, config.shards, config.columns, config.repeat
+    made_of = INDEX, places, config.group, config.missing_captions
+    digest = hashlib.blake2b(repr(made_of).encode(), digest_size=12).hexdigest()
+    folder = cache_folder()
+    try:
+        states = [_state(place) for source in config.sources or (config,) for place in _places(source, config.columns)]
+    except OSError:
+        return look()  # which says what is wrong
+    if folder is None:
+        return look()
+    index = folder / "index" / f"{digest}.safetensors"
+    with suppress(OSError, ValueError):
+        table = FileTable.open(index)
+        if table.notes.get("states") == states:
+            return table
+    table = look()
+    table.notes = {**table.notes, "states": states}
+    try:
+        index.parent.mkdir(parents=True, exist_ok=True)
+        table.save(index)
+        return FileTable.open(index)
+    except OSError as error:
+        raise UserError(f"the index cannot be written to {index}: {error.strerror}", key=f"{block}.check") from error
+
+
+def _state(place: _Place) -> list[list[int]]:
+    """What changes when a manifest, a shard, or the names in a folder change. Raises OSError."""
+    if place.key == "folder":
+        paths = [parent for parent, _, _ in walk(place.path)]
+    else:
+        paths = shard_files(place.path)[1] if place.key == "shards" else [str(place.path)]
+    return [list(stamp(path)) for path in paths]
 
 
 def aspect_buckets(

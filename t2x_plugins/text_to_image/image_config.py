@@ -43,8 +43,9 @@ class ImagesConfig(FilesConfig):
 
     val_count: Annotated[int, Range(min=1)] = 512
     """Most images of the validation set; of those held out, always the same."""
-    check: Literal["full", "headers"] = "full"
-    """Before training, decode every image once (and remember the good ones), or look at headers only."""
+    check: Literal["full", "headers", "index"] = "full"
+    """Before training, decode every image once (and remember the good ones), or look at headers only; `index`: decode
+    once, and look at no file again as long as the manifest, the shards or the names in the folder are the same."""
 
 
 @dataclass(frozen=True, kw_only=True)

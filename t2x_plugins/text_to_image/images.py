@@ -8,21 +8,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from t2x_core import keyed
 from t2x_core.data import stack
 from t2x_core.data.buckets import BucketMerge, Shape, fill_buckets, nearest_bucket
 from t2x_core.data.damage import Damage
 from t2x_core.data.decode import DECODING, DamagedImageError, decode, fit_to
+from t2x_core.data.file_table import FileTable
 from t2x_core.data.image_files import ImageFile
-from t2x_core.data.index import Finding, examine
+from t2x_core.data.index import examine
 from t2x_core.errors import UnreadableError, UserError
 from t2x_core.interfaces import DataContext, Source
 from t2x_core.source import Identify
 from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 from t2x_core.wording import counted
 from t2x_plugins.captioned.captioned_config import rgb
-from t2x_plugins.captioned.own_files import OwnFilesData, aspect_buckets, captioned_files
+from t2x_plugins.captioned.own_files import OwnFilesData, aspect_buckets, captioned_files, remembered
 from t2x_plugins.text_to_image.image_config import ImagesConfig
 
 LISTED = 8
@@ -43,7 +45,7 @@ class ImageSource(Source):
 
     def __init__(
         self,
-        buckets: Sequence[tuple[Shape, Sequence[ImageFile]]],
+        buckets: Sequence[tuple[Shape, FileTable]],
         config: ImagesConfig,
         seed: int,
         damage: Damage,
@@ -94,8 +96,10 @@ class ImageSource(Source):
         return self._buckets[key.bucket][1][key.id].name
 
     def content(self, key: SampleKey) -> str:
-        file = self._file(key)
-        return "\0".join((file.content, *file.captions))
+        return self._file(key).made_of
+
+    def hashes(self, bucket: int) -> NDArray[np.uint64]:
+        return self._buckets[bucket][1].column("hashes")[:, 1:]
 
 
 class ImagesData(OwnFilesData[ImageSource]):
@@ -114,39 +118,48 @@ class ImagesData(OwnFilesData[ImageSource]):
 
     def find(self) -> tuple[ImageSource, ImageSource]:
         config = self.config
-        found = captioned_files(config, BLOCK, "images", sized=True)
-        self.files = found.files
-        findings = examine(found.files, config.origin, config.check == "full")
-        pairs = list(zip(found.files, findings, strict=True))
-        damaged = [(file.name, finding.damage) for file, finding in pairs if finding.damage is not None]
-        damaged += found.damaged
-        damage = Damage(
-            self.task, len(pairs) + len(found.damaged), config.max_bad_fraction, "images", BAD, self.context.quarantine
-        )
+        good = self._looked_at() if config.check != "index" else remembered(config, BLOCK, self._looked_at)
+        self.files, damaged = good, [(str(name), str(why)) for name, why in good.notes["damaged"]]
+        total = len(good) + len(damaged)
+        damage = Damage(self.task, total, config.max_bad_fraction, "images", BAD, self.context.quarantine)
         damage.note(damaged)
-        good = [(replace(file, content=finding.content), finding) for file, finding in pairs if finding.damage is None]
         sources = self._split(good, damage)
         self.note_left_out(damaged, "files", "cannot be read", 2)
-        self.lines += found.remarks
+        self.lines += good.notes["remarks"]
         return sources
 
-    def _split(self, good: Sequence[tuple[ImageFile, Finding]], damage: Damage) -> tuple[ImageSource, ImageSource]:
+    def _looked_at(self) -> FileTable:
+        """The good images with their sizes; the others are in its notes."""
+        config = self.config
+        found = captioned_files(config, BLOCK, "images", sized=True)
+        findings = examine(found.files, config.origin, config.check != "headers")
+        pairs = list(zip(found.files, findings, strict=True))
+        damaged = [(file.name, finding.damage) for file, finding in pairs if finding.damage is not None]
+        good = (
+            replace(file, content=finding.content, size=(finding.height, finding.width))
+            for file, finding in pairs
+            if finding.damage is None
+        )
+        notes = {"damaged": [*damaged, *found.damaged], "remarks": list(found.remarks)}
+        return FileTable.of(good, notes, hashed=True)
+
+    def _split(self, good: FileTable, damage: Damage) -> tuple[ImageSource, ImageSource]:
         need = self.context.global_batch
-        train, held_out = self.set_apart([file for file, _ in good], self.config.held_out, "images")
-        sizes = np.asarray([(finding.height, finding.width) for _, finding in good])
+        train, held_out = self.set_apart(good, self.config.held_out, "images")
+        sizes = good.column("numbers")[:, :2]
         shapes, bucket, moves = fill_buckets(sizes[train], self.shapes, need)
         if moves and self.config.small_buckets == "error":
             small = ", ".join(f"{_name(move.shape)} {move.count}" for move in moves)
             raise UserError(f"buckets with fewer images than a batch of {need}: {small}", key=SMALL, hint=MORE)
         held = held_out[: self.config.val_count]
         val_bucket = nearest_bucket(sizes[held], shapes)
-        self._held_out = [good[i][0] for i in held]
-        held_words = self.held_out_words([file for file, _ in good], held_out)
+        self._held_out = [good[int(i)] for i in held]
+        held_words = self.held_out_words(good, held_out)
         self.lines = self._report(shapes, bucket, sizes[train], moves, held_words)
 
-        def filled(members: Sequence[int], of: np.ndarray) -> list[tuple[Shape, list[ImageFile]]]:
-            files = [[good[i][0] for i, b in zip(members, of, strict=True) if b == j] for j in range(len(shapes))]
-            return [(shape, there) for shape, there in zip(shapes, files, strict=True) if there]
+        def filled(members: np.ndarray, of: np.ndarray) -> list[tuple[Shape, FileTable]]:
+            files = [good.take(members[of == j]) for j in range(len(shapes))]
+            return [(shape, there) for shape, there in zip(shapes, files, strict=True) if len(there)]
 
         seed = self.context.seed
         return (

@@ -11,6 +11,7 @@ import torch
 from t2x_core.data.buckets import Shape, fill_buckets, nearest_bucket
 from t2x_core.data.damage import Damage
 from t2x_core.data.decode import SUFFIXES as IMAGE_SUFFIXES
+from t2x_core.data.file_table import FileTable
 from t2x_core.data.image_files import ImageList
 from t2x_core.data.index import examine
 from t2x_core.errors import UserError
@@ -112,7 +113,8 @@ class ClipsData(OwnFilesData[ClipSource]):
 
     def _split(self, videos: Sequence[VideoFile], damage: Damage) -> tuple[ClipSource, ClipSource]:
         need = self.context.global_batch
-        train_ids, held_out = self.set_apart([video.file for video in videos], self.config.held_out, "videos")
+        files = FileTable.of((video.file for video in videos), hashed=True)
+        train_ids, held_out = self.set_apart(files, self.config.held_out, "videos")
         train = [videos[i] for i in train_ids]
         self._held_out = [videos[i] for i in held_out[: self.config.val_count]]
         groups = self._by_frames(train, need)
@@ -134,7 +136,7 @@ class ClipsData(OwnFilesData[ClipSource]):
         listed = ", ".join(f"{_name(frames, shape)}: {len(there)}" for frames, shape, there in train_buckets[:LISTED])
         listed += f" and {len(train_buckets) - LISTED} more" if len(train_buckets) > LISTED else ""
         trained, buckets = counted(len(train), "video"), counted(len(train_buckets), "bucket")
-        held_words = self.held_out_words([video.file for video in videos], held_out)
+        held_words = self.held_out_words(files, held_out)
         self.lines.insert(0, f"{trained} for training in {buckets} ({listed}), {held_words}")
         seed = self.context.seed
         return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 import re
 from collections import Counter
 from pathlib import Path
@@ -13,13 +14,16 @@ import torch
 
 from t2x_core.cli.main import main
 from t2x_core.data.decode import decode
+from t2x_core.data.identity import Identity
 from t2x_core.data.loader import KeyedLoader
 from t2x_core.data.order import MicroBatches, SampleOrder
 from t2x_core.errors import UserError
-from t2x_core.interfaces import DataContext
+from t2x_core.interfaces import DataContext, Source
 from t2x_core.media import TarMember
 from t2x_core.runs import find_run
+from t2x_core.types import SampleKey
 from t2x_plugins.captioned.captioned_config import ColumnsConfig, PlaceConfig
+from t2x_plugins.text_to_image import images as image_module
 from t2x_plugins.text_to_image.image_config import ImagesConfig
 from t2x_plugins.text_to_image.images import ImagesData
 from tests.conftest import IMAGES as BLOCK
@@ -205,3 +209,57 @@ def test_an_image_in_a_shard_is_decoded_as_the_file_is(tmp_path):
     tar = write_tar(tmp_path / "a.tar", {"x.png": (image_bytes(300), [])})
     member = TarMember(str(tar), "x.png", 512, len(image_bytes(300)))
     assert torch.equal(decode(member, (0, 0, 0)), decode(tmp_path / "x.png", (0, 0, 0)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_an_index_no_file_is_opened_until_names_change_and_all_is_as_without(tmp_path, monkeypatch, kind):
+    settings = write(kind, tmp_path / kind, images(40))
+    plain, first = data_of(4, **settings), data_of(4, check="index", **settings)
+    monkeypatch.setattr(image_module, "examine", lambda *_: pytest.fail("a file was looked at"))
+    again = data_of(4, check="index", **settings)
+    for one in (first, again):
+        for mine, theirs in ((one.train_source(), plain.train_source()), (one.val_source(), plain.val_source())):
+            assert [list(files) for _, files in mine._buckets] == [list(files) for _, files in theirs._buckets]
+            assert Identity("t", mine).plain() == Identity("t", theirs).plain()
+            assert Identity("t", mine).plain() == Identity("t", OneByOne(theirs)).plain()
+        assert one.describe() == plain.describe()
+    source = again.train_source()
+    assert len(pickle.dumps(source)) < 20_000
+    key = SampleKey("t", 0, 1, 2, 3)
+    assert torch.equal(pickle.loads(pickle.dumps(source))[key].pixels, plain.train_source()[key].pixels)
+    monkeypatch.undo()
+    if kind == "folder":
+        (tmp_path / kind / "new.png").write_bytes(image_bytes(77))
+        (tmp_path / kind / "new.txt").write_text("new")
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        write_tar(tmp_path / kind / "new.tar", {"new.png": (image_bytes(77), ["new"])})
+    more = data_of(4, check="index", **settings)
+    assert len(more.train_source()) + len(more.val_source()) == 41
+
+
+class OneByOne:
+    """A source of which the hashes are those of the interface, one sample after the other."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.source, name)
+
+    def hashes(self, bucket: int) -> object:
+        return Source.hashes(self.source, bucket)
+
+
+def test_the_index_command_names_what_is_left_out_and_training_then_looks_at_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    place = write("tar", tmp_path / "data", images(40))["shards"]
+    write_tar(Path(place) / "x.tar", {"bad.png": (b"", ["empty"])})
+    settings = [*TINY_IMAGES, f"{BLOCK}.shards={place}", f"{BLOCK}.check=index", "trainer.max_steps=2"]
+    assert main(["data", "index", "text_to_image/folder", *settings]) == 0
+    told = capsys.readouterr().out
+    assert "left out   x.tar!bad.png is empty" in told
+    assert re.search(r"3\d images for training", told)
+    monkeypatch.setattr(image_module, "examine", lambda *_: pytest.fail("a file was looked at"))
+    assert main(["fit", "text_to_image/folder", *settings]) == 0
+    assert main(["data", "index", "nothing"]) == 2

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from t2x_core.cli.data import get
+from t2x_core.cli.data import get, index
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", metavar="WHAT", required=True)
     get.configure(kinds.add_parser("get", help="download a captioned data set into a folder"))
+    index.configure(kinds.add_parser("index", help="look at a recipe's files once, so that training starts at once"))
