@@ -22,6 +22,7 @@ from t2x_core.data.image_files import (
     ImageFile,
     ImageList,
     OneEach,
+    different,
     grouped,
     hold_out_hashed,
     list_folder,
@@ -93,7 +94,7 @@ class OwnFilesData(TaskDataModule, Generic[SourceT]):
         repeats[held_out] = 0
         train = np.repeat(np.arange(len(hashes)), repeats)
         if len(train) < need:
-            groups = len(np.unique(hashes))
+            groups = len(different(hashes))
             of = f"{len(hashes)} good ones" + (f" in {counted(groups, 'group')}" if groups < len(hashes) else "")
             one = (
                 " (all are of one group, which cannot be trained and held out at once)"
@@ -110,7 +111,7 @@ class OwnFilesData(TaskDataModule, Generic[SourceT]):
     def held_out_words(self, files: FileTable, held_out: NDArray[np.int64]) -> str:
         """ "13 held out", and of how many groups, if there are some."""
         hashes = files.column("hashes")[:, 0]
-        every, held = len(np.unique(hashes)), len(np.unique(hashes[held_out]))
+        every, held = len(different(hashes)), len(different(hashes[held_out]))
         return f"{len(held_out)} held out" + (f" ({held} of {every} groups)" if every < len(hashes) else "")
 
     def note_left_out(self, files: Sequence[tuple[str, str]], what: str, why: str, named: int) -> None:
