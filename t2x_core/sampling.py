@@ -27,7 +27,7 @@ MOST_AT_ONCE = {"cpu": 8, "cuda": 64}
 """Samples of a batch, at most, by device: more are no faster, and what is done is kept batch by batch."""
 SHARE = 0.6
 """Of the free memory that a batch may take."""
-TOKEN_COPIES = 24
+TOKEN_COPIES = 32
 """Tensors as large as all tokens that a block keeps at once: its input, q, k and v, the MLP's inner ones, and so on."""
 PIXEL_COPIES = 8
 """Tensors as large as the pixels that decoding and showing keep at once, the decoder's own layers apart."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t2x_core import quick_start
 from t2x_core.cli.again import again, note
 from t2x_core.cli.options import number, path, whole
 from t2x_core.cli.sample_arguments import (
@@ -124,6 +125,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not prompts and not without_prompt(arguments, recipe):
         raise mistake("nothing to sample", "give a prompt, or --prompts FILE")
     prompts = prompts or [""]
+
+    quick_start.prepare()
 
     from t2x_core.inputs import expanded
 
