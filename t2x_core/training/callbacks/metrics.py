@@ -125,7 +125,7 @@ class Metrics(StepCallback):
             self.histories[task].add(trainer.global_step, found.steps, sums, counts)
         self.latest = {
             **figures(found.losses, "loss/total"),
-            # with their weights, so that the terms add up to the loss
+            # with their weights, so that the terms of a task's loss add up to it; alignment is beside it
             **{f"loss/{name}": total / count for name, (total, count) in found.terms.items() if count},
             "optimizer/learning_rate": self._learning_rate,
             **self._gradient_norms(found),
