@@ -34,6 +34,7 @@ from t2x_core.interfaces import (
     TextEncoder,
     largest,
 )
+from t2x_core.lora.network import inject
 from t2x_core.module import T2XModule
 from t2x_core.optim import freeze
 from t2x_core.outline import fake_mode, without_content
@@ -187,6 +188,9 @@ def build_module(assembly: Assembly, cached: bool = True, outline: bool = False)
             calls=calls,
             cache=cache,
         )
+        if recipe.backbone.lora is not None:
+            with assembly.composed.error_location("backbone"):
+                module.base = inject(module, recipe.backbone.lora)
     with assembly.composed.error_location("optimizer"):
         freeze(module.trainable(), recipe.optimizer.freeze)
     if cache is not None:

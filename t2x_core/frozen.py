@@ -27,6 +27,17 @@ log = logging.getLogger("t2x")
 Part = TypeVar("Part", bound=nn.Module)
 
 
+def tensor_hash(tensors: Mapping[str, Tensor], settings: str = "") -> str:
+    """SHA-256 of names, types, shapes and content."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    digest.update(settings.encode())
+    return digest.hexdigest()
+
+
 class Frozen(Generic[Part]):
     """A part in eval mode, without gradients, that goes to the device where it is used."""
 
@@ -67,16 +78,8 @@ class Frozen(Generic[Part]):
     def record(self) -> dict[str, str]:
         """What a checkpoint says of it: "origin", and "sha256" of its tensors ("" if it has none)."""
         if self._hash is None:
-            state = self.part.state_dict()
-            digest = hashlib.sha256()
-            tensors = dict(plain_tensors(state))
-            for name in sorted(tensors):
-                tensor = tensors[name].detach().cpu().contiguous()
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-                digest.update((tensor if tensor.ndim else tensor.reshape(1)).view(torch.uint8).numpy().data)
-            if settings := str(getattr(self.part, "settings", "")):
-                digest.update(settings.encode())
-            self._hash = digest.hexdigest() if state or settings else ""
+            state, settings = self.part.state_dict(), str(getattr(self.part, "settings", ""))
+            self._hash = tensor_hash(dict(plain_tensors(state)), settings) if state or settings else ""
         return {"origin": str(getattr(self.part, "origin", "")), "sha256": self._hash}
 
 
@@ -215,12 +218,12 @@ def encode_texts(
     return tokens.select([captions.index(caption) for caption in batch.captions])
 
 
-def check_records(found: Any, parts: Mapping[str, Frozen[Any]], where: str) -> None:
+def check_records(found: Any, parts: Mapping[str, Mapping[str, str]], where: str) -> None:
     """UserError if a part is not the one that a checkpoint (`where`) names.
 
     Args:
         found: path in the recipe → what the checkpoint says of it (`Frozen.record`), as it was read.
-        parts: path → the part that is here.
+        parts: path → the same of the part that is here.
     """
     if not _are_records(found):
         hint = "it was written by another version of t2x, or changed since; start anew from it: backbone.weights"
@@ -229,7 +232,7 @@ def check_records(found: Any, parts: Mapping[str, Frozen[Any]], where: str) -> N
         origin = f" from {saved['origin']}" if saved["origin"] else ""
         if path not in parts:
             raise UserError(f"{where} was trained with a frozen {path}{origin}, which is not here")
-        own = parts[path].record()
+        own = parts[path]
         if own["sha256"] != saved["sha256"]:
             here = f" from {own['origin']}" if own["origin"] else ""
             raise UserError(

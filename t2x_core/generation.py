@@ -19,6 +19,7 @@ from t2x_core.checkpoint import materialize, step_of
 from t2x_core.diffusion import Callback, ignore
 from t2x_core.errors import UserError
 from t2x_core.export import export
+from t2x_core.fine_tuned import add, backbone_hash, build_tuned, check_base, open_lora, without_lora
 from t2x_core.frozen import check_records
 from t2x_core.initial import open_start
 from t2x_core.inputs import with_inputs
@@ -98,6 +99,8 @@ class T2XPipeline:
         self.trained = dict(trained or {})
         """Task → the shapes of its training data, where they are known: by default one of these is sampled."""
         self._facts = facts
+        self._hash = ""
+        """Of the backbone before any LoRA, as soon as one is loaded."""
 
     @classmethod
     def from_pretrained(
@@ -120,11 +123,14 @@ class T2XPipeline:
             raise UserError(f"{folder} is no run: it has no {RECIPE_FILE}")
         file, weights, records = open_weights(folder, checkpoint)
         assembly = load_assembly(str(folder / RECIPE_FILE), [])
-        module = build_module(assembly, cached=False)  # an exported model needs no cache
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("alignment.")}
-        check_shapes({name: tensor.shape for name, tensor in module.stored().items()}, weights, where=str(file))
-        check_records(records, module.referenced(), str(file))
-        module.load_state_dict(materialize(weights), strict=False)
+        if assembly.recipe.backbone.lora is not None:
+            assembly, module = build_tuned(assembly, weights, records, file)
+        else:
+            module = build_module(assembly, cached=False)  # an exported model needs no cache
+            check_shapes({name: tensor.shape for name, tensor in module.stored().items()}, weights, where=str(file))
+            check_records(records, module.records(), str(file))
+            module.load_state_dict(materialize(weights), strict=False)
         step = step_of(file) if file.is_dir() else None
         facts = partial(read_facts, folder, step)
         return cls(assembly, _moved(module, device, offload), trained_shapes(folder), facts, str(file))
@@ -143,7 +149,7 @@ class T2XPipeline:
         Raises:
             UserError: the recipe names no weights, or they are not there, or do not fit.
         """
-        assembly = load_assembly(str(recipe), overrides)
+        assembly = without_lora(load_assembly(str(recipe), overrides))
         if assembly.recipe.backbone.weights is None:
             hint = "train it by t2x fit and sample from its run, or set backbone.weights"
             raise UserError(f"the recipe {recipe} names no weights to sample with", hint=hint)
@@ -153,6 +159,21 @@ class T2XPipeline:
             start.check_complete()
         start.load(module)
         return cls(assembly, _moved(module, device, offload), origin=start.name)
+
+    def load_lora(self, lora: str | Path, weight: float = 1.0) -> None:
+        """Adds a LoRA to the weights; several may be added, one after the other.
+
+        Args:
+            lora: the folder of its run, the folder that `t2x export` or peft wrote, or a safetensors file.
+            weight: by which its effect is multiplied; may be negative.
+
+        Raises:
+            UserError: there is none, it could run code, or it is of another network.
+        """
+        found = open_lora(lora, root=self.assembly.recipe.logging.runs_dir)
+        self._hash = self._hash or backbone_hash(self.module)
+        add(self.module, found, str(lora), weight)
+        check_base(found, self._hash, str(lora))
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None, name: str | None = None) -> None:
         """Writes a folder that `from_pretrained` opens on any machine.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,11 @@ from t2x_core.backbone.embeddings import position_table
 from t2x_core.backbone.released_layout import POSITIONS
 from t2x_core.errors import UserError
 from t2x_core.hub import HubPlace
+from t2x_core.lora.network import HELPERS, is_update
 from t2x_core.module import T2XModule
 from t2x_core.recipe import Recipe, check_recipe, compose, flat, to_plain
 from t2x_core.runs import CHECKPOINT_FILE, RECIPE_FILE, find_weights
+from t2x_core.terminal import command
 from t2x_core.weight_files import AnyTensor, read_foreign, weights_hash
 from t2x_core.weights import open_weights
 
@@ -29,6 +31,8 @@ LISTED = 6
 """Groups of parameters that the log names of each kind."""
 MEANING = ("backbone", "codec", "text_encoders", "diffusion.prediction", "diffusion.path", "diffusion.schedule")
 """Blocks of the recipe on which the meaning of weights depends, shapes apart."""
+NEUTRAL = ("backbone.weights", "backbone.lora")
+"""Keys in them that change no meaning."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +89,17 @@ class Start:
     match: Match
     settings: list[str]
     """Settings that give weights another meaning, in words."""
+    needed: frozenset[str] = frozenset()
+    """Own parameters that it must hold: those that a LoRA leaves as they are."""
 
     def record(self) -> dict[str, str]:
         """What a run keeps of it: where it was, and the hash of its content."""
         return {"place": self.name, "sha256": weights_hash(self.place)}
 
-    def check_complete(self) -> None:
-        """UserError if a parameter of the network is not in it: then samples would show noise."""
-        if lacking := [*self.match.fresh, *self.match.reshaped]:
+    def check_complete(self, besides: Container[str] = ()) -> None:
+        """UserError if a parameter of the network is neither in it nor in `besides`: then samples would show noise."""
+        lacking = [name for name in (*self.match.fresh, *self.match.reshaped) if name not in besides]
+        if lacking := [name for name in lacking if not name.startswith(HELPERS)]:
             more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
             raise UserError(
                 f"{self.name} does not hold the whole network: {', '.join(lacking[:3])}{more}",
@@ -103,9 +110,23 @@ class Start:
     @torch.no_grad()
     def load(self, module: T2XModule) -> None:
         """Puts in what fits. Before the module is moved, wrapped or sharded."""
-        parameters = module.stored()
+        self._check_base()
+        parameters = module.network()
         for name, theirs in self.match.loaded.items():
             parameters[name].copy_(self.weights[theirs].full())
+        if module.base is not None:
+            module.base.settle(module, self.name)
+
+    def _check_base(self) -> None:
+        """UserError if it lacks what a LoRA leaves as it is: that would stay as the seed made it."""
+        if lacking := [name for name in (*self.match.fresh, *self.match.reshaped) if name in self.needed]:
+            more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+            root = next((name.partition(".")[0] for name in lacking if not name.startswith("backbone.")), None)
+            raise UserError(
+                f"{self.name} does not hold all that a LoRA leaves as it is: {', '.join(lacking[:3])}{more}",
+                key="backbone.weights",
+                hint=f'train these whole, backbone.lora.train: ["{root}.*"]' if root else "the sizes must be the same",
+            )
 
     def describe(self) -> list[str]:
         """Lines for the log: what is loaded, and by name and shape what is not."""
@@ -154,19 +175,23 @@ def open_start(assembly: Assembly, module: T2XModule, weights: str | None = None
             file, tensors, _ = open_weights(found)
             place, kind = (file if file.is_dir() else file.parent), "averaged weights"
             settings = _other_settings(place, assembly)
+            if any(is_update(name) for name in tensors):
+                again = command("t2x", "export", found, "--merge", "--out", "NEW")
+                raise UserError(f"{place} holds a LoRA alone", hint=f"first make a whole model of it: {again}")
         else:
             foreign = read_foreign(found, module.backbone.config.out_channels)
             place, tensors, unused = found, foreign.tensors, foreign.unused
             kind = "the released network" if foreign.released else "weights"
             settings = _other_positions(unused, module)
-        own = {name: tensor.shape for name, tensor in module.stored().items()}
+        own = {name: tensor.shape for name, tensor in module.network().items()}
         matched = match(own, {name: tensor.shape for name, tensor in tensors.items()})
         if not matched.loaded:
             example = next(iter({**tensors, **unused}), "nothing at all")
             raise UserError(f"no weight in {place} fits this model by name and shape; {example} is in it, for example")
         matched.left_out.extend(n for n in unused if n != POSITIONS)
         name = name or str(place.absolute())
-        return Start(name, place.absolute(), kind, {**tensors, **unused}, own, matched, settings)
+        needed = frozenset() if module.base is None else own.keys() - module.base.optional
+        return Start(name, place.absolute(), kind, {**tensors, **unused}, own, matched, settings, frozenset(needed))
 
 
 def _other_positions(unused: Mapping[str, AnyTensor], module: T2XModule) -> list[str]:
@@ -196,7 +221,7 @@ def _other_settings(place: Path, assembly: Assembly) -> list[str]:
         return []
     composed = compose(file)
     theirs, own = flat(composed.root.plain()), flat(to_plain(assembly.recipe))
-    different = [key for key in own if key in theirs and own[key] != theirs[key] and key != "backbone.weights"]
+    different = [key for key in own if key in theirs and own[key] != theirs[key] and key not in NEUTRAL]
     found = [
         f"{key} is {own[key]} here, {theirs[key]} there"
         for key in different

@@ -25,6 +25,7 @@ from t2x_core.diffusion import automatic_shift, logit_normal, make_path
 from t2x_core.errors import UserError
 from t2x_core.frozen import Codec, Frozen, LaterEncoder, check_records, encode_texts
 from t2x_core.interfaces import ConditioningAdapter, LatentCodec, Loss, Task, TextEncoder
+from t2x_core.lora.network import Base
 from t2x_core.losses import TaskLoss
 from t2x_core.optim import GradientClipping, StepGate, build_optimizer, build_schedule, mark_tables
 from t2x_core.outline import outline_mode
@@ -103,6 +104,8 @@ class T2XModule(L.LightningModule):
         self.diffusion, self.optimizer_config = diffusion, optimizer
         mark_tables(self)
         self.max_steps, self.seed = max_steps, seed
+        self.base: Base | None = None
+        """What of the tree of modules is referenced and not stored, as a LoRA is trained on it; None: there is none."""
         self.gradient_parts: tuple[str, ...] = ()
         """Names of the parts of the network whose gradients are measured."""
         self.gate: StepGate | None = None
@@ -335,13 +338,24 @@ class T2XModule(L.LightningModule):
         """The parts outside of the tree, by their path in the recipe."""
         return {"codec": self.codec, **{f"text_encoders.{name}": e for name, e in self.frozen_encoders.items()}}
 
+    def records(self) -> dict[str, dict[str, str]]:
+        """Origin and hash of all that is referenced: parts outside of the tree, and the base of a LoRA by its roots."""
+        parts = {path: part.record() for path, part in self.referenced().items()}
+        return parts if self.base is None else {**parts, **self.base.records}
+
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What the optimizer and the average cover."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
     def stored(self) -> dict[str, Tensor]:
-        """What checkpoints hold: all parameters and persistent buffers in the tree of modules."""
-        return self.state_dict(keep_vars=True)
+        """What checkpoints hold: all parameters and persistent buffers in the tree but those of the base of a LoRA."""
+        found = self.state_dict(keep_vars=True)
+        return found if self.base is None else {n: t for n, t in found.items() if n not in self.base.frozen}
+
+    def network(self) -> dict[str, Tensor]:
+        """Parameters and persistent buffers by the names that they have without a LoRA, whose own are left out."""
+        found = self.state_dict(keep_vars=True)
+        return found if self.base is None else {name: found[now] for name, now in self.base.names.items()}
 
     def configure_optimizers(self) -> Any:
         mark_tables(self)  # again: sharding makes other parameters of them
@@ -357,15 +371,20 @@ class T2XModule(L.LightningModule):
             self.gate(self.gradient_squares)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["referenced"] = {path: part.record() for path, part in self.referenced().items()}
+        if self.base is not None:
+            saved = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {n: t for n, t in saved.items() if n not in self.base.frozen}
+        checkpoint["referenced"] = self.records()
         if self.alignment is not None:
             checkpoint["alignment"] = {"diffusion.repa": self.alignment.encoder.record()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_shapes({name: tensor.shape for name, tensor in self.stored().items()}, checkpoint["state_dict"])
-        check_records(checkpoint.get("referenced"), self.referenced(), "the checkpoint")
+        check_records(checkpoint.get("referenced"), self.records(), "the checkpoint")
         if self.alignment is not None:  # its encoder is none of `referenced`: samples do without it
-            check_records(checkpoint.get("alignment"), {"diffusion.repa": self.alignment.encoder}, "the checkpoint")
+            check_records(
+                checkpoint.get("alignment"), {"diffusion.repa": self.alignment.encoder.record()}, "the checkpoint"
+            )
 
 
 def check_shapes(

@@ -31,13 +31,13 @@ def test_a_record_is_the_origin_and_a_hash_of_each_tensor():
 
 
 def test_the_same_weights_from_another_place_are_the_same():
-    check_records({"codec": part(1.0, "here").record()}, {"codec": part(1.0, "there")}, "step_00000002")
+    check_records({"codec": part(1.0, "here").record()}, {"codec": part(1.0, "there").record()}, "step_00000002")
 
 
 def test_other_weights_are_refused_with_both_places_and_hashes():
     saved, own = part(1.0, "old.safetensors").record(), part(2.0, "new.safetensors")
     with pytest.raises(UserError) as caught:
-        check_records({"codec": saved}, {"codec": own}, "step_00000002")
+        check_records({"codec": saved}, {"codec": own.record()}, "step_00000002")
     text = str(caught.value)
     assert text.startswith("step_00000002: the weights of codec from new.safetensors are not those")
     new, old = own.record()["sha256"][:12], saved["sha256"][:12]
@@ -46,15 +46,17 @@ def test_other_weights_are_refused_with_both_places_and_hashes():
 
 def test_weights_where_there_were_none_are_refused():
     with pytest.raises(UserError, match=r"not of nothing\)"):
-        check_records({"codec": Frozen(nn.Identity()).record()}, {"codec": part(1.0)}, "x")
+        check_records({"codec": Frozen(nn.Identity()).record()}, {"codec": part(1.0).record()}, "x")
 
 
 def test_a_part_that_is_not_here_or_was_not_there_is_named():
     records = {"codec": part(1.0).record(), "text_encoders.t5": part(2.0, "t5-base").record()}
     with pytest.raises(UserError, match=r"a frozen text_encoders\.t5 from t5-base, which is not here"):
-        check_records(records, {"codec": part(1.0)}, "x")
+        check_records(records, {"codec": part(1.0).record()}, "x")
     with pytest.raises(UserError, match=r"was not trained with a frozen text_encoders\.clip"):
-        check_records({"codec": part(1.0).record()}, {"codec": part(1.0), "text_encoders.clip": part(1.0)}, "x")
+        check_records(
+            {"codec": part(1.0).record()}, {"codec": part(1.0).record(), "text_encoders.clip": part(1.0).record()}, "x"
+        )
 
 
 @pytest.mark.parametrize("found", [None, [], "x", {"codec": None}, {"codec": {}}, {"codec": {"origin": 1}}])

@@ -15,7 +15,7 @@ from t2x_core.terminal import printable
 VALUES = ["task", "num", "seed", "negative", "sampler", "steps", "guidance", "checkpoint", "size", "precision"]
 VALUES += ["threads", "batch_size", "device"]
 """Options with a value that are noted, by their name in the note."""
-LISTS = {"set": "--set", "input": "--input"}
+LISTS = {"set": "--set", "input": "--input", "lora": "--lora"}
 FLAGS = {"exact": "--exact", "compile": "--compile", "raw": "--raw"}
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from t2x_core import quick_start
 from t2x_core.cli.again import again, note
+from t2x_core.cli.lora_option import add_lora, parse_loras
 from t2x_core.cli.options import number, path, whole
 from t2x_core.cli.sample_arguments import (
     Model,
@@ -83,6 +84,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--sampler", choices=SAMPLERS, help="solver (default: the recipe's)")
     add("--steps", type=whole(1, 100_000), help="solver steps (default: the recipe's)")
     add("--guidance", type=number(0, 1e6), help="guidance scale, 1 = none (default: the recipe's)")
+    add_lora(parser)
     add("--checkpoint", help="last, best, or the number of a step (default last)")
     batch = "samples computed at once (default: as memory allows)"
     add("--batch-size", type=whole(1, MOST_SAMPLES), help=batch)
@@ -168,6 +170,8 @@ def _open(model: Model, arguments: argparse.Namespace) -> T2XPipeline:
     else:
         checkpoint = arguments.checkpoint or "last"
         pipeline = T2XPipeline.from_pretrained(model.folder, checkpoint, arguments.device, arguments.offload)
+    for lora, weight in parse_loras(arguments.loras):
+        pipeline.load_lora(lora, weight)
     if threads := arguments.threads or pipeline.assembly.recipe.trainer.threads:
         torch.set_num_threads(threads)
     if arguments.compile:
@@ -188,6 +192,7 @@ def _noted(
         **{"run": model.name, "checkpoint": int(step) if step.isdecimal() else None, "task": task.name},
         **{"negative": arguments.negative, "sampler": settings.name, "steps": settings.steps},
         **{"guidance": settings.guidance, "size": arguments.size, "set": list(arguments.sampling)},
+        "lora": list(arguments.loras),
         "input": [f"{name}={home_as_tilde(Path(f).absolute())}" for name, files in inputs.items() for f in files],
         **{"exact": arguments.exact, "precision": arguments.precision, "compile": arguments.compile},
         **{"threads": arguments.threads, "device": arguments.device, "batch_size": arguments.batch_size},

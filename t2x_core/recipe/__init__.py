@@ -10,6 +10,7 @@ from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Constraint, Range
 from t2x_core.recipe.dump import dump_yaml, flat, portable, to_plain
 from t2x_core.recipe.field_docs import field_docs
 from t2x_core.recipe.load import SchemaOf, check_core, check_recipe
+from t2x_core.recipe.lora_config import LoraConfig
 from t2x_core.recipe.overrides import Written
 from t2x_core.recipe.repa_config import RepaConfig
 from t2x_core.recipe.schema import (
@@ -39,6 +40,7 @@ __all__ = [
     "GuardConfig",
     "Kind",
     "LoggingConfig",
+    "LoraConfig",
     "OptimizerConfig",
     "Range",
     "Recipe",

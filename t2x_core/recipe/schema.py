@@ -21,6 +21,7 @@ from t2x_core.recipe.components import (
     multiples,
 )
 from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, PATH_OR_NAME, Range
+from t2x_core.recipe.lora_config import LoraConfig
 from t2x_core.recipe.repa_config import RepaConfig
 from t2x_core.recipe.trainer_config import TrainerConfig
 
@@ -33,6 +34,8 @@ class BackboneConfig:
     """Named size of the network; `qihoo-t2i-1b`: also the layers of the authors' release; `null`: set the sizes."""
     weights: Annotated[str, PATH_OR_NAME] | None = None
     """Weights to start from, what fits: a run, an exported folder, a file, the release, hf://…; `null`: none."""
+    lora: LoraConfig | None = None
+    """Fine-tuning of a small update of `weights`, which stay as they are; `null`: all weights train."""
     attention: Literal["proxy", "fused", "dense"] = "proxy"
     """`proxy`: as in the paper; `fused`: own window and all proxies in one attention; `dense`: full self-attention."""
     window: tuple[Count, Count, Count] | Literal["auto"] = "auto"
@@ -61,6 +64,8 @@ class BackboneConfig:
     """Whether `proxy` has its windows and shifted windows (texture); `false` is an ablation."""
 
     def __post_init__(self) -> None:
+        if self.lora is not None and self.weights is None:
+            raise UserError("a LoRA needs weights that it updates", key="lora", hint="set backbone.weights, a run say")
         sizes = {"width": self.width, "depth": self.depth, "heads": self.heads}
         unset = [name for name, value in sizes.items() if value is None]
         if self.preset is None and unset:
@@ -261,6 +266,9 @@ class Recipe:
                 key="optimizer.name",
                 hint="adamw and lion go with it, or set trainer.strategy to ddp",
             )
+        if self.backbone.lora is not None and self.backbone.lora.dora and self.trainer.compile:
+            hint = "leave one of them out"
+            raise UserError("dora does not go with trainer.compile", key="backbone.lora.dora", hint=hint)
         if self.diffusion.repa is not None and self.cache.folder is not None and self.cache.latents:
             problem = "alignment looks at pixels, which are not read where latents are cached"
             raise UserError(problem, key="diffusion.repa", hint="set cache.latents to false, or diffusion.repa to null")

@@ -132,7 +132,7 @@ def fit(
     _set_blocks(module, data, recipe)
     start = ranks.decide(lambda: _newest(folder) if resume else None)
     ranks.agree(_unseen(ranks, start or folder))
-    if start is None:
+    if start is None or module.base is not None:
         _initialize(module, assembly, folder)
     elif recipe.backbone.weights is not None:
         log.info("weights    %s: not read again, the run goes on from its own %s", recipe.backbone.weights, start.name)
@@ -154,6 +154,8 @@ def fit(
         if any(isinstance(part, FSDPModule) for part in module.modules()):  # which cannot be sharded twice
             module = build_module(assembly)
             _set_blocks(module, data, recipe)
+            if module.base is not None:
+                _initialize(module, assembly, folder)
         log.info("back to step %d, with other noise and times: attempt %d", back_to, data.attempt)
     stopped = signal.Signals(run.signal) if run.signal else None
     if not stopped and ranks.launch.rank == 0:
@@ -284,7 +286,7 @@ def build_trainer(
 
 
 def _initialize(module: T2XModule, assembly: Assembly, folder: Path) -> None:
-    """The weights that `backbone.weights` names, if any. A roll-back needs them no more: it goes to a checkpoint."""
+    """The weights that `backbone.weights` names, if any. Who goes to a checkpoint needs them for a LoRA alone."""
     source, wanted = run_folder.first_weights(folder, assembly.recipe)
     if source is not None:
         start = open_start(assembly, module, source)

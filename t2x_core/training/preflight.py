@@ -161,6 +161,7 @@ def describe(assembly: Assembly, module: T2XModule) -> list[str]:
         f"tasks      {', '.join(recipe.tasks)}",
         f"model      PT-DiT, {config.attention} attention, {shape}; {size}",
         f"with       {parts}",
+        *(module.base.describe(module) if module.base is not None else ()),
         f"training   {recipe.trainer.max_steps} steps of {_batch(recipe)}",
     ]
 
