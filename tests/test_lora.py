@@ -12,20 +12,23 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.backbone import PTDiT, PTDiTConfig
 from t2x_core.checkpoint import checkpoints_of, materialize, read_checkpoint
+from t2x_core.cli.lora_option import parse_loras
 from t2x_core.cli.main import main
 from t2x_core.errors import UserError
 from t2x_core.fine_tuned import open_lora
-from t2x_core.generation import T2XPipeline, sample
+from t2x_core.generation import T2XPipeline
 from t2x_core.initial import open_start
 from t2x_core.lora.files import read_lora, write_lora
 from t2x_core.lora.layers import LayerUpdate, Lora
 from t2x_core.lora.network import find_layers
 from t2x_core.recipe import to_plain
+from t2x_core.sampling import sample
 from t2x_core.training import fit, run_folder
 from t2x_core.types import Bucket, Conditioning, ConditioningDims
 from tests.conftest import TINY
@@ -437,20 +440,20 @@ def test_a_lora_of_the_released_network_is_small():
 
 def test_the_command_adds_loras_in_a_process_of_its_own(runs, base, tmp_path):
     assert main(["export", str(runs["lora"]), "--out", str(tmp_path / "out")]) == 0
-    made = []
-    for name, words in (
-        ("run", [runs["lora"]]),
-        ("folder", [base, "--lora", tmp_path / "out"]),
-        ("weight", [base, "--lora", f"{tmp_path / 'out/lora.safetensors'}:1.0"]),
-        ("none", [base, "--lora", f"{tmp_path / 'out'}:0"]),
-        ("base", [base]),
-    ):
-        out = tmp_path / f"{name}.png"
-        code = "import sys; from t2x_core.cli.main import main; sys.exit(main(sys.argv[1:]))"
-        words = ["sample", *words, PROMPT, "--seed", "3", "--out", out]
-        done = subprocess.run(
-            [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
-        made.append(out.read_bytes())
-    assert made[0] == made[1] == made[2] != made[3] == made[4]
+    code = "import sys; from t2x_core.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    lora = f"{tmp_path / 'out/lora.safetensors'}:1.0"
+    words = [PROMPT, "--seed", "3", "--out"]
+    assert main(["sample", str(runs["lora"]), *words, str(tmp_path / "run.png")]) == 0
+    other = ["sample", str(base), "--lora", lora, *words, str(tmp_path / "other.png")]
+    done = subprocess.run([sys.executable, "-c", code, *other], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "run.png").tobytes() == Image.open(tmp_path / "other.png").tobytes()
+
+
+def test_a_weight_is_what_follows_the_last_colon(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a:2").mkdir()
+    assert parse_loras(["a:2", "b:0.5", "c:d", "e:-1"]) == [("a:2", 1.0), ("b", 0.5), ("c:d", 1.0), ("e", -1.0)]
+    for wrong in (":2", "b:nan"):
+        with pytest.raises(UserError, match="--lora takes PATH"):
+            parse_loras([wrong])
