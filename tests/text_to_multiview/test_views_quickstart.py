@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from t2x_core.assembly import build_data
-from t2x_core.generation import T2XPipeline, sample
+from t2x_core.generation import T2XPipeline
 from t2x_core.runs import find_run
+from t2x_core.sampling import sample
 
 NAME = "text-to-multiview"
 
