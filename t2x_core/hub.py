@@ -10,6 +10,9 @@ from pathlib import Path
 from t2x_core.errors import UserError
 
 SCHEME = "hf://"
+WANTED = ("*.safetensors", "*.safetensors.index.json", "recipe.yaml")
+WANTED += tuple(f"parts/*{ending}" for ending in (".json", ".txt", ".model", ".jinja"))
+"""Files of a repository that are fetched: weights, and what an exported model needs; no pickle and no code."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,7 @@ class HubPlace:
         """
         from huggingface_hub import snapshot_download
 
-        wanted = ("*.safetensors", "*.safetensors.index.json", "recipe.yaml")  # no pickle and no code
-        patterns = [self.path, *(f"{self.path}/{name}" for name in wanted)] if self.path else list(wanted)
+        patterns = [self.path, *(f"{self.path}/{name}" for name in WANTED)] if self.path else list(WANTED)
         try:
             root = Path(snapshot_download(self.repository, revision=self.revision, allow_patterns=patterns))
         except Exception as error:  # the hub's library raises errors of many classes, those of its HTTP client too

@@ -11,6 +11,7 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from huggingface_hub.utils import filter_repo_objects
 from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -19,6 +20,7 @@ from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.backbone import PTDiT
 from t2x_core.cli.main import main
 from t2x_core.generation import T2XPipeline
+from t2x_core.hub import WANTED
 from t2x_core.recipe import to_plain
 from t2x_core.training import fit, run_folder
 from tests.conftest import TINY
@@ -169,6 +171,11 @@ def test_it_opens_elsewhere_and_names_no_place_here(
     for file in given:
         content = file.read_bytes()
         assert not any(word in content for word in (b"somebody", str(tmp_path).encode(), b"hidden")), file
+    names = [file.relative_to("given").as_posix() for file in given]
+    fetched = set(filter_repo_objects([*names, "evil.py", "pytorch_model.bin", "parts/evil.py"], allow_patterns=WANTED))
+    assert {name for name in names if name.startswith("parts/")} < fetched
+    assert {"model.safetensors", "recipe.yaml"} < fetched < set(names)
+
     (tmp_path / "disk").rename(tmp_path / "gone")
     Path("given").rename("elsewhere")
     capsys.readouterr()
