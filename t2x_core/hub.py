@@ -10,8 +10,10 @@ from pathlib import Path
 from t2x_core.errors import UserError
 
 SCHEME = "hf://"
-WANTED = ("*.safetensors", "*.safetensors.index.json", "recipe.yaml")
-WANTED += tuple(f"parts/*{ending}" for ending in (".json", ".txt", ".model", ".jinja"))
+WANTED = (
+    *("*.safetensors", "*.safetensors.index.json", "recipe.yaml"),
+    *(f"parts/*{ending}" for ending in (".json", ".txt", ".model", ".jinja")),
+)
 """Files of a repository that are fetched: weights, and what an exported model needs; no pickle and no code."""
 
 
