@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from t2x_core.cli.again import note
+from t2x_core.cli.lora_option import add_lora, parse_loras
 from t2x_core.cli.options import whole
 from t2x_core.cli.sample_arguments import check_which, find_model
 
@@ -20,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=whole(1, 65535), help="port (default: the first free one from 7860 on)")
     parser.add_argument("--device", help="cpu, cuda … (default: a GPU if there is one)")
     parser.add_argument("--threads", type=whole(1, 1024), help="CPU threads (default: the recipe's trainer.threads)")
+    add_lora(parser)
     parser.set_defaults(run=run)
 
 
@@ -41,9 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
         pipeline = T2XPipeline.from_pretrained(model.folder, arguments.checkpoint, arguments.device)
     if threads := arguments.threads or pipeline.assembly.recipe.trainer.threads:
         torch.set_num_threads(threads)
+    for lora, weight in parse_loras(arguments.loras):
+        pipeline.load_lora(lora, weight)
     title = "/".join(model.name.rstrip("/").split("/")[-2:])
     checkpoint = None if arguments.checkpoint == "last" else arguments.checkpoint
-    own = {"run": model.name, "checkpoint": checkpoint}
+    own = {"run": model.name, "checkpoint": checkpoint, "lora": list(arguments.loras)}
     serve(pipeline, title, arguments.host, arguments.port, lambda made: noted(made, own))
     return 0
 
