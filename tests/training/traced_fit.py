@@ -33,7 +33,7 @@ class Trace(Callback):
             "step": batch.keys[0].step,
             "keys": [list(key) for key in batch.keys],
             "losses": [loss.hex() for loss in outputs["losses"].tolist()],
-            "weights": hashlib.sha256(weights.numpy().tobytes()).hexdigest(),
+            "weights": hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest(),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
         }
         with self.file.open("a") as file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from t2x_core.cli.bench import backbone, data, fit, presets
+from t2x_core.cli.bench import backbone, data, fit, gpu, presets
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -15,3 +15,4 @@ def configure(parser: argparse.ArgumentParser) -> None:
         kinds.add_parser("backbone", help="proxy, fused and dense attention against each other and PixArt")
     )
     presets.configure(kinds.add_parser("presets", help="parameters and FLOPs of the named sizes, as Markdown"))
+    gpu.configure(kinds.add_parser("gpu", help="all that is measured on a GPU, in one go: tests, times, trainings"))
