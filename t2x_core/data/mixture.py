@@ -233,8 +233,16 @@ class MixedData(L.LightningDataModule):
         return self._read(sources, self.order(sources).keys(step, attempt))
 
     def example(self, task: str, bucket: int) -> Batch:
-        """A batch of one training sample of a bucket, with its text as long as texts can be; after `setup`."""
-        return self._read(self.train_sources(), [SampleKey(task, bucket, 0, 0, 0)], short=False)
+        """A batch of one training sample of a bucket, with its text as long as texts can be; after `setup`.
+
+        It stands for all of its shape. This run may never read its caption, so a cache of text need not have it; then
+        the empty one, which a cache has, takes its place, or a text encoder would be loaded for it.
+        """
+        batch = self._read(self.train_sources(), [SampleKey(task, bucket, 0, 0, 0)], short=False)
+        cached = self.tokenizer.cached
+        if cached is None or cached.encoders.keys() <= batch.encoded_text.keys():
+            return batch
+        return self.tokenizer.put(replace(batch, captions=("",)), short=False)
 
     def _read(self, sources: Mapping[str, Source], keys: Sequence[SampleKey], short: bool = True) -> Batch:
         return KeyedDataset(sources, Reading(sources, 0), self.tokenizer, self.calls).read(keys, short)

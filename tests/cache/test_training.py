@@ -7,6 +7,7 @@ import torch
 
 from t2x_core.cli.main import main
 from t2x_core.frozen import Codec, LaterEncoder
+from t2x_core.training.flops import flops_by_bucket
 from tests.cache.recipes import IMAGE, MULTIVIEW, VIDEO, losses, opened, write_recipe
 
 pytest.importorskip("diffusers")
@@ -78,6 +79,16 @@ def test_less_precise_latents_are_the_same_whether_they_are_there_or_not(dtype, 
     assert losses(recipe, set_dtype) == pytest.approx(missing, abs=1e-5)
     assert missing != exact
     assert missing == pytest.approx(exact, abs=0.05)
+
+
+def test_no_encoder_is_loaded_to_count_operations_of_a_caption_that_the_run_never_reads(tmp_path):
+    recipe = write_recipe(tmp_path, VIDEO)
+    fill(recipe, "trainer.max_steps=2")
+    module, data = opened(recipe)
+    encoder = module.frozen_encoders["t5"]
+    assert isinstance(encoder, LaterEncoder)
+    assert flops_by_bucket(module, data)
+    assert not encoder.loaded
 
 
 def test_other_weights_of_the_network_do_not_depend_on_what_is_loaded(tmp_path):
