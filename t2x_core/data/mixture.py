@@ -239,8 +239,8 @@ class MixedData(L.LightningDataModule):
         the empty one, which a cache has, takes its place, or a text encoder would be loaded for it.
         """
         batch = self._read(self.train_sources(), [SampleKey(task, bucket, 0, 0, 0)], short=False)
-        cached = self.tokenizer.cached
-        if cached is None or cached.encoders.keys() <= batch.encoded_text.keys():
+        cached = None if self.tokenizer is None else self.tokenizer.cached
+        if self.tokenizer is None or cached is None or cached.encoders.keys() <= batch.encoded_text.keys():
             return batch
         return self.tokenizer.put(replace(batch, captions=("",)), short=False)
 
