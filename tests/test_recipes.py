@@ -129,7 +129,9 @@ def test_a_resolved_recipe_resolves_to_itself(name, needed, tmp_path):
     assert to_plain(load_assembly(str(tmp_path / "again.yaml"), []).recipe) == plain
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "text_to_video/512" else name for name in NAMES]
+)
 def test_a_recipe_trains(name, needed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     settings = [*tiny_of(name), *needed(name)]

@@ -64,13 +64,9 @@ def test_selective_checkpointing_does_not_repeat_linear_layers(attention):
     assert counts["selective"] == counts[False] < counts[True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("attention", "checkpointing"),
-    [
-        pytest.param("proxy", "selective", marks=pytest.mark.slow),
-        ("fused", "selective"),
-        pytest.param("dense", True, marks=pytest.mark.slow),
-    ],
+    ("attention", "checkpointing"), [("proxy", "selective"), ("fused", "selective"), ("dense", True)]
 )
 def test_compiled_blocks_train_alike_on_each_shape_with_one_compilation_for_all_blocks(attention, checkpointing):
     shapes = [(1, 8, 8), (3, 4, 6)]

@@ -232,7 +232,7 @@ def test_neighbours_around_the_circle_are_alike_to_the_network():
     torch.testing.assert_close(turned, out.roll(2, 2), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("attention", ["proxy", "fused"])
+@pytest.mark.parametrize("attention", ["proxy", pytest.param("fused", marks=pytest.mark.slow)])
 def test_24_views_of_512_pixels_fit_the_network(attention):
     """Latents of 64 × 64 (a codec of factor 8): the network XL, windows of the paper, tensors without content."""
     dims = ConditioningDims(frames=128)

@@ -151,7 +151,7 @@ def test_what_is_loaded_and_frozen_is_in_the_run(other, tmp_path):
             assert torch.equal(module.get_parameter(name), expected[name])
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_two_ranks_begin_alike(strategy, other, tmp_path):
     settings = (f"backbone.weights={other}", "optimizer.freeze=[text_encoders.*, backbone.blocks.0.*]")
     one = traced(tmp_path / "one", *settings)

@@ -194,7 +194,7 @@ def test_a_resume_in_the_middle_of_a_series_is_exact(tmp_path):
         train(tmp_path / "long", nan_in(range(2, 8)), *more, "trainer.max_steps=8", resume=True)
 
 
-@pytest.mark.parametrize("attempts", [0, 9])
+@pytest.mark.parametrize("attempts", [0, pytest.param(9, marks=pytest.mark.slow)])
 def test_two_ranks_decide_alike(attempts, tmp_path):
     """Only the second rank sees the bad sample. Attempt 0 alone: rolled back and done; all attempts: a clear stop."""
     root = Path(__file__).parents[2]
