@@ -24,12 +24,13 @@ from t2x_core.frozen import check_records
 from t2x_core.initial import open_start
 from t2x_core.inputs import with_inputs
 from t2x_core.model_card import check_license
-from t2x_core.module import T2XModule, check_shapes
+from t2x_core.module import T2XModule
 from t2x_core.plain_files import read_json
 from t2x_core.rendering import check_rendered, to_uint8
 from t2x_core.run_facts import RunFacts, read_facts
 from t2x_core.runs import DATA_FILE, MODEL_FILE, RECIPE_FILE
 from t2x_core.sampling import Request, arithmetic, offload_blocks, sample_batches
+from t2x_core.tensor_files import check_shapes
 from t2x_core.types import Batch, Bucket, RenderedSamples
 from t2x_core.weights import about_exported, open_weights
 

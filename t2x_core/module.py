@@ -32,7 +32,7 @@ from t2x_core.outline import outline_mode
 from t2x_core.plugin_checks import check_codec, check_conditioning, check_losses, check_null
 from t2x_core.recipe import DiffusionConfig, OptimizerConfig
 from t2x_core.repa import Alignment
-from t2x_core.tensor_files import StoredTensor
+from t2x_core.tensor_files import check_shapes
 from t2x_core.types import Batch, Bucket, Conditioning, LatentShape, SampleKey, TextTokens
 
 
@@ -385,30 +385,3 @@ class T2XModule(L.LightningModule):
             check_records(
                 checkpoint.get("alignment"), {"diffusion.repa": self.alignment.encoder.record()}, "the checkpoint"
             )
-
-
-def check_shapes(
-    wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor | StoredTensor], where: str | None = None
-) -> None:
-    """Raises UserError, naming up to three tensors, if a checkpoint (the file `where`) is one of another model."""
-    problems = [f"{name} is missing" for name in wanted if name not in found]
-    problems += [f"{name} is not of this model" for name in found if name not in wanted]
-    problems += [
-        f"{name} is {tuple(found[name].shape)}, not {tuple(shape)}"
-        for name, shape in wanted.items()
-        if name in found and found[name].shape != shape
-    ]
-    missing = [name for name in wanted if name not in found]
-    if missing and all(".wider." in name for name in missing):  # `BandedLinear`
-        raise UserError(
-            f"the checkpoint is of an earlier t2x, which kept {missing[0]} in one weight with the channels before it",
-            where=where,
-            hint="go on, or sample, with the t2x that wrote it",
-        )
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UserError(
-            f"the checkpoint is of another model than the recipe: {', '.join(problems[:3])}{more}",
-            where=where,
-            hint="sample and resume with the recipe that it was trained with",
-        )

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from t2x_core.errors import UserError
 from t2x_core.sharding import first_row, local
 
 
@@ -104,3 +105,30 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, 
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
     file.chmod(mode)
+
+
+def check_shapes(
+    wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor | StoredTensor], where: str | None = None
+) -> None:
+    """Raises UserError, naming up to three tensors, if a checkpoint (the file `where`) is one of another model."""
+    problems = [f"{name} is missing" for name in wanted if name not in found]
+    problems += [f"{name} is not of this model" for name in found if name not in wanted]
+    problems += [
+        f"{name} is {tuple(found[name].shape)}, not {tuple(shape)}"
+        for name, shape in wanted.items()
+        if name in found and found[name].shape != shape
+    ]
+    missing = [name for name in wanted if name not in found]
+    if missing and all(".wider." in name for name in missing):  # `BandedLinear`
+        raise UserError(
+            f"the checkpoint is of an earlier t2x, which kept {missing[0]} in one weight with the channels before it",
+            where=where,
+            hint="go on, or sample, with the t2x that wrote it",
+        )
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(
+            f"the checkpoint is of another model than the recipe: {', '.join(problems[:3])}{more}",
+            where=where,
+            hint="sample and resume with the recipe that it was trained with",
+        )

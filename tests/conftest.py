@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from t2x_core.assembly import Assembly, load_assembly
+from t2x_core.assembly import Assembly, build_module, load_assembly
+from t2x_core.generation import T2XPipeline
 
 SHAPES, IMAGES = "tasks.text-to-image.data.shapes", "tasks.text-to-image.data.images"
 TINY_MODEL = (
@@ -75,3 +76,13 @@ def tiny() -> Assembly:
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written to the user's cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.with_name(f"{tmp_path.name}_cache")))
+
+
+def random_pipeline(recipe: str = "quickstart", overrides: tuple[str, ...] = TINY) -> T2XPipeline:
+    """An untrained model, the weights of which are all random: what is zero at first would hide much."""
+    assembly = load_assembly(recipe, overrides)
+    torch.manual_seed(0)
+    module = build_module(assembly)
+    for p in module.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    return T2XPipeline(assembly, module)

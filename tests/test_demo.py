@@ -10,28 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
-from t2x_core.assembly import build_module, load_assembly
 from t2x_core.cli.demo import noted
 from t2x_core.cli.main import main
 from t2x_core.demo import build_page, serve
 from t2x_core.errors import UserError
 from t2x_core.generation import T2XPipeline
-from tests.conftest import TINY, TINY_JOINT
+from tests.conftest import TINY_JOINT, random_pipeline
 
 pytest.importorskip("gradio")
 gradio_client = pytest.importorskip("gradio_client")
-
-
-def random_pipeline(recipe: str, settings: tuple[str, ...]) -> T2XPipeline:
-    assembly = load_assembly(recipe, settings)
-    torch.manual_seed(0)
-    module = build_module(assembly)
-    for p in module.parameters():
-        torch.nn.init.normal_(p, std=0.1)
-    return T2XPipeline(assembly, module)
 
 
 def free_port() -> int:
@@ -42,7 +31,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def pipeline() -> T2XPipeline:
-    return random_pipeline("quickstart", TINY)
+    return random_pipeline()
 
 
 @pytest.fixture(scope="module")

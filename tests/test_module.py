@@ -8,9 +8,9 @@ from t2x_core.encoders.encoder_config import IdentityConfig
 from t2x_core.encoders.identity import IdentityCodec
 from t2x_core.errors import UserError
 from t2x_core.frozen import Codec
-from t2x_core.module import check_shapes
 from t2x_core.optim import build_optimizer, learning_rate_factor
 from t2x_core.recipe import OptimizerConfig
+from t2x_core.tensor_files import check_shapes
 from t2x_core.types import Batch, Bucket, SampleKey
 from tests.conftest import TINY
 

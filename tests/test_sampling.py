@@ -8,27 +8,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from t2x_core import keyed, sampling
-from t2x_core.assembly import build_module, load_assembly
+from t2x_core.cli.sample import PRECISIONS
 from t2x_core.errors import UserError
-from t2x_core.generation import T2XPipeline
 from t2x_core.sampling import batch_size, bytes_per_sample, offload_blocks
 from t2x_core.types import LatentShape
-from tests.conftest import TINY, TINY_MOVING
+from tests.conftest import TINY_MOVING, random_pipeline
 
 
-def make(recipe: str = "quickstart", overrides: tuple[str, ...] = TINY) -> T2XPipeline:
-    assembly = load_assembly(recipe, overrides)
-    torch.manual_seed(0)
-    module = build_module(assembly)
-    for p in module.parameters():
-        torch.nn.init.normal_(p, std=0.1)
-    return T2XPipeline(assembly, module)
+def test_the_command_knows_the_precisions_without_torch():
+    assert tuple(sampling.PRECISIONS) == PRECISIONS
 
 
 @torch.no_grad()
 def test_a_negative_prompt_is_what_guidance_leads_away_from():
     """Held against a loop of Euler's method with classifier-free guidance, written out."""
-    pipeline = make()
+    pipeline = random_pipeline()
     module, shape = pipeline.module, LatentShape(3, 1, 16, 16)
     made = pipeline("a red circle", 5, negative="a blue ring", name="euler", steps=4, guidance=3.0, shift=1.0).pixels
 
@@ -47,7 +41,7 @@ def test_a_negative_prompt_is_what_guidance_leads_away_from():
 
 
 def test_each_prompt_has_its_negative_one(caplog):
-    pipeline = make()
+    pipeline = random_pipeline()
     both = pipeline(["a", "b"], 3, negative=["c", "d"], exact=True).pixels
     assert torch.equal(both[1:], pipeline("b", 4, negative="d", exact=True).pixels)
     with pytest.raises(UserError, match="2 prompts but 1 negative"):
@@ -59,7 +53,7 @@ def test_each_prompt_has_its_negative_one(caplog):
 
 @pytest.mark.parametrize("name", ["euler", "heun", "dpmpp-2m", "unipc"])
 def test_the_callback_sees_each_step_of_each_batch(name):
-    pipeline, seen = make(), []
+    pipeline, seen = random_pipeline(), []
     samples = pipeline(["a", "b", "c"], 0, name=name, steps=3, batch_size=2, callback=lambda *said: seen.append(said))
     assert [said[:2] for said in seen] == [(1, 3), (2, 3), (3, 3)] * 2
     assert [len(latents) for *_, latents in seen] == [2] * 3 + [1] * 3
@@ -93,7 +87,7 @@ class Peak(TorchDispatchMode):
 @pytest.mark.parametrize("attention", ["proxy", "fused", "dense"])
 def test_the_estimate_of_memory_is_above_what_is_taken_and_of_its_size(attention):
     sizes = ("tasks.text-to-video.data.shapes.size=32", "tasks.text-to-video.data.shapes.frames=8", "backbone.width=64")
-    pipeline = make("text_to_video/quickstart", (*TINY_MOVING, *sizes, f"backbone.attention={attention}"))
+    pipeline = random_pipeline("text_to_video/quickstart", (*TINY_MOVING, *sizes, f"backbone.attention={attention}"))
     taken = []
     for count in (2, 4):
         request = pipeline.request(["a red circle"] * count, batch_size=count, steps=2)
@@ -105,7 +99,7 @@ def test_the_estimate_of_memory_is_above_what_is_taken_and_of_its_size(attention
 
 
 def test_the_batch_is_what_memory_allows(monkeypatch):
-    pipeline = make()
+    pipeline = random_pipeline()
     request = pipeline.request(["a"] * 10)
     room = bytes_per_sample(pipeline.module, request) / sampling.SHARE
     for samples, wanted in ((100, 5), (4.5, 4), (3.5, 3), (2.5, 2), (0.1, 1)):  # 10 are 5 + 5, or 4 + 4 + 2 …
@@ -116,7 +110,7 @@ def test_the_batch_is_what_memory_allows(monkeypatch):
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_then_the_codec_saves(monkeypatch, caplog):
-    pipeline, tiled = make(), []
+    pipeline, tiled = random_pipeline(), []
     wanted = pipeline(["a"] * 6, batch_size=1).pixels
     codec, decode = pipeline.module.codec.part, pipeline.module.codec.part.decode
 
@@ -140,7 +134,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_then_the_codec_saves(monkeypatc
 
 
 def test_off_loaded_blocks_make_the_same_image_and_one_is_there_at_a_time():
-    plain, pipeline = make(), make()
+    plain, pipeline = random_pipeline(), random_pipeline()
     wanted = plain("a red circle", 3).pixels
     offload_blocks(pipeline.module, torch.device("cpu"))
     home = [{p.data_ptr() for p in block.parameters()} for block in pipeline.module.backbone.blocks]
@@ -160,7 +154,7 @@ def test_off_loaded_blocks_make_the_same_image_and_one_is_there_at_a_time():
 
 
 def test_precision():
-    pipeline = make()
+    pipeline = random_pipeline()
     exact, bf16 = (pipeline("a red circle", 3, precision=p).pixels for p in ("32-true", "bf16"))
     assert (exact - bf16).abs().max() > 0
     assert (exact - bf16).abs().mean() < 0.05
@@ -171,7 +165,7 @@ def test_precision():
 
 @pytest.mark.slow
 def test_a_compiled_network_makes_the_same_image():
-    plain, pipeline = make(), make()
+    plain, pipeline = random_pipeline(), random_pipeline()
     sampling.compile_blocks(pipeline.module)
     for count in (1, 3):
         compiled, wanted = (p(["a red circle"] * count, 3).pixels for p in (pipeline, plain))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from t2x_core import quick_start
 from t2x_core.cli.again import again, note
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 MOST_SAMPLES = 10_000
 """That one file shows."""
 LARGEST_SEED = 2**63 - 1
-SAMPLERS = ("euler", "heun", "dpmpp-2m", "unipc")
 PRECISIONS = ("32-true", "bf16", "fp16")
 FORMATS = ("png", "webp", "gif", "mp4")
 RUN = (
@@ -48,6 +47,8 @@ RUN = (
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    from t2x_core.recipe import SamplerConfig
+
     add = parser.add_argument
     add("prompts", nargs="*", default=[], metavar="RUN PROMPT", help=RUN)
     add("--prompts", dest="file", type=path, metavar="FILE", help="a text file with one prompt a line")
@@ -81,7 +82,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=FILE",
         help="an image that the task takes besides the prompt, such as a first frame; again: one for each prompt",
     )
-    add("--sampler", choices=SAMPLERS, help="solver (default: the recipe's)")
+    add("--sampler", choices=get_args(get_type_hints(SamplerConfig)["name"]), help="solver (default: the recipe's)")
     add("--steps", type=whole(1, 100_000), help="solver steps (default: the recipe's)")
     add("--guidance", type=number(0, 1e6), help="guidance scale, 1 = none (default: the recipe's)")
     add_lora(parser)

@@ -24,13 +24,15 @@ def test_a_part_that_fails_or_hangs_loses_nothing(tmp_path, monkeypatch):
         "half": f"open({str(file)!r}, 'w').write('{{')",
     }
     todo = [gpu.Part(name, (sys.executable, "-c", code), 0.5, file) for name, code in codes.items()]
+    todo.append(gpu.Part("fills", (sys.executable, "-c", "import time; time.sleep(60)"), 0.5, fills=True))
     todo.append(gpu.Part("lacks", ("none",), 0.5, needs=("no_such_package",)))
     found = {}
     began = time.monotonic()
     gpu.run_parts(todo, 0.2, tmp_path, lambda name, result: found.update({name: result}))
     assert time.monotonic() - began < 50
     assert found["fails"]["state"] == "failed (3)"
-    assert found["hangs"]["state"] == "time was up"
+    assert found["hangs"]["state"] == "failed (time was up)"
+    assert found["fills"]["state"] == "time was up"
     assert found["writes"]["figures"] == {"ratio": 2}
     assert found["half"]["figures"] == {}
     assert "JSONDecodeError" in found["half"]["unread"]
