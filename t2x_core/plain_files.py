@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from t2x_core.errors import UserError
+
 
 def read_json(file: Path, kind: type = dict) -> Any:
     """The value in a JSON file, of type `kind`.
@@ -76,3 +78,13 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def make_empty(folder: Path) -> None:
+    """Makes a folder; UserError if that cannot be, or there is something in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty", hint="choose another folder")
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror}", hint="choose another folder") from error

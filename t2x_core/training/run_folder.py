@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from t2x_core.errors import UserError
-from t2x_core.plain_files import read_json, write_whole
+from t2x_core.plain_files import make_empty, read_json, write_whole
 from t2x_core.recipe import Recipe, compose, dump_yaml, flat
 from t2x_core.recipe.catalog import shipped_folder
 from t2x_core.runs import ENVIRONMENT_FILE, RECIPE_FILE
@@ -102,12 +102,7 @@ def _chosen(folder: Path) -> Path:
     if (folder / RECIPE_FILE).is_file():
         again = command("--resume", folder)
         raise UserError(f"{folder} holds a run", hint=f"go on with it by {again}, or choose another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise UserError(f"{folder} is not empty", hint="choose another folder")
-    except OSError as error:
-        raise UserError(f"cannot make {folder}: {error.strerror}", hint="choose another folder") from error
+    make_empty(folder)
     return folder
 
 

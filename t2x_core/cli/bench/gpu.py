@@ -11,6 +11,7 @@ from typing import Any
 
 from t2x_core.cli.bench.output import write_json
 from t2x_core.cli.options import path
+from t2x_core.plain_files import make_empty
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise UserError("torch sees no GPU; --device cpu --smoke tries the script without one", where="command line")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()):
-            raise UserError(f"{out} is not empty; --out names another folder", where="command line")
-    except OSError as error:
-        raise UserError(f"cannot make {out}: {error.strerror}", where="command line") from error
+    make_empty(out)
 
     from t2x_core.bench.gpu_report import markdown, plot
     from t2x_core.bench.machine import machine
