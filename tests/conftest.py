@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,14 @@ TINY_JOINT = (
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`caplog` sees the log, whatever commands ran in this process before: they take it for themselves, or quieten it."""
+    log = logging.getLogger("t2x")
+    log.setLevel(logging.NOTSET)
+    monkeypatch.setattr(log, "propagate", True)
 
 
 @pytest.fixture

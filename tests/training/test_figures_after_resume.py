@@ -51,7 +51,6 @@ def test_the_first_point_after_a_resume_has_the_steps_before_it(tmp_path):
 def test_points_wait_while_the_disk_is_full_and_none_is_lost(tmp_path, monkeypatch, caplog):
     """A write that fails half-way is undone, said once, and made up for when there is room."""
     monkeypatch.setattr(event_file, "INTERVAL", -1.0)  # each event is written at once
-    monkeypatch.setattr(event_file.log, "propagate", True)
     caplog.set_level("INFO", logger="t2x")
     room = [10**9]
 

@@ -126,7 +126,6 @@ def test_the_learning_rate_follows_the_new_length_from_the_first_step_on(tmp_pat
     settings = ("optimizer.schedule=cosine", "optimizer.warmup_steps=1", "optimizer.lr=1e-3")
     whole, rest = At(), At()
     train(tmp_path, *settings, "trainer.max_steps=4", extra=(whole,))
-    monkeypatch.setattr("t2x_core.training.learning_rate.log.propagate", True)
     caplog.set_level("INFO", logger="t2x")
     train(tmp_path, *settings, "trainer.max_steps=8", resume=True, extra=(rest,))
     other = At()
