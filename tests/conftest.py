@@ -69,7 +69,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def _own_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`caplog` sees the log, whatever commands ran in this process before: they take it for themselves, or quieten it."""
+    """`caplog` sees the log, whatever commands in this process took it for themselves, or quietened it, before."""
     log = logging.getLogger("t2x")
     log.setLevel(logging.NOTSET)
     monkeypatch.setattr(log, "propagate", True)
