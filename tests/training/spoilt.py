@@ -23,7 +23,7 @@ from t2x_core.errors import TrainingError
 from t2x_core.losses import TaskLoss
 from t2x_core.recipe import to_plain
 from t2x_core.sharding import local
-from t2x_core.training import fit, run_folder
+from t2x_core.training import fit, parallel, run_folder
 from t2x_core.types import Batch, Noised, SampleKey
 from tests.conftest import TINY
 
@@ -43,7 +43,7 @@ def train(
     """Trains the tiny recipe; returns its last checkpoint's weights."""
     assembly = load_assembly("quickstart", [*TINY, *QUIET, "optimizer.schedule=constant", *settings])
     folder.mkdir(exist_ok=True)
-    if not resume:
+    if not resume and parallel.launched().rank == 0:  # which starts the others
         run_folder.write_run(folder, to_plain(assembly.recipe))
     module = build_module(assembly)
     ((name, loss),) = module.losses.items()

@@ -18,7 +18,7 @@ from lightning.pytorch import Callback
 from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.recipe import to_plain
 from t2x_core.sharding import local
-from t2x_core.training import fit, run_folder
+from t2x_core.training import fit, parallel, run_folder
 
 
 class Trace(Callback):
@@ -46,6 +46,7 @@ if __name__ == "__main__":
     assembly = load_assembly("quickstart", overrides)
     folder = Path(run)
     folder.mkdir(parents=True, exist_ok=True)
-    run_folder.write_run(folder, to_plain(assembly.recipe))
+    if parallel.launched().rank == 0:  # which starts the others
+        run_folder.write_run(folder, to_plain(assembly.recipe))
     module = build_module(assembly)
     fit(assembly, module, build_data(assembly, module), folder, resume=True, extra=[Trace(Path(trace), float(pause))])
