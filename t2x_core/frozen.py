@@ -166,10 +166,11 @@ class Codec(Frozen[LatentCodec]):
             latents = round_to(latents, rounding)
         return latents if there is None or rows is None else there.float().index_copy(0, rows, latents)
 
-    def decode(self, latents: Tensor, separate: bool) -> Tensor:
-        """Latents (B, C, F', H', W') → pixels (B, 3, F, H, W)."""
+    def decode(self, latents: Tensor, separate: bool, preview: bool = False) -> Tensor:
+        """Latents (B, C, F', H', W') → pixels (B, 3, F, H, W); `preview`: by the codec's cheaper way."""
+        part = self.on(latents.device)
         with torch.no_grad():
-            return self._call(self.on(latents.device).decode, latents, separate)
+            return self._call(part.preview if preview else part.decode, latents, separate)
 
     def latent_shape(self, bucket: Bucket, separate: bool) -> LatentShape:
         """Of the latents of a sample of this shape; UserError if the codec cannot have one."""

@@ -99,6 +99,10 @@ class LatentCodec(nn.Module, ABC):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, F', H/s, W/s) → pixels (B, 3, F, H, W), about [-1, 1] (not clamped)."""
 
+    def preview(self, latents: Tensor) -> Tensor:
+        """As `decode`, and cheaper if the codec has a way to: for images while training."""
+        return self.decode(latents)
+
     def save_memory(self) -> bool:
         """Takes less memory from now on, more slowly: in tiles, say; called where a GPU has too little. False, the
         default: it cannot (or does so already)."""

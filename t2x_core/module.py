@@ -192,10 +192,11 @@ class T2XModule(L.LightningModule):
         batch = replace(batch, pixels=None, unencoded=None, latents=latents)
         return replace(batch, controls=controls, encoded_controls=encoded)
 
-    def decode(self, latents: Tensor, task: str) -> Tensor:
-        """Latents (B, C, F', H', W') of a task as pixels (B, 3, F, H, W) float32."""
-        with self.calls("codec", "decode", code=self.codec.part.decode):
-            return self.codec.decode(latents, self.tasks[task].separate_frames)
+    def decode(self, latents: Tensor, task: str, preview: bool = False) -> Tensor:
+        """Latents (B, C, F', H', W') of a task as pixels (B, 3, F, H, W) float32; `preview`: more cheaply if it can."""
+        part = self.codec.part
+        with self.calls("codec", "preview" if preview else "decode", code=part.preview if preview else part.decode):
+            return self.codec.decode(latents, self.tasks[task].separate_frames, preview)
 
     def latent_shape(self, bucket: Bucket, task: str) -> LatentShape:
         """Of the latents of a sample of this shape; UserError if it does not divide into latents and tokens."""

@@ -52,6 +52,8 @@ class Request:
     exact: bool = False
     """Whether the image of a seed is the same to the last bit whatever stands around it."""
     precision: str = "32-true"
+    preview: bool = False
+    """Whether latents are decoded more cheaply, if the codec can."""
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -65,13 +67,15 @@ def sample(
     bucket: Bucket,
     config: SamplerConfig,
     batch_size: int = 1,
+    preview: bool = False,
 ) -> Tensor:
-    """Pixels (B, 3, F, H, W) in [-1, 1] for B conditions, each from its own seed.
+    """Pixels (B, 3, F, H, W) in [-1, 1] for B conditions, each from its own seed; `preview`: decoded more cheaply, if
+    the codec can.
 
     The last batch is filled up to `batch_size`, so that a sample is computed by the same operations whatever stands
     around it: the image of a seed depends on the prompt, the seed and `batch_size` alone, to the last bit.
     """
-    request = Request(conditions, tuple(seeds), bucket, config)
+    request = Request(conditions, tuple(seeds), bucket, config, preview=preview)
     parts = []
     with _evaluating(module):
         for start in range(0, len(request), batch_size):
@@ -179,7 +183,7 @@ def _sample_batch(module: T2XModule, request: Request, rows: list[int], callback
             )
         times = module.path.time(grid(config.steps, 1.0, device), module.shift(shape, config.shift))
         latents = SAMPLERS[config.name](velocity, module.path.start(noise, times[0]), times, callback)
-    return module.decode(latents, conditions.task).clamp(-1, 1)
+    return module.decode(latents, conditions.task, request.preview).clamp(-1, 1)
 
 
 def _conditionings(

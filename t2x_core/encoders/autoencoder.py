@@ -60,6 +60,7 @@ class Autoencoder(LatentCodec):
         self.channels = kind.channels(options)
         self.spatial_factor, self.frame_factor = kind.spatial_factor(options), kind.frame_factor(options)
         self.requires_grad_(False)
+        self._small = _small(config, self) if config.preview is not None and not outline else ()
 
     def encode(self, pixels: Tensor) -> Tensor:
         latents = self._by_chunk(self._encode, pixels)
@@ -69,6 +70,11 @@ class Autoencoder(LatentCodec):
     def decode(self, latents: Tensor) -> Tensor:
         affine = self._affine(latents)
         return self._by_chunk(self._decode, latents / affine.scale + affine.shift)
+
+    def preview(self, latents: Tensor) -> Tensor:
+        for small in self._small:
+            return small.to(latents.device).decode(latents)
+        return self.decode(latents)
 
     def save_memory(self) -> bool:
         before = (self.chunk, self.tiled)
@@ -120,6 +126,19 @@ class Autoencoder(LatentCodec):
         if not hasattr(self.vae, method):
             raise UserError(f"{self.kind.name} has no {key}", key=key, hint="set it to false")
         getattr(self.vae, method)()
+
+
+def _small(config: AutoencoderConfig, large: Autoencoder) -> tuple[Autoencoder]:
+    """The VAE for previews; in a tuple, so that it is no part of the codec, whose hash it does not change."""
+    try:
+        small = Autoencoder(config.small())
+    except UserError as error:
+        error.key = (error.key or "").replace("weights", "preview", 1) or "preview"
+        raise
+    if small.channels != large.channels:
+        said = f"{config.preview} has latents of {small.channels} channels, and {config.weights} of {large.channels}"
+        raise UserError(said, key="preview", hint="name a small VAE of the same latents, or null")
+    return (small.eval(),)
 
 
 def _class(name: str) -> Any:

@@ -65,15 +65,34 @@ class AutoencoderConfig(CodecConfig):
     """Whether large images are coded in overlapping tiles, which needs less memory and changes pixels slightly."""
     slicing: bool = False
     """Whether the VAE codes one image at a time by its own means."""
+    preview: WeightsConfig | None = None
+    """A small VAE of the same latents, as `{hub: madebyollin/taesd}` is for that of Stable Diffusion, which decodes the
+    images while training in place of the large one; not those at the end."""
 
     def __post_init__(self) -> None:
         self.vae_class()
+        if self.preview is not None:
+            small = self.small()
+            for what in ("spatial_factor", "frame_factor"):
+                one, other = getattr(self, what), getattr(small, what)
+                if None not in (one, other) and one != other:
+                    said = f"{self.preview} has another {what} ({other}) than {self.weights} ({one})"
+                    raise UserError(said, key="preview", hint="name a small VAE of the same latents, or null")
+
+    def small(self) -> AutoencoderConfig:
+        """Settings of the VAE that `preview` names."""
+        assert self.preview is not None
+        try:
+            return AutoencoderConfig(weights=self.preview, dtype=self.dtype, chunk=self.chunk)
+        except UserError as error:
+            error.key = (error.key or "").replace("weights", "preview", 1) or "preview"
+            raise
 
     def weight_files(self) -> Sequence[Path] | None:
         return self.weights.files()
 
     def neutral_keys(self) -> Collection[str]:
-        return "weights", "chunk"
+        return "weights", "chunk", "preview"
 
     def vae_class(self) -> VAEClass | None:
         """Which class of diffusers it is; None if its config is on a hub and was not fetched yet.
@@ -103,7 +122,7 @@ class AutoencoderConfig(CodecConfig):
         return None if kind is None or options is None else kind.frame_factor(options)
 
     def at_hand(self) -> bool:
-        return self.weights.at_hand()
+        return self.weights.at_hand() and (self.preview is None or self.preview.at_hand())
 
     def _options(self) -> dict[str, object] | None:
         with error_key("weights"):

@@ -275,6 +275,7 @@ def _did(mistake: Mistake) -> str:
         command = f"t2x {mistake.command}"
         recipe = mistake.files.get(command.removeprefix("t2x fit "), b"")
         shown = recipe.splitlines() if isinstance(recipe, str) and recipe else [command]
+    shown = [line if len(line) < 120 else f"{line[:60]}… ({len(line):,} characters)" for line in shown]
     return f"{mistake.what}: {' '.join(map(_code, shown))}" if shown else mistake.what
 
 

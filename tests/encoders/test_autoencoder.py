@@ -199,3 +199,63 @@ def test_a_vae_that_gets_more_channels_computes_the_same_at_first(
     torch.testing.assert_close(new.logvar[:, :4], old.logvar)
     assert new.mean[:, 4:].std() > 0.01  # the further ones are not dead
     torch.testing.assert_close(many.decode(new.mean).sample, few.decode(old.mean).sample)
+
+
+class TestPreview:
+    """A small VAE of the same latents decodes the images while training."""
+
+    @torch.no_grad()
+    def test_the_small_vae_decodes_what_the_large_one_encoded(self, tmp_path: Path) -> None:
+        import diffusers
+
+        large, small = save_vae(tmp_path / "large"), save_vae(tmp_path / "small", "AutoencoderTiny")
+        made, plain = Codec(codec(large, preview=WeightsConfig(folder=small))), Codec(codec(large))
+        latents = made.encode(torch.rand(2, 3, 1, 32, 32) * 2 - 1, separate=False)
+        by_library = diffusers.AutoencoderTiny.from_pretrained(small).eval().decode(latents[:, :, 0]).sample
+        shown = made.decode(latents, separate=False, preview=True)
+        torch.testing.assert_close(shown[:, :, 0], by_library, rtol=1e-4, atol=1e-4)
+        assert torch.equal(made.decode(latents, separate=False), plain.decode(latents, separate=False))
+        assert torch.equal(plain.decode(latents, separate=False, preview=True), plain.decode(latents, separate=False))
+        assert made.record() == plain.record()  # the same latents: the same cache, the same checkpoints
+
+    def test_one_of_other_latents_is_refused(self, tmp_path: Path) -> None:
+        large = save_vae(tmp_path / "large", "AutoencoderKLWan")
+        small = save_vae(tmp_path / "small", "AutoencoderTiny")
+        with pytest.raises(UserError, match="another spatial_factor") as caught:
+            AutoencoderConfig(weights=WeightsConfig(folder=large), preview=WeightsConfig(folder=small))
+        assert caught.value.key == "preview"
+        with pytest.raises(UserError, match="no folder") as caught:
+            AutoencoderConfig(weights=WeightsConfig(folder=large), preview=WeightsConfig(folder=tmp_path / "none"))
+        assert caught.value.key == "preview.folder"
+
+
+@pytest.mark.parametrize("name", ["AutoencoderKL", "AutoencoderTiny", "AutoencoderKLWan", "AutoencoderKLLTXVideo"])
+@torch.no_grad()
+def test_chunks_and_slices_change_nothing(name: str, tmp_path: Path) -> None:
+    folder = save_vae(tmp_path, name)
+    x = torch.rand(3, 3, 1, 64, 64) * 2 - 1
+    whole = codec(folder, chunk=8)
+    latents, pixels = whole.encode(x), whole.decode(whole.encode(x))
+    for options in ({"chunk": 1}, {"chunk": 2}, {"chunk": 8, "slicing": True}):
+        parts = codec(folder, **options)
+        torch.testing.assert_close(parts.encode(x), latents, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(parts.decode(latents), pixels, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_tiles_are_those_of_the_library_and_blend_without_seams(tmp_path: Path) -> None:
+    import diffusers
+
+    folder = save_vae(tmp_path)
+    vae = diffusers.AutoencoderKL.from_pretrained(folder).eval()
+    vae.enable_tiling()
+    made = codec(folder, tiling=True)
+    side = 2 * vae.tile_sample_min_size  # four tiles and more
+    x = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8) * 2 - 1, size=(side, side), mode="bicubic")
+    latents = vae.encode(x).latent_dist.mode()
+    found = made.encode(x.unsqueeze(2))[:, :, 0]
+    torch.testing.assert_close(found / 0.3 + 0.1, latents, rtol=1e-4, atol=1e-4)
+    by_library = vae.decode(latents).sample
+    torch.testing.assert_close(made.decode(found.unsqueeze(2))[:, :, 0], by_library, rtol=1e-4, atol=1e-4)
+    untiled = codec(folder)
+    assert not torch.equal(made.encode(x.unsqueeze(2)), untiled.encode(x.unsqueeze(2)))  # tiles were really made

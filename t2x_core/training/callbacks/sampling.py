@@ -162,10 +162,10 @@ class Sampling(StepCallback):
         count, ranks = len(conditions), trainer.world_size
         size = min(SCORE_BATCH, count)
         batches = [[min(i, count - 1) for i in range(start, start + size)] for start in range(0, count, size)]
-        settings = self.assembly.recipe.diffusion.sampler
+        settings, preview = self.assembly.recipe.diffusion.sampler, trainer.global_step < trainer.max_steps
         for first in range(0, len(batches), ranks):
             mine = batches[min(first + trainer.global_rank, len(batches) - 1)]
-            part = sample(module, conditions.select(mine), mine, bucket, settings, size)  # (size, 3, F, H, W)
+            part = sample(module, conditions.select(mine), mine, bucket, settings, size, preview)  # (size, 3, F, H, W)
             if ranks > 1:
                 part = trainer.strategy.all_gather(part).flatten(0, 1)  # (ranks · size, …)
             new = range(first * size, min((first + ranks) * size, count))
