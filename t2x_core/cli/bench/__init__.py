@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from t2x_core.cli.bench import backbone, data, fit, gpu, presets
+from t2x_core.cli.bench import backbone, data, fit, gpu, presets, samplers
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +13,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     data.configure(kinds.add_parser("data", help="time of a clip as the loader reads it against decord alone"))
     backbone.configure(
         kinds.add_parser("backbone", help="proxy, fused and dense attention against each other and PixArt")
+    )
+    samplers.configure(
+        kinds.add_parser("samplers", help="scores of a trained model by solver, evaluations and guidance")
     )
     presets.configure(kinds.add_parser("presets", help="parameters and FLOPs of the named sizes, as Markdown"))
     gpu.configure(kinds.add_parser("gpu", help="all that is measured on a GPU, in one go: tests, times, trainings"))
