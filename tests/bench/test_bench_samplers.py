@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from t2x_core.assembly import build_data, build_module
+from t2x_core.assembly import build_data
 from t2x_core.bench.samplers import bench_samplers, combinations
 from t2x_core.cli.main import main
 from t2x_core.errors import UserError
