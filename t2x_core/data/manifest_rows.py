@@ -181,12 +181,39 @@ def parquet_rows(manifest: Path, columns: Sequence[str]) -> Iterator[Row]:
                     )
             number = 0
             for batch in file.iter_batches(batch_size=4096, columns=list(columns)):
-                for row in batch.to_pylist():
+                for row in plain_rows(batch):
                     number += 1
-                    yield f"{manifest}, row {number}", row
+                    where = f"{manifest}, row {number}"
+                    if isinstance(row, str):
+                        raise UserError(row, where=where)
+                    yield where, row
     except pyarrow.ArrowException as error:
         why = shorten(str(error), 200)
         raise UserError(f"{manifest} is damaged or no Parquet file ({why})") from error
+
+
+def plain_rows(part: Any) -> Iterator[Mapping[str, Any] | str]:
+    """The rows of a part of a Parquet file; in place of one that Python cannot hold, what is wrong with it."""
+    try:
+        rows = part.to_pylist()
+    except (ValueError, OverflowError):  # text that is not UTF-8, a date beyond all calendars: of one row, as a rule
+        if part.num_rows > 1:
+            rows = (row for i in range(part.num_rows) for row in plain_rows(part.slice(i, 1)))
+        else:
+            rows = [_why_not(part)]
+    yield from rows
+
+
+def _why_not(row: Any) -> str:
+    """Which column of a row Python cannot hold."""
+    for field, column in zip(row.schema, row.columns, strict=True):
+        try:
+            column.to_pylist()
+        except UnicodeDecodeError:
+            return f"the column {quoted(field.name)} is not UTF-8"
+        except (ValueError, OverflowError):
+            return f"the column {quoted(field.name)} holds no text but {shorten(str(field.type))} out of all range"
+    return "it cannot be read"
 
 
 def _lines(manifest: Path) -> Iterator[tuple[int, str]]:
