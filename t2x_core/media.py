@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from t2x_core.errors import UserError
+from t2x_core.remote import is_url, url_name
+from t2x_core.remote.file import RemoteFile, facts_of
 from t2x_core.wording import shorten
 
 
@@ -19,7 +22,7 @@ class TarMember:
     """A file inside a tar file."""
 
     path: str
-    """Of the tar file."""
+    """Of the tar file, or its URL."""
     name: str
     """Inside of it."""
     start: int
@@ -36,7 +39,7 @@ class ParquetCell:
     """A cell of a Parquet file that holds the bytes of a file."""
 
     path: str
-    """Of the Parquet file."""
+    """Of the Parquet file, or its URL."""
     name: str
     """What the file in the cell was called, or "": not known."""
     group: int
@@ -51,7 +54,7 @@ class ParquetCell:
 
 
 Place = str | TarMember | ParquetCell
-"""A path, or a place inside a file."""
+"""A path, a URL, or a place inside a file."""
 _SPECIAL = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -64,17 +67,38 @@ _MEMBERS = {kind.__name__: kind for kind in (TarMember, ParquetCell)}
 
 def open_place(place: Place | Path) -> BinaryIO:
     """Open for reading, from its first byte to its last; it can be sought. Raises OSError if it cannot be read."""
+    if isinstance(place, str) and is_url(place):
+        return io.BufferedReader(RemoteFile(place), 2**16)
     return open(place, "rb") if isinstance(place, str | Path) else place.open()
 
 
+def is_remote(place: Place | Path) -> bool:
+    """Whether it is read through a network, and the cache of that."""
+    return is_url(container(place))
+
+
+def on_disk(place: Place) -> bool:
+    """Whether it is a file of its own on this machine, which a library can open by its path."""
+    return isinstance(place, str) and not is_url(place)
+
+
+def load(place: Place) -> None:
+    """Reads it once if it is remote, so that it is in the cache. Raises OSError."""
+    if is_remote(place):
+        with open_place(place) as stream:
+            while stream.read(2**20):
+                pass
+
+
 def container(place: Place | Path) -> str:
-    """Path of the file in which it is."""
+    """Path or URL of the file in which it is."""
     return os.fspath(place) if isinstance(place, str | Path) else place.path
 
 
 def suffix(place: Place) -> str:
     """The ending of its name, in lower case, with the dot."""
-    return Path(place if isinstance(place, str) else place.name).suffix.lower()
+    name = place if isinstance(place, str) else place.name
+    return Path(url_name(name) if is_url(name) else name).suffix.lower()
 
 
 def size_of(place: Place) -> int:
@@ -86,13 +110,20 @@ def size_of(place: Place) -> int:
 
 
 def stamp(place: Place) -> tuple[int, ...]:
-    """Numbers that change when it does: size in bytes and time of change in ns of the file in which it is, and where in
-    it. Raises OSError."""
-    status = os.stat(container(place))
-    own = status.st_size, status.st_mtime_ns
+    """Numbers that change when it does: size in bytes and time of change in ns (of a URL, a hash of what its server
+    tells files by) of the file in which it is, and where in it. Raises OSError."""
+    own = _stamp_of_file(container(place))
     if isinstance(place, TarMember):
         return *own, place.start, place.length
     return own if isinstance(place, str) else (*own, place.group, place.row)
+
+
+def _stamp_of_file(path: str) -> tuple[int, int]:
+    if is_url(path):
+        facts = facts_of(path, fresh=True)
+        return facts.size, int.from_bytes(hashlib.blake2b(facts.tag.encode(), digest_size=6).digest(), "little")
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
 def to_plain(place: Place) -> Any:
@@ -125,7 +156,7 @@ class _Window(io.RawIOBase):
     """A stretch of a file as a file."""
 
     def __init__(self, path: str, start: int, length: int) -> None:
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (`close` does)
+        self._file = RemoteFile(path) if is_url(path) else open(path, "rb", buffering=0)  # noqa: SIM115 (`close` does)
         self._start, self._length, self._at = start, length, 0
 
     def readable(self) -> bool:
@@ -158,8 +189,7 @@ class _Cells:
     """
 
     def __init__(self, place: ParquetCell) -> None:
-        _, parquet = import_parquet()
-        self._file = parquet.ParquetFile(place.path, buffer_size=2**20, pre_buffer=False)
+        self._file = open_parquet(place.path, buffer_size=2**20, pre_buffer=False)
         batches = self._file.iter_batches(4, row_groups=[place.group], columns=[place.column], use_threads=False)
         self._rows = enumerate(cell for batch in batches for cell in batch.column(0))
         self.next = 0
@@ -191,6 +221,12 @@ def _cell(place: ParquetCell) -> bytes:
         why = f"row group {place.group} of the Parquet file is damaged ({shorten(str(error))})"
         raise OSError(None, why) from error
     return found
+
+
+def open_parquet(path: str, **options: Any) -> Any:
+    """The ParquetFile of a path or a URL. Raises OSError or pyarrow's ArrowException."""
+    _, parquet = import_parquet()
+    return parquet.ParquetFile(open_place(path) if is_url(path) else path, **options)
 
 
 def import_parquet() -> tuple[Any, Any]:

@@ -44,3 +44,11 @@ def home_as_tilde(path: str | Path) -> str:
     except RuntimeError:  # there is none
         return text
     return f"~{text[len(home) :]}" if text == home or text.startswith(home.rstrip("/") + os.sep) else text
+
+
+def cache_folder() -> Path | None:
+    """Where what is known of files is remembered; None if the user has no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "t2x"
+    except RuntimeError:
+        return None

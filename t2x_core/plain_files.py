@@ -7,11 +7,16 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from t2x_core.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where two processes may thus do a thing twice
+    fcntl = None  # type: ignore[assignment]
 
 
 def read_json(file: Path, kind: type = dict) -> Any:
@@ -33,6 +38,16 @@ def parse_json(text: bytes | str, kind: type = dict, name: str = "it") -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"{name} holds {type(value).__name__}, not {kind.__name__}")
     return value
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[IO[bytes]]:
+    """The file, made if need be, open for reading and appending, and of no other process until it is closed."""
+    with file.open("a+b") as stream:
+        if fcntl is not None:
+            with suppress(OSError):  # some network drives have no locks
+                fcntl.flock(stream, fcntl.LOCK_EX)
+        yield stream
 
 
 @contextmanager

@@ -7,15 +7,11 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two processes may thus name a file twice
-    fcntl = None  # type: ignore[assignment]
+from t2x_core.plain_files import locked
 
 log = logging.getLogger("t2x")
 
@@ -111,16 +107,6 @@ def count(file: Path) -> int:
         return 0
     with file.open("rb") as stream:
         return sum(_parse(line) is not None for line in stream)
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[IO[bytes]]:
-    """The file, made if need be, open for reading and appending, and of no other process until it is closed."""
-    with file.open("a+b") as stream:
-        if fcntl is not None:
-            with suppress(OSError):  # some network drives have no locks
-                fcntl.flock(stream, fcntl.LOCK_EX)
-        yield stream
 
 
 def _parse(line: bytes) -> dict[str, str] | None:

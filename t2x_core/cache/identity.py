@@ -7,7 +7,7 @@ import os
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
-from t2x_core.media import Place, container, open_place, stamp
+from t2x_core.media import Place, container, is_remote, open_place, stamp
 
 IdentityType = Literal["time", "bytes"]
 
@@ -26,6 +26,8 @@ def by_time(place: Place) -> list[int]:
 def by_bytes(place: Place) -> str:
     """A hash of the content. A file is read once a process, and again when its inode says that it was written to:
     the time of a change of state, unlike that of the content, cannot be set back."""
+    if is_remote(place):
+        return _hash(place, *stamp(place))
     status = os.stat(container(place))
     return _hash(place, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 

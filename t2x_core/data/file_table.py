@@ -17,6 +17,7 @@ from t2x_core.data.content import short_hash
 from t2x_core.data.image_files import ImageFile, group_name, held_out_hash
 from t2x_core.media import ParquetCell, Place, TarMember
 from t2x_core.plain_files import parse_json, written_whole
+from t2x_core.remote import is_url, public_url
 
 TEXTS = 5
 """Of a file: its path or its name inside a container, name, group, content, and captions, a NUL behind each."""
@@ -80,15 +81,21 @@ class FileTable(Sequence[ImageFile]):
         return cls(columns, list(numbers), notes=notes)
 
     @classmethod
-    def open(cls, file: Path) -> FileTable:
-        """The table that `save` has written. Raises OSError, or ValueError if it is damaged."""
+    def open(cls, file: Path, urls: Iterable[str] = ()) -> FileTable:
+        """The table that `save` has written. Raises OSError, or ValueError if it is damaged.
+
+        Args:
+            urls: of containers, which are saved without their signatures.
+        """
+        full = {public_url(url): url for url in urls if is_url(url)}
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             header = parse_json(stream.read(min(length, 2**26)))
         columns = {}
         try:
             metadata = header.pop("__metadata__")
-            containers, notes = parse_json(metadata["containers"], list), parse_json(metadata["notes"])
+            saved, notes = parse_json(metadata["containers"], list), parse_json(metadata["notes"])
+            containers = [(kind, full.get(path, path), column) for kind, path, column in saved]
             for name, entry in header.items():
                 dtype, shape, start = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"][0]
                 if 0 in shape:
@@ -104,7 +111,8 @@ class FileTable(Sequence[ImageFile]):
     def save(self, file: Path) -> None:
         """Writes the whole table; OSError if it cannot be written."""
         columns = {name: np.ascontiguousarray(column) for name, column in self.columns.items()}
-        metadata = {"containers": json.dumps(self.containers), "notes": json.dumps(self.notes)}
+        public = [(kind, public_url(path) if is_url(path) else path, column) for kind, path, column in self.containers]
+        metadata = {"containers": json.dumps(public), "notes": json.dumps(self.notes)}
         with written_whole(file, f".{file.stem}.{os.getpid()}") as beside:
             beside.write_bytes(save(columns, metadata))
 

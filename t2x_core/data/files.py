@@ -8,27 +8,22 @@ from pathlib import Path
 from typing import BinaryIO
 
 from t2x_core.errors import UserError
-from t2x_core.media import not_a_file
+from t2x_core.media import not_a_file, open_place
+from t2x_core.remote import Url, is_url, public_url
 
 LONGEST_CAPTIONS = 2**20
 """Bytes of a file with captions, at most."""
 
 
-def cache_folder() -> Path | None:
-    """Where what is known of files is remembered; None if the user has no home."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "t2x"
-    except RuntimeError:
-        return None
-
-
-def open_regular(path: str | Path) -> BinaryIO:
-    """A regular file, open for reading; never waits for whoever writes into a pipe.
+def open_regular(path: str | Path | Url) -> BinaryIO:
+    """A regular file, or one behind a URL, open for reading; never waits for whoever writes into a pipe.
 
     Raises:
         OSError: it cannot be opened.
         UserError: it is a pipe, a socket, a device or a folder.
     """
+    if isinstance(path, Url) or is_url(path):
+        return open_place(path.full if isinstance(path, Url) else str(path))
     if why := not_a_file(os.stat(path).st_mode):  # to open a device may do something to it
         raise UserError(why, where=shown(path))
     stream = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
@@ -40,7 +35,9 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 def identity(path: str) -> Hashable:
     """The same for all names of one file: other spellings of its path, symbolic and hard links. Of a file that is not
-    there, its absolute path."""
+    there, its absolute path; of a URL, the URL."""
+    if is_url(path):
+        return path
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -48,8 +45,11 @@ def identity(path: str) -> Hashable:
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
-def shown(path: str | Path) -> str:
-    """A path for messages and as a name in our own files, which are UTF-8; bytes that are not become `\\xe9`."""
+def shown(path: str | Path | Url) -> str:
+    """A path for messages and as a name in our own files, which are UTF-8; bytes that are not become `\\xe9`. Of a URL
+    without what is secret about it."""
+    if isinstance(path, Url) or is_url(path):
+        return public_url(str(path))
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -59,6 +59,8 @@ def name_below(path: str, folder: str) -> str:
     `..` and links in an absolute path are resolved, so that each spelling gives the same name.
     """
     start = os.path.join(folder, "")
+    if is_url(path):
+        return public_url(path).removeprefix(public_url(start))
     if path.startswith(start) and os.pardir not in path:  # nearly all
         return shown(Path(path[len(start) :]).as_posix())
     absolute, root = os.path.abspath(path), os.path.abspath(folder)

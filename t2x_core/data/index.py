@@ -20,13 +20,13 @@ from PIL import Image
 
 from t2x_core.data.content import content_hash
 from t2x_core.data.decode import FORMATS, DamagedImageError, image_size
-from t2x_core.data.files import cache_folder
 from t2x_core.data.flat import LARGE
 from t2x_core.data.image_files import ImageFile
 from t2x_core.errors import UserError
 from t2x_core.media import Place, open_place, size_of, special_file
 from t2x_core.media import stamp as stamp_of
-from t2x_core.quarantine import locked
+from t2x_core.paths import cache_folder
+from t2x_core.plain_files import locked
 
 log = logging.getLogger("t2x")
 

@@ -12,6 +12,7 @@ from t2x_core.data.files import name_below
 from t2x_core.data.image_files import ImageFile, ImageList, OneEach
 from t2x_core.data.manifest_rows import READERS, no_column
 from t2x_core.errors import UserError
+from t2x_core.remote import Url, is_url
 from t2x_core.wording import quoted
 
 LONGEST_SIDE = 1_000_000
@@ -36,12 +37,12 @@ class Columns:
         return [self.path, *self.captions, *(self.size or ()), *([self.group] if self.group else [])]
 
 
-def read_manifest(manifest: Path, folder: Path, columns: Columns) -> ImageList:
+def read_manifest(manifest: Path | Url, folder: Path | Url, columns: Columns) -> ImageList:
     """The files of a manifest, in its order; rows that name the same file are one file with several captions.
 
     Args:
         manifest: a `.jsonl`, `.csv`, `.tsv` or `.parquet` file.
-        folder: what the paths in it are relative to.
+        folder: what the paths in it are relative to; they may be URLs, too.
 
     Raises:
         UserError: it cannot be read, a column is missing, or a cell holds what it should not.
@@ -55,7 +56,7 @@ def read_manifest(manifest: Path, folder: Path, columns: Columns) -> ImageList:
         for where, row in reader(manifest, columns.names):
             if not seen.issuperset(row):
                 seen.update(row)
-            files.add(_file(where, row, str(folder), columns), where)
+            files.add(_file(where, row, folder, columns), where)
     except OSError as error:
         raise UserError(f"cannot read the manifest {manifest}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -66,14 +67,18 @@ def read_manifest(manifest: Path, folder: Path, columns: Columns) -> ImageList:
     return ImageList(files.files, files.remarks)
 
 
-def _file(where: str, row: Mapping[str, Any], folder: str, columns: Columns) -> ImageFile:
+def _file(where: str, row: Mapping[str, Any], folder: Path | Url, columns: Columns) -> ImageFile:
     written = row.get(columns.path)
     if not (isinstance(written, str) and written.strip()):
         raise UserError(f'the column "{columns.path}" holds no path but {quoted(written)}', where=where)
-    path = os.path.join(folder, _text(where, columns.path, written))
-    if written != written.strip() and not os.path.lexists(path):
-        path = os.path.join(folder, written.strip())
-    name = name_below(path, folder)
+    written = _text(where, columns.path, written)
+    if isinstance(folder, Url) or is_url(written.strip()):
+        path = folder.join(written.strip()) if isinstance(folder, Url) else written.strip()
+    else:
+        path = os.path.join(folder, written)
+        if written != written.strip() and not os.path.lexists(path):
+            path = os.path.join(folder, written.strip())
+    name = name_below(path, str(folder))
     return ImageFile(
         path, name, captions_of(where, row, columns), size_of(where, row, columns), group_of(where, row, columns)
     )

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from t2x_core.data.files import open_regular
 from t2x_core.errors import UserError, did_you_mean
 from t2x_core.media import import_parquet
+from t2x_core.remote import Url
 from t2x_core.wording import counted, quoted, shorten
 
 Row = tuple[str, Mapping[str, Any]]
@@ -23,7 +24,7 @@ LINES_OF_A_CELL = 8
 """Lines behind an opening quote of a TSV in which its end is looked for."""
 
 
-def json_lines(manifest: Path, columns: Sequence[str]) -> Iterator[Row]:
+def json_lines(manifest: Path | Url, columns: Sequence[str]) -> Iterator[Row]:
     for number, line in _lines(manifest):
         if not line.strip():
             continue
@@ -52,7 +53,7 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def comma_separated(manifest: Path, columns: Sequence[str]) -> Iterator[Row]:
+def comma_separated(manifest: Path | Url, columns: Sequence[str]) -> Iterator[Row]:
     """CSV as RFC 4180 has it: cells in "quotes" may hold commas, line breaks and doubled quotes."""
     reader = csv.reader((line for _, line in _lines(manifest)), strict=True)
     header: list[str] | None = None
@@ -100,7 +101,7 @@ def _no_rows_inside(cells: Sequence[str], path: int, where: str, last: int) -> N
                 )
 
 
-def tab_separated(manifest: Path, columns: Sequence[str]) -> Iterator[Row]:
+def tab_separated(manifest: Path | Url, columns: Sequence[str]) -> Iterator[Row]:
     """TSV: cells between tabs, one row a line; a quote is a quote."""
     header: list[str] | None = None
     opened = 0
@@ -137,7 +138,7 @@ def _doubled(text: str) -> bool:
     return '"' in text and '"' not in text.replace('""', "")
 
 
-def _header(manifest: Path, cells: Sequence[str], columns: Sequence[str], where: str) -> list[str]:
+def _header(manifest: Path | Url, cells: Sequence[str], columns: Sequence[str], where: str) -> list[str]:
     header = [cell.strip() for cell in cells]
     for column in columns:
         if column not in header:
@@ -158,7 +159,7 @@ def _count_cells(cells: Sequence[str], header: Sequence[str], where: str, hint: 
         )
 
 
-def parquet_rows(manifest: Path, columns: Sequence[str]) -> Iterator[Row]:
+def parquet_rows(manifest: Path | Url, columns: Sequence[str]) -> Iterator[Row]:
     pyarrow, parquet = import_parquet()
     try:
         with open_regular(manifest) as stream, parquet.ParquetFile(stream) as file:
@@ -216,7 +217,7 @@ def _why_not(row: Any) -> str:
     return "it cannot be read"
 
 
-def _lines(manifest: Path) -> Iterator[tuple[int, str]]:
+def _lines(manifest: Path | Url) -> Iterator[tuple[int, str]]:
     """Number (from 1) and text of each line, its end included. UserError where it is no UTF-8 text."""
     with open_regular(manifest) as stream:
         if stream.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):  # type: ignore[attr-defined]
@@ -237,12 +238,12 @@ def _lines(manifest: Path) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def no_column(manifest: str | Path, column: str, there: Sequence[str], where: str | None = None) -> NoReturn:
+def no_column(manifest: str | Path | Url, column: str, there: Sequence[str], where: str | None = None) -> NoReturn:
     known = did_you_mean(column, there) or f"there are: {shorten(', '.join(there), 200) or 'none'}"
     raise UserError(f'there is no column "{column}"', where=where or str(manifest), hint=f"{known} (set columns)")
 
 
-READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Path | Url, Sequence[str]], Iterator[Row]]] = {
     ".jsonl": json_lines,
     ".csv": comma_separated,
     ".tsv": tab_separated,

@@ -10,7 +10,7 @@ from t2x_core.data.image_files import ImageFile
 from t2x_core.data.manifest import Columns, captions_of, group_of, size_of
 from t2x_core.data.manifest_rows import no_column, plain_rows
 from t2x_core.errors import UserError
-from t2x_core.media import ParquetCell, import_parquet, special_file
+from t2x_core.media import ParquetCell, import_parquet, open_parquet, special_file
 from t2x_core.wording import quoted, shorten
 
 BYTES, PATH = "bytes", "path"
@@ -33,11 +33,11 @@ def list_parquet(path: str, columns: Columns, suffixes: Collection[str]) -> tupl
     """
     if why := special_file(path):
         raise UserError(f"{shown(path)} {why}")
-    pyarrow, parquet = import_parquet()
+    pyarrow, _ = import_parquet()
     files: list[ImageFile] = []
     damaged: list[tuple[str, str]] = []
     try:
-        with parquet.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             column, inside = _media_column(path, file.schema_arrow, columns)
             is_named = str(inside.get(PATH)) in TEXT
             wanted = list(dict.fromkeys([*columns.names[1:], *([f"{column}.{PATH}"] if is_named else [])]))

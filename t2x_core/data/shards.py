@@ -15,13 +15,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from t2x_core.data.file_table import FileTable
-from t2x_core.data.files import cache_folder, name_below, shown
+from t2x_core.data.files import name_below, shown
 from t2x_core.data.image_files import ImageFile, ImageList
 from t2x_core.data.manifest import Columns
 from t2x_core.data.parquet_shard import list_parquet
 from t2x_core.data.tar_shard import list_tar
 from t2x_core.errors import UserError
-from t2x_core.quarantine import locked
+from t2x_core.media import stamp as stamp_of
+from t2x_core.paths import cache_folder
+from t2x_core.plain_files import locked
+from t2x_core.remote import Url, is_url, public_url, url_name
+from t2x_core.remote.fetch import list_files
+from t2x_core.remote.url import split_query
 from t2x_core.wording import counted
 
 log = logging.getLogger("t2x")
@@ -33,7 +38,7 @@ KINDS = {".tar": list_tar, ".parquet": list_parquet}
 """Ending of a shard → what lists it."""
 
 
-def list_shards(pattern: Path, columns: Columns, suffixes: Collection[str], what: str = "image") -> ImageList:
+def list_shards(pattern: Path | Url, columns: Columns, suffixes: Collection[str], what: str = "image") -> ImageList:
     """The images (or `what` has one of these suffixes) in shards, in the order of the shards' names and within them.
 
     Args:
@@ -69,14 +74,18 @@ def list_shards(pattern: Path, columns: Columns, suffixes: Collection[str], what
     return ImageList(files, remarks, damaged)
 
 
-def shard_files(pattern: Path) -> tuple[str, list[str]]:
+def shard_files(pattern: Path | Url) -> tuple[str, list[str]]:
     """What a pattern stands for: (folder that names are relative to, paths in order).
 
-    It is a shard, a folder of them, or a pattern with `*`, `?`, `[…]`, `{000..123}` or `{a,b}`. Each file counts once.
+    It is a shard, a folder of them, or a pattern with `*`, `?`, `[…]`, `{000..123}` or `{a,b}`; in a URL without `?`,
+    and those that braces name are not looked for. Each file counts once.
 
     Raises:
         UserError: there is none, one that braces name is not there, or it is no `.tar` or `.parquet`.
     """
+    if isinstance(pattern, Url):
+        root, found = _remote_files(pattern)
+        return root, _checked(found, pattern)
     text = os.fspath(pattern)
     if os.path.isdir(text):
         root, found = text, sorted(itertools.chain.from_iterable(_in_folder(text)))
@@ -91,12 +100,35 @@ def shard_files(pattern: Path) -> tuple[str, list[str]]:
                 found.append(part)
             else:
                 raise UserError(f"there is no shard {shown(part)}")
-    found = list({os.path.realpath(path): path for path in found}.values())
+    return root, _checked(list({os.path.realpath(path): path for path in found}.values()), pattern)
+
+
+def _checked(found: list[str], pattern: Path | Url) -> list[str]:
     if not found:
-        raise UserError(f"there are no shards (.tar or .parquet) in {shown(text)}")
+        raise UserError(f"there are no shards (.tar or .parquet) in {shown(pattern)}")
     if other := next((path for path in found if _kind(path) not in KINDS), None):
         raise UserError(f"{shown(other)} is no shard", hint=f"its ending must be one of {', '.join(KINDS)}")
-    return root, found
+    return found
+
+
+def _remote_files(pattern: Url) -> tuple[str, list[str]]:
+    """As `shard_files`; shards are asked for first when they are read."""
+    base, query = split_query(pattern.full)
+    wild = re.search(r"[*\[]", base)
+    if wild is None and _kind(base) in KINDS:
+        first = re.search(r"\{", base)
+        root = base[: first.start()] if first else base
+        return root.rpartition("/")[0], list(dict.fromkeys(part + query for part in braces(base)))
+    found: list[str] = []
+    for part in braces(base):
+        try:
+            found += (path for path in list_files(part + query) if _kind(path) in KINDS)
+        except OSError as error:
+            raise UserError(
+                f"{shown(part)} cannot be listed: it {error.strerror}", hint='name the shards: "train-{000..123}.tar"'
+            ) from error
+    root = base[: wild.start()].rpartition("/")[0] if wild else base.rstrip("/")
+    return root, list(dict.fromkeys(found))
 
 
 def _in_folder(folder: str) -> Iterator[list[str]]:
@@ -107,7 +139,7 @@ def _in_folder(folder: str) -> Iterator[list[str]]:
 
 
 def _kind(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
+    return os.path.splitext(url_name(path) if is_url(path) else path)[1].lower()
 
 
 def braces(text: str) -> list[str]:
@@ -132,14 +164,16 @@ def _index(shard: str, columns: Columns, suffixes: Collection[str]) -> tuple[Fil
     folder = cache_folder()
     with ExitStack() as stack:
         stamp: list[int] = []
-        with suppress(OSError):
-            status = os.stat(shard)
-            stamp = [status.st_size, status.st_mtime_ns]
-        made_of = VERSION, os.path.realpath(shard), columns, sorted(suffixes)
+        try:
+            stamp = list(stamp_of(shard))
+        except OSError as error:
+            if is_url(shard):
+                raise UserError(f"{shown(shard)}: it {error.strerror}") from error
+        made_of = VERSION, public_url(shard) if is_url(shard) else os.path.realpath(shard), columns, sorted(suffixes)
         digest = hashlib.blake2b(repr(made_of).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
         index = None if folder is None else folder / "shards" / f"{digest}.safetensors"
         if index is not None:
-            if (known := _known(index, stamp)) is not None:
+            if (known := _known(index, stamp, shard)) is not None:
                 return known, True
             try:
                 index.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +182,7 @@ def _index(shard: str, columns: Columns, suffixes: Collection[str]) -> tuple[Fil
                 log.info("nothing is remembered of the shards: cannot write %s (%s)", index, error.strerror)
                 index = None
             else:  # another process may have been here meanwhile
-                if (known := _known(index, stamp)) is not None:
+                if (known := _known(index, stamp, shard)) is not None:
                     return known, True
         files, notes = KINDS[_kind(shard)](shard, columns, suffixes)
         table = FileTable.of(files, {**notes, "stamp": stamp})
@@ -160,9 +194,9 @@ def _index(shard: str, columns: Columns, suffixes: Collection[str]) -> tuple[Fil
     return table, False
 
 
-def _known(index: Path, stamp: Sequence[int]) -> FileTable | None:
+def _known(index: Path, stamp: Sequence[int], shard: str) -> FileTable | None:
     with suppress(OSError, ValueError):
-        table = FileTable.open(index)
+        table = FileTable.open(index, [shard])
         if table.notes.get("stamp") == [*stamp]:
             return table
     return None

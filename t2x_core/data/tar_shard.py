@@ -14,7 +14,7 @@ from t2x_core.data.files import LONGEST_CAPTIONS, captions_in, shown
 from t2x_core.data.image_files import ImageFile
 from t2x_core.data.manifest import Columns, captions_of, group_of, size_of
 from t2x_core.errors import UserError
-from t2x_core.media import TarMember, special_file
+from t2x_core.media import TarMember, open_place, special_file
 from t2x_core.plain_files import parse_json
 from t2x_core.wording import counted, shorten
 
@@ -57,7 +57,7 @@ def list_tar(path: str, columns: Columns, suffixes: Collection[str]) -> tuple[li
     if why := special_file(path):
         raise UserError(f"{shown(path)} {why}")
     try:
-        with open(path, "rb") as stream:
+        with open_place(path) as stream:
             if packed := PACKED.get(stream.read(2)):
                 raise UserError(
                     f"{shown(path)} is compressed ({packed})", hint="unpack it: members are read one by one"

@@ -25,6 +25,7 @@ from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, PATH_OR_NAME, Const
 from t2x_core.recipe.field_docs import field_docs
 from t2x_core.recipe.source import Node, Origin, located, show
 from t2x_core.recipe.yaml_tree import parse_value
+from t2x_core.remote import Url, is_url, public_url
 from t2x_core.terminal import escape
 
 Schema = TypeVar("Schema")
@@ -198,9 +199,13 @@ def _scalar(kind: Any, node: Node, path: str) -> Any:
     value: Any = node.text if _is_text(kind) and node.text is not None else node.value
     if kind is float and type(value) in (int, float):
         return _float(node, path)
+    if kind is Url and is_url(value):
+        return Url(value)
+    if kind is Path and is_url(value):
+        raise UserError(f"{path} must be on this machine, and {public_url(value)} is a URL", where=str(node.origin))
     if kind is Path and type(value) is str:
         return Path(os.path.abspath(node.origin.folder / _path(value, node, path)))
-    if kind not in (bool, int, float, str, Path, types.NoneType):
+    if kind not in (bool, int, float, str, Path, Url, types.NoneType):
         raise TypeError(f"{path}: a recipe cannot hold a field of type {kind}")
     if type(value) is not kind:
         raise _WrongTypeError(kind, node, path)
@@ -238,7 +243,7 @@ def _is_text(kind: Any) -> bool:
     """Whether a setting of that type is text, which an override gives letter by letter."""
     if typing.get_origin(kind) is typing.Annotated:
         return _is_text(typing.get_args(kind)[0])
-    return kind is str or kind is Path
+    return kind in (str, Path, Url)
 
 
 def _is_null(kind: Any, node: Node) -> bool:
@@ -272,6 +277,7 @@ _WORDS = {
     float: ("a number", "numbers"),
     str: ("text", "texts"),
     Path: ("a path", "paths"),
+    Url: ("a URL", "URLs"),
     types.NoneType: ("null", "nulls"),
 }
 

@@ -12,18 +12,20 @@ import yaml
 
 from t2x_core.paths import home_as_tilde
 from t2x_core.recipe.yaml_tree import FLOAT
+from t2x_core.remote import Url
 from t2x_core.terminal import UNSAFE
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses and containers as dicts, lists and scalars: tuples become lists, a Path becomes text."""
+    """Dataclasses and containers as dicts, lists and scalars: tuples become lists, a Path becomes text,
+    and so does a URL, without what is secret about it."""
     if dataclasses.is_dataclass(value):
         return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
     if isinstance(value, dict):
         return {key: to_plain(child) for key, child in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_plain(child) for child in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path | Url) else value
 
 
 def portable(value: Any, *keys: str, moved: Mapping[str, str] | None = None) -> Any:
@@ -45,6 +47,8 @@ def portable(value: Any, *keys: str, moved: Mapping[str, str] | None = None) -> 
         return {key: portable(child, *keys, str(key), moved=moved) for key, child in value.items()}
     if isinstance(value, (list, tuple)):
         return [portable(child, *keys, moved=moved) for child in value]
+    if isinstance(value, Url):
+        return value.name or "."
     if not isinstance(value, Path):
         return value
     if keys[0] == "logging" or (keys[0] == "tasks" and keys[2:3] == ("data",)):

@@ -20,6 +20,7 @@ from t2x_core.recipe.constraints import Range
 from t2x_core.recipe.dump import to_plain
 from t2x_core.recipe.field_docs import field_docs
 from t2x_core.recipe.schema import Recipe
+from t2x_core.remote import Url
 
 Schema = dict[str, Any]
 
@@ -31,6 +32,7 @@ _TYPES: dict[Any, Schema] = {
     float: {"type": "number", "minimum": -LARGEST_FLOAT, "maximum": LARGEST_FLOAT},
     str: {"type": "string"},
     Path: {"type": "string"},
+    Url: {"type": "string"},
     types.NoneType: {"type": "null"},
     Any: {},
 }

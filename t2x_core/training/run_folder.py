@@ -22,6 +22,7 @@ from t2x_core.errors import UserError
 from t2x_core.plain_files import make_empty, read_json, write_whole
 from t2x_core.recipe import Recipe, compose, dump_yaml, flat
 from t2x_core.recipe.catalog import shipped_folder
+from t2x_core.remote import Url
 from t2x_core.runs import ENVIRONMENT_FILE, RECIPE_FILE
 from t2x_core.runs import SAMPLES as SAMPLES
 from t2x_core.runs import TENSORBOARD as TENSORBOARD
@@ -150,7 +151,7 @@ def first_weights(folder: Path, recipe: Recipe) -> tuple[str | None, str | None]
 
 def places(tree: Any, path: str = "") -> set[str]:
     """Keys of a recipe that say where something lies, not what it is: "tasks.text-to-image.data.images.folder"."""
-    if isinstance(tree, Path):
+    if isinstance(tree, Path | Url):
         return {path}
     if is_dataclass(tree):
         tree = {field.name: getattr(tree, field.name) for field in fields(tree)}

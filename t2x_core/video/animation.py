@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from t2x_core.media import Place, container, open_place, suffix
+from t2x_core.media import Place, container, is_remote, open_place, suffix
 from t2x_core.video.reader import WHITE, Colour, DamagedClipError, Frames, VideoReader, reason
 
 FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
@@ -58,7 +58,7 @@ class AnimationReader(VideoReader):
 
 def is_animation(place: Place) -> bool:
     """Whether a file is an image that moves. False for what cannot be opened: reading it will say why."""
-    if suffix(place) not in SUFFIXES or not os.path.isfile(container(place)):
+    if suffix(place) not in SUFFIXES or not (is_remote(place) or os.path.isfile(container(place))):
         return False
     try:
         with _opened(place) as image:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from t2x_core.media import Place, from_plain
+from t2x_core.media import Place, from_plain, on_disk
 from t2x_core.video.choice import Choice, ShortClipError, Times
 from t2x_core.video.reader import DamagedClipError, Frames, VideoReader, WrongTimesError, reader_class
 
@@ -37,7 +37,7 @@ def measure(name: str, place: Place, whole: bool) -> dict[str, Any]:
     if whole:
         glance = reader_class(name)(place, GLANCE)
         numbers, frames = _chosen(glance, _ends)
-        exact = isinstance(place, str) and video.exact and np.array_equal(glance.times, times)
+        exact = on_disk(place) and video.exact and np.array_equal(glance.times, times)
         exact = exact and decord_agrees(str(place), times, numbers, frames)
         times = checked(glance.times)
     seconds = float(times[-1] - times[0])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from t2x_core.media import Place, open_place
+from t2x_core.media import Place, on_disk, open_place
 from t2x_core.video.choice import Times
 from t2x_core.video.display import Display, orientation
 from t2x_core.video.packets import Packet, PacketTable, length_prefix, packet_table, read_packet
@@ -144,7 +144,7 @@ class PyavReader(VideoReader):
 
         try:
             with ExitStack() as stack:
-                place = self.place if isinstance(self.place, str) else stack.enter_context(open_place(self.place))
+                place = self.place if on_disk(self.place) else stack.enter_context(open_place(self.place))
                 container = stack.enter_context(av.open(place))
                 stream = next((s for s in container.streams.video if not _is_cover(s)), None)
                 if stream is None:

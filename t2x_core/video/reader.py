@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from t2x_core.media import Place, container, open_place
+from t2x_core.media import Place, container, on_disk, open_place
 from t2x_core.video.choice import Times
 
 Frames = NDArray[np.uint8]
@@ -75,7 +75,7 @@ def readers_of(place: Place, exact: bool) -> list[str]:
 
     if is_animation(place):
         return ["animation"]
-    return ["decord", "pyav"] if exact and isinstance(place, str) and find_spec("decord") is not None else ["pyav"]
+    return ["decord", "pyav"] if exact and on_disk(place) and find_spec("decord") is not None else ["pyav"]
 
 
 def reason(place: Place, error: Exception) -> str:

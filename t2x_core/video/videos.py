@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from t2x_core.media import Place, special_file, to_plain
+from t2x_core.media import Place, load, special_file, to_plain
 from t2x_core.video.child import LENGTH
 from t2x_core.video.choice import Choice, ShortClipError
 from t2x_core.video.reader import WHITE, Colour, DamagedClipError, Frames, readers_of
@@ -95,6 +95,12 @@ class Videos:
         problem = special_file(place)  # opening a pipe waits for ever
         if problem is not None:
             raise DamagedClipError(problem)
+        try:
+            load(place)  # a server may take longer than decoding may
+        except FileNotFoundError as error:
+            raise DamagedClipError("is not there") from error
+        except OSError as error:
+            raise DamagedClipError(f"cannot be read: {error.strerror}") from error
         for reader in self.readers or readers_of(place, exact):
             decoder = self._running()
             try:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
 from t2x_core.recipe import Constraint, Range
+from t2x_core.remote import Url
 
 
 class Colour(Constraint):
@@ -86,7 +87,8 @@ def rgb(colour: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-Paths = Path | tuple[Path, ...]
+Place = Url | Path
+Paths = Place | tuple[Place, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +98,12 @@ class PlaceConfig:
     folder: Paths | None = None
     """Folder of the files, or several, each file with its captions in a `.txt` of the same name; with a manifest, what
     its paths are relative to."""
-    manifest: Path | None = None
-    """Table with one file a row (`.jsonl`, `.csv`, `.tsv`, `.parquet`); its paths are relative to it."""
+    manifest: Place | None = None
+    """Table with one file a row (`.jsonl`, `.csv`, `.tsv`, `.parquet`), or its URL; its paths are relative to it,
+    or URLs."""
     shards: Paths | None = None
     """Files with the images or videos inside: `.tar` in WebDataset's convention, or `.parquet` as on the hub. A file, a
-    folder, a pattern such as "train-*.tar" or "train-{000..123}.tar", or several of these."""
+    folder, a pattern such as "train-*.tar" or "train-{000..123}.tar", the URL of such, or several of these."""
     columns: ColumnsConfig | None = None
     """Which columns of the manifest or of Parquet shards, or keys of `.json` members of tar shards, hold what."""
     repeat: Annotated[int, Range(min=1)] = 1

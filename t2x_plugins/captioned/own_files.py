@@ -6,6 +6,7 @@ import hashlib
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from t2x_core.data.buckets import Shape, bucket_shapes
 from t2x_core.data.decode import SUFFIXES
 from t2x_core.data.file_table import FileTable
-from t2x_core.data.files import cache_folder, shown
+from t2x_core.data.files import shown
 from t2x_core.data.image_files import (
     ImageFile,
     ImageList,
@@ -34,10 +35,14 @@ from t2x_core.data.shards import list_shards, shard_files
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext, Source, TaskDataModule
 from t2x_core.media import stamp
+from t2x_core.paths import cache_folder
 from t2x_core.quarantine import FILE_NAME
+from t2x_core.remote import Url
 from t2x_core.wording import counted, shorten
 from t2x_plugins.captioned.captioned_config import ColumnsConfig, FilesConfig, PlaceConfig
 
+THREADS = 16
+"""That ask at once whether files have changed."""
 INDEX = 1
 """Counts changes of what `remembered` keeps."""
 SourceT = TypeVar("SourceT", bound=Source)
@@ -158,8 +163,8 @@ class _Place(NamedTuple):
     """One folder, manifest or pattern of shards."""
 
     key: Literal["folder", "manifest", "shards"]
-    path: Path
-    folder: Path | None
+    path: Path | Url
+    folder: Path | Url | None
     """What the paths in a manifest are relative to, if not to itself."""
     columns: ColumnsConfig
     repeat: int
@@ -168,11 +173,11 @@ class _Place(NamedTuple):
 def _places(source: PlaceConfig, columns: ColumnsConfig | None) -> list[_Place]:
     own = source.columns or columns or ColumnsConfig()
     if source.manifest is not None:
-        folder = source.folder if isinstance(source.folder, Path) else None
+        folder = None if isinstance(source.folder, tuple) else source.folder
         return [_Place("manifest", source.manifest, folder, own, source.repeat)]
     key: Literal["folder", "shards"] = "folder" if source.shards is None else "shards"
     paths = source.folder if source.shards is None else source.shards
-    paths = (paths,) if isinstance(paths, Path) else paths or ()
+    paths = (paths,) if isinstance(paths, Path | Url) else paths or ()
     return [_Place(key, path, None, own, source.repeat) for path in paths]
 
 
@@ -191,6 +196,11 @@ def _listed(
     try:
         match place.key:
             case "folder":
+                if isinstance(place.path, Url):
+                    raise UserError(
+                        f"{place.path} is a URL, and single files are not listed by one",
+                        hint="pack them into shards, or list them in a manifest",
+                    )
                 return narrow(list_folder(place.path, suffixes, one))
             case "manifest":
                 return read_manifest(place.path, place.folder or place.path.parent, wanted)
@@ -230,15 +240,19 @@ def remembered(config: FilesConfig, block: str, look: Callable[[], FileTable]) -
     made_of = INDEX, places, config.group, config.missing_captions
     digest = hashlib.blake2b(repr(made_of).encode(), digest_size=12).hexdigest()
     folder = cache_folder()
+    every = [place for source in config.sources or (config,) for place in _places(source, config.columns)]
     try:
-        states = [_state(place) for source in config.sources or (config,) for place in _places(source, config.columns)]
+        paths = [_paths(place) for place in every]
+        with ThreadPoolExecutor(THREADS) as pool:  # servers take their time
+            states = [[list(each) for each in pool.map(stamp, there)] for there in paths]
     except OSError:
         return look()  # which says what is wrong
     if folder is None:
         return look()
+    urls = [path for there in paths for path in there]
     index = folder / "index" / f"{digest}.safetensors"
     with suppress(OSError, ValueError):
-        table = FileTable.open(index)
+        table = FileTable.open(index, urls)
         if table.notes.get("states") == states:
             return table
     table = look()
@@ -246,18 +260,18 @@ def remembered(config: FilesConfig, block: str, look: Callable[[], FileTable]) -
     try:
         index.parent.mkdir(parents=True, exist_ok=True)
         table.save(index)
-        return FileTable.open(index)
+        return FileTable.open(index, urls)
     except OSError as error:
         raise UserError(f"the index cannot be written to {index}: {error.strerror}", key=f"{block}.check") from error
 
 
-def _state(place: _Place) -> list[list[int]]:
-    """What changes when a manifest, a shard, or the names in a folder change. Raises OSError."""
-    if place.key == "folder":
-        paths = [parent for parent, _, _ in walk(place.path)]
-    else:
-        paths = shard_files(place.path)[1] if place.key == "shards" else [str(place.path)]
-    return [list(stamp(path)) for path in paths]
+def _paths(place: _Place) -> list[str]:
+    """The files and folders that change when a manifest, a shard, or the names in a folder do."""
+    if place.key == "shards":
+        return shard_files(place.path)[1]
+    if isinstance(place.path, Url):
+        return [place.path.full]
+    return [parent for parent, _, _ in walk(place.path)] if place.key == "folder" else [str(place.path)]
 
 
 def aspect_buckets(
