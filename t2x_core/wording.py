@@ -1,4 +1,4 @@
-"""Numbers and quotations in messages."""
+"""Numbers, sizes, times and quotations in messages."""
 
 from __future__ import annotations
 
@@ -40,3 +40,24 @@ def quoted(value: object) -> str:
 def first_of(names: Sequence[str], count: int = 3) -> str:
     """The first names, each shortened, and a mark if there are more."""
     return ", ".join(map(shorten, names[:count])) + (" …" if len(names) > count else "")
+
+
+def duration(seconds: float) -> str:
+    """ "12 d 4 h", "2 h 10 min", "3 min 20 s", "8 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, left = divmod(hours, 24)
+    if days >= 2:
+        return f"{days} d {left} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def file_size(count: float) -> str:
+    """ "41 GB", "3.2 MB"."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -21,7 +21,7 @@ from t2x_core.recipe import RepaConfig, dump_yaml, portable, to_plain
 from t2x_core.repa import Alignment
 from t2x_core.runs import RECIPE_FILE
 from t2x_core.training import fit
-from t2x_core.training.preflight import saved_bytes
+from t2x_core.training.memory_estimate import saved_bytes
 from t2x_core.training.run_folder import TENSORBOARD
 from tests.conftest import TINY, TINY_MOVING, TINY_TURNTABLES
 

@@ -301,7 +301,7 @@ class PTDiT(nn.Module, Pretrained):
         if self.text_projection is not None and cond.text is not None:
             text = once(self.text_projection, cond.text)
 
-        layout = self._layout(grid, x.device, cond.frame_axis)
+        layout = self.layout(grid, x.device, cond.frame_axis)
         hidden: dict[int, Tensor] = {}
         x = layout.to_window_order(x)
         for index, block in enumerate(self.blocks):
@@ -317,7 +317,7 @@ class PTDiT(nn.Module, Pretrained):
         """Makes the tables for latents of this shape, which later calls of `forward` find in a cache."""
         grid = self._grid(latents)
         self._positioned(latents.new_zeros(1, prod(grid), self.config.width), grid, frame_axis)
-        self._layout(grid, latents.device, frame_axis)
+        self.layout(grid, latents.device, frame_axis)
 
     def _positioned(self, x: Tensor, grid: Triple, frame_axis: FrameAxis) -> Tensor:
         """Tokens (B, N, D), row by row, with the position table added (`sincos`)."""
@@ -327,7 +327,8 @@ class PTDiT(nn.Module, Pretrained):
         scale, frame_positions = config.position_scale, frame_axis.frame_positions
         return x + position_table(grid, config.width, scale, x.device, config.released, frame_positions).to(x.dtype)
 
-    def _layout(self, grid: Triple, device: torch.device, frame_axis: FrameAxis) -> Layout:
+    def layout(self, grid: Triple, device: torch.device, frame_axis: FrameAxis) -> Layout:
+        """How a token grid (f, h, w) is cut into windows."""
         config = self.config
         dense = config.attention == "dense"
         return make_layout(

@@ -66,6 +66,11 @@ def pack(record: Record) -> tuple[Layout, bytes]:
     return tuple(parts), b"".join(pieces)
 
 
+def entry_bytes(record: Record) -> int:
+    """Bytes that a record takes on the disk, about: its tensors, and its places in a shard's tables."""
+    return sum(-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in record.values()) + 40
+
+
 def checksum(key: bytes, layout: Layout, data: bytes | bytearray) -> int:
     """CRC-32 of a record and its key."""
     return zlib.crc32(data, zlib.crc32(repr(layout).encode(), zlib.crc32(key)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,8 +24,20 @@ EXTRA, CONTROL, ENCODED = "extra/", "control/", "encoded/"
 
 
 def caption_in(record: Record) -> str:
-    """The caption that a record of latents keeps, by what `LatentCache.record` writes."""
+    """The caption that a record of latents keeps, by what `latent_record` writes."""
     return bytes(record[CAPTION].tolist()[:-1]).decode()
+
+
+def latent_record(
+    sample: Sample, latents: Tensor, encoded: Mapping[str, Tensor], dtype: StorageType
+) -> dict[str, Tensor]:
+    """What is kept of a sample with its latents (C, F', H', W') and those of its controls."""
+    found = to_storage(LATENTS, latents, dtype)
+    for name, control in encoded.items():
+        found |= to_storage(f"{ENCODED}{name}", control, dtype)
+    found |= {f"{EXTRA}{name}": value for name, value in sample.extra.items()}
+    found |= {f"{CONTROL}{name}": value for name, value in sample.controls.items() if name not in encoded}
+    return {**found, CAPTION: torch.frombuffer(bytearray(sample.caption.encode() + b"\0"), dtype=torch.uint8)}
 
 
 @dataclass(frozen=True)
@@ -40,15 +52,6 @@ class LatentCache:
     separate_frames: bool
     controls: tuple[str, ...]
     """Those that are encoded, too."""
-
-    def record(self, sample: Sample, latents: Tensor, encoded: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What is kept of a sample with its latents (C, F', H', W') and those of its controls."""
-        found = to_storage(LATENTS, latents, self.dtype)
-        for name, control in encoded.items():
-            found |= to_storage(f"{ENCODED}{name}", control, self.dtype)
-        found |= {f"{EXTRA}{name}": value for name, value in sample.extra.items()}
-        found |= {f"{CONTROL}{name}": value for name, value in sample.controls.items() if name not in encoded}
-        return {**found, CAPTION: torch.frombuffer(bytearray(sample.caption.encode() + b"\0"), dtype=torch.uint8)}
 
 
 class CachedSource(Source):

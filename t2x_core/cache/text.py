@@ -55,17 +55,6 @@ class TextCache:
             pooled = torch.cat([from_storage(POOLED, records[caption]) for caption in captions])
         return TextTokens(tokens, mask, pooled)
 
-    def records(self, tokens: TextTokens) -> list[dict[str, Tensor]]:
-        """What is kept of each text of a batch: its tokens up to the last valid one."""
-        found = []
-        for i, mask in enumerate(tokens.mask.cpu()):
-            end = int(mask.nonzero().max()) + 1
-            record = {**to_storage(TOKENS, tokens.tokens[i, :end], self.dtype), MASK: mask[:end].clone()}
-            if tokens.pooled is not None:
-                record |= to_storage(POOLED, tokens.pooled[i : i + 1], self.dtype)
-            found.append(record)
-        return found
-
     def rounded(self, tokens: TextTokens) -> TextTokens:
         """Tokens with the values that they would have if they were kept."""
         pooled = tokens.pooled
@@ -74,3 +63,15 @@ class TextCache:
             tokens.mask,
             None if pooled is None else round_to(pooled.unsqueeze(1), self.dtype).squeeze(1),
         )
+
+
+def text_records(tokens: TextTokens, dtype: StorageType) -> list[dict[str, Tensor]]:
+    """What is kept of each text of a batch: its tokens up to the last valid one."""
+    found = []
+    for i, mask in enumerate(tokens.mask.cpu()):
+        end = int(mask.nonzero().max()) + 1
+        record = {**to_storage(TOKENS, tokens.tokens[i, :end], dtype), MASK: mask[:end].clone()}
+        if tokens.pooled is not None:
+            record |= to_storage(POOLED, tokens.pooled[i : i + 1], dtype)
+        found.append(record)
+    return found

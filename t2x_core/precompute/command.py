@@ -15,22 +15,12 @@ from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.cache.store import Store, Writer
 from t2x_core.errors import UserError
 from t2x_core.module import T2XModule
-from t2x_core.precompute.encode import (
-    BATCH,
-    Add,
-    Progress,
-    duration,
-    encode_latents,
-    encode_text,
-    run,
-    sample_cost,
-    size,
-)
+from t2x_core.precompute.encode import BATCH, Add, Progress, encode_latents, encode_text, run, sample_cost
 from t2x_core.precompute.part import Part, parse_part, part_of
 from t2x_core.precompute.plan import Plan, make_plan
 from t2x_core.precompute.tidy import differs, rewrite
 from t2x_core.training.parallel import launched
-from t2x_core.wording import counted, first_of
+from t2x_core.wording import counted, duration, file_size, first_of
 
 TRIED = 3 * BATCH
 """Entries that are encoded to tell how long one takes, and by `--verify`."""
@@ -97,7 +87,7 @@ class Filling:
             one = sample_cost(partial(steps, some), len(some))
             seconds, nbytes = seconds + one[0] * len(wanted), nbytes + one[1] * len(wanted)
         on = f"for this process on {self.device.type}"
-        return f"that is {size(nbytes)}, {duration(seconds)} {on}; nothing was written"
+        return f"that is {file_size(nbytes)}, {duration(seconds)} {on}; nothing was written"
 
     def fill(self) -> str:
         """Encodes all that is missing. What is written is safe, so the same command goes on where it was killed."""
@@ -111,13 +101,13 @@ class Filling:
             print(f"the index cannot be written ({error.strerror}); the cache is whole without it")
         left = len(self.latents) + len(self.text) - writer.written
         lost = f"; {counted(left, 'sample')} could not be read" if left else ""
-        return f"{counted(writer.written, 'entry')} encoded, {size(self.store.nbytes())} in all{lost}"
+        return f"{counted(writer.written, 'entry')} encoded, {file_size(self.store.nbytes())} in all{lost}"
 
     def prune(self) -> str:
         """Removes what the plan does not want."""
         wanted = self.plan.keys
         gone, freed, _ = rewrite(self.store.folder, wanted.__contains__)
-        return f"{gone:,} entries removed that this recipe does not use, {size(freed)} free"
+        return f"{gone:,} entries removed that this recipe does not use, {file_size(freed)} free"
 
     def verify(self) -> int:
         """Reads all entries, and encodes some again; 0 if all are as they should be, else 1."""

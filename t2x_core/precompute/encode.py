@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from t2x_core.cache.shard import entry_bytes
+from t2x_core.cache.source import latent_record
+from t2x_core.cache.text import text_records
 from t2x_core.data.text import Tokenizer
 from t2x_core.errors import UnreadableError, UserError
 from t2x_core.frozen import tokens_of
@@ -18,6 +21,7 @@ from t2x_core.interfaces import Task
 from t2x_core.module import T2XModule
 from t2x_core.precompute.plan import WantedLatents
 from t2x_core.types import Sample
+from t2x_core.wording import duration
 
 BATCH, TEXTS = 8, 32
 """Samples, and texts, that are encoded at once."""
@@ -88,7 +92,7 @@ def _encode(
     assert cache is not None
     for i, (key, sample) in enumerate(found):
         try:
-            record = cache.record(sample, latents[i], {name: control[i] for name, control in controls.items()})
+            record = latent_record(sample, latents[i], {name: c[i] for name, c in controls.items()}, cache.dtype)
         except UserError as error:
             name = one.source.name(sample.key) or f"sample {sample.key.id} of {sample.key.task}"
             raise UserError(f"{name}: {error.message}", hint=error.hint or "try another dtype of the codec") from error
@@ -111,7 +115,7 @@ def encode_text(
             inputs = tokenizer.short([text for _, text in batch])[name]
             with module.calls(f"text_encoders.{name}", "forward"):
                 tokens = tokens_of(frozen, inputs, device)
-            for (key, _), record in zip(batch, module.cache.text.records(tokens), strict=True):
+            for (key, _), record in zip(batch, text_records(tokens, module.cache.text.dtype), strict=True):
                 add(key, record)
             yield len(batch)
 
@@ -154,7 +158,7 @@ def sample_cost(steps: Callable[[Add], Iterator[int]], entries: int) -> tuple[fl
     sizes: list[int] = []
 
     def count(key: bytes, record: Mapping[str, Tensor]) -> None:
-        sizes.append(sum(tensor.nbytes for tensor in record.values()) + 40)
+        sizes.append(entry_bytes(record))
 
     seconds, done, warm = 0.0, 0, False
     began = time.monotonic()
@@ -164,21 +168,3 @@ def sample_cost(steps: Callable[[Add], Iterator[int]], entries: int) -> tuple[fl
             seconds, done = seconds + now - began, done + number
         began, warm = now, True
     return seconds / max(1, done), sum(sizes) / max(1, len(sizes))
-
-
-def duration(seconds: float) -> str:
-    """ "2 h 10 min", "3 min 20 s", "8 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def size(count: float) -> str:
-    """ "41 GB", "3.2 MB"."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

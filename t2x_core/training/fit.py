@@ -52,7 +52,6 @@ from t2x_core.training.learning_rate import LearningRate
 from t2x_core.training.log import PlainConsole
 from t2x_core.training.parallel import Environment, Launch, Ranks, build_strategy, launched
 from t2x_core.training.precision import precision_plugin
-from t2x_core.training.remarks import remarks
 from t2x_core.training.steps import Steps
 
 log = logging.getLogger("t2x")
@@ -336,11 +335,7 @@ def _set_blocks(module: T2XModule, data: MixedData, recipe: Recipe) -> None:
 def _announce(trainer: L.Trainer, assembly: Assembly, module: T2XModule, data: MixedData, folder: Path) -> None:
     device = trainer.accelerator.__class__.__name__.removesuffix("Accelerator")
     log.info("run        %s", folder)
-    for line in (
-        *preflight.describe(assembly, module),
-        *data.describe(),
-        *remarks(assembly.recipe, module.encoders(), data, assembly.composed.notes),
-    ):
+    for line in preflight.about(assembly, module, data):
         log.info(line)
     log.info("on         %s × %d, %s", device, trainer.world_size, trainer.precision)
 

@@ -8,7 +8,6 @@ the mathematics of a step needs, over those that the device could have done in i
 from __future__ import annotations
 
 import logging
-import re
 import time
 from dataclasses import dataclass, replace
 
@@ -19,26 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from t2x_core.data.mixture import MixedData
 from t2x_core.module import T2XModule
 from t2x_core.outline import fake_mode, outline_mode
+from t2x_core.training.gpus import known_gpu
 from t2x_core.types import Batch
 
 log = logging.getLogger("t2x")
-
-PEAKS: tuple[tuple[str, float | None, float | None, float], ...] = (
-    ("H200|GH200|H100 80GB HBM3|H100 SXM", 989.4, 494.7, 66.9),
-    ("H100 PCIe", 756.0, 378.0, 51.2),
-    ("A100", 312.0, 156.0, 19.5),
-    ("L40S", 362.0, 183.0, 91.6),
-    ("L4", 121.0, 60.0, 30.3),
-    ("A10", 125.0, 62.5, 31.2),
-    ("V100", None, None, 15.7),
-    ("RTX 4090", 165.2, 82.6, 82.6),
-    ("RTX 3090", 71.0, 35.6, 35.6),
-)
-"""Name of a GPU → TFLOP/s with bf16 (sums in float32), TF32 and float32, without sparsity; None: it has no such units.
-
-From NVIDIA's data sheets of H100, H200, A100, L40S, L4, A10 and V100 (half of what they print "with sparsity"), and
-from its white papers on Ada (v2.1) and on GA102 (v2), appendices A.
-"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +54,7 @@ class StepFlops:
     def total(self) -> float:
         return self.trained + self.codec + self.text
 
-    def times(self, samples: int) -> StepFlops:
+    def times(self, samples: float) -> StepFlops:
         return StepFlops(self.trained * samples, self.codec * samples, self.text * samples)
 
     def __str__(self) -> str:
@@ -83,11 +66,11 @@ class StepFlops:
 
 def in_flop(amount: float) -> str:
     """Operations as "3.2 GFLOP"."""
-    for unit in ("", "k", "M", "G", "T"):
+    for unit in ("", "k", "M", "G", "T", "P", "E"):
         if amount < 1000:
             return f"{amount:.3g} {unit}FLOP"
         amount /= 1000
-    return f"{amount:.3g} PFLOP"
+    return f"{amount:.3g} ZFLOP"
 
 
 def flops_by_bucket(module: T2XModule, data: MixedData) -> dict[str, StepFlops]:
@@ -117,44 +100,47 @@ def step_flops(module: T2XModule, batch: Batch) -> StepFlops:
     cost.
     """
     module.prepare(batch)  # a cache must not keep tensors without content
-    blocks = module.backbone.blocks
-    few = 2 + len(blocks) % 2
-    if len(blocks) <= few + 2:
-        return _count(module, batch)
-    try:
-        module.backbone.blocks = blocks[:few]
-        less = _count(module, batch)
-        module.backbone.blocks = blocks[: few + 2]
-        more = _count(module, batch)
-    finally:
-        module.backbone.blocks = blocks
-    return replace(less, trained=less.trained + (more.trained - less.trained) * (len(blocks) - few) / 2)
-
-
-def _count(module: T2XModule, batch: Batch) -> StepFlops:
-    trained = [p for _, p in module.trainable()]
     with outline_mode(module.backbone) or fake_mode(), sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as codec:
             encoded = module.encode(batch)
-        with FlopCounterMode(display=False) as everything:
+        with FlopCounterMode(display=False) as text:
+            names = module.frozen_encoders.keys() - batch.encoded_text.keys()
+            texts = {name: module.encode_frozen(name, batch) for name in names}
+        encoded = replace(encoded, encoded_text={**encoded.encoded_text, **texts})
+        trained = _trained_flops(module, encoded)
+    return StepFlops(trained, float(codec.get_total_flops()), float(text.get_total_flops()))
+
+
+def _trained_flops(module: T2XModule, encoded: Batch) -> float:
+    """Of the forward and backward pass of a batch with latents and frozen texts."""
+    blocks = module.backbone.blocks
+    few = 2 + len(blocks) % 2
+    trained = [p for _, p in module.trainable()]
+
+    def count() -> float:
+        with FlopCounterMode(display=False) as counter:
             torch.autograd.grad(module.training_step(encoded, 0)["loss"], trained, allow_unused=True)
-        with FlopCounterMode(display=False) as frozen:
-            for name in module.frozen_encoders.keys() - batch.encoded_text.keys():
-                module.encode_frozen(name, batch)
-    text = frozen.get_total_flops()
-    return StepFlops(float(everything.get_total_flops() - text), float(codec.get_total_flops()), float(text))
+        return float(counter.get_total_flops())
+
+    if len(blocks) <= few + 2:
+        return count()
+    try:
+        module.backbone.blocks = blocks[:few]
+        less = count()
+        module.backbone.blocks = blocks[: few + 2]
+        more = count()
+    finally:
+        module.backbone.blocks = blocks
+    return less + (more - less) * (len(blocks) - few) / 2
 
 
 def peak(device: torch.device, precision: str) -> Peak:
     """The peak of a device in the arithmetic of the run ("bf16-mixed", "32-true", …): by its name, else measured."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    low = precision.startswith("bf16")
     exact = torch.get_float32_matmul_precision() == "highest"
-    for gpu, bf16, tf32, float32 in PEAKS:
-        value = bf16 if low else float32 if exact else tf32
-        if value is not None and re.search(rf"\b({gpu})\b", name):
-            return Peak(value * 1e12, f"data sheet of {name}")
-    return Peak(measured_peak(device, torch.bfloat16 if low else torch.float32), "measured")
+    if (gpu := known_gpu(name)) is not None and (flops := gpu.flops(precision, exact)) is not None:
+        return Peak(flops, f"data sheet of {name}")
+    return Peak(measured_peak(device, torch.bfloat16 if precision.startswith("bf16") else torch.float32), "measured")
 
 
 def measured_peak(device: torch.device, dtype: torch.dtype) -> float:

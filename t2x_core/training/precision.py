@@ -10,6 +10,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from torch import Tensor, nn
 
 from t2x_core.module import T2XModule
+from t2x_core.outline import cast_outline, outline_mode
 from t2x_core.recipe import TrainerConfig
 
 
@@ -72,7 +73,10 @@ class BFloat16(Precision):
     def convert_module(self, module: nn.Module) -> nn.Module:
         assert isinstance(module, T2XModule)
         for part in trained_parts(module):
-            part.to(torch.bfloat16)
+            if outline_mode(part) is None:
+                part.to(torch.bfloat16)
+            else:
+                cast_outline(part, torch.bfloat16)
         for layer in module.adapters.modules():
             if any(p.is_floating_point() for p in layer.parameters(recurse=False)):
                 layer.register_forward_pre_hook(_cast_inputs, with_kwargs=True)

@@ -22,7 +22,12 @@ def remarks(
     `data` is checked (`MixedData.check`). `notes_before`: further notes, which come first.
     """
     sources = data.train_sources()
-    lines = [*epochs(recipe.trainer.max_steps, data, sources)]
+    seen = epochs(recipe.trainer.max_steps, data, sources)
+    several = len(sources) > 1
+    lines = [
+        f"{f'{name}: ' if several else ''}{number:.3g} of {counted(len(sources[name]), 'sample')}"
+        for name, number in seen.items()
+    ]
     notes = [
         *notes_before,
         *warm_up(recipe.optimizer.warmup_steps, recipe.trainer.max_steps),
@@ -34,14 +39,14 @@ def remarks(
     return [f"epochs     {line}" for line in lines] + [f"note       {note}" for note in notes]
 
 
-def epochs(max_steps: int, data: MixedData, sources: Mapping[str, Source]) -> Iterable[str]:
-    """ "27.6 of 1,814 samples", for each task."""
+def epochs(max_steps: int, data: MixedData, sources: Mapping[str, Source]) -> dict[str, float]:
+    """How often the run sees each sample of each task: samples taken over samples there are."""
     total = sum(data.weights.values())
-    for name, source in sources.items():
-        turns = sum(bucket.count / data.batch_size(name, bucket) for bucket in source.buckets())
-        number = max_steps * data.weights[name] / total / turns
-        task = f"{name}: " if len(sources) > 1 else ""
-        yield f"{task}{number:.3g} of {counted(len(source), 'sample')}"
+    turns = {
+        name: sum(bucket.count / data.batch_size(name, bucket) for bucket in source.buckets())
+        for name, source in sources.items()
+    }
+    return {name: max_steps * data.weights[name] / total / turns[name] for name in sources}
 
 
 def warm_up(warmup_steps: int, max_steps: int) -> Iterable[str]:

@@ -12,7 +12,7 @@ from t2x_core.assembly import build_module, load_assembly
 from t2x_core.cli.main import main
 from t2x_core.errors import UserError
 from t2x_core.free_memory import GIB
-from t2x_core.training import preflight
+from t2x_core.training import memory_estimate, preflight
 from tests.conftest import TINY
 
 
@@ -88,7 +88,7 @@ def test_gradients_and_averages_count_and_so_does_the_estimate(monkeypatch):
         preflight.check_room(module, recipe.recipe)
     monkeypatch.setattr(preflight, "free_memory", lambda: 5 * weights)
     preflight.check_room(module, recipe.recipe)
-    memory = preflight.Memory(GIB, GIB, GIB, 3 * GIB)
+    memory = memory_estimate.Memory(GIB, GIB, GIB, 3 * GIB)
     monkeypatch.setattr(preflight, "free_memory", lambda: 5 * GIB)
     preflight._check_estimate(memory, recipe.recipe.trainer)
     monkeypatch.setattr(preflight, "free_memory", lambda: 5 * GIB - 1)

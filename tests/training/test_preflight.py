@@ -16,7 +16,7 @@ from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.backbone.training_blocks import set_blocks
 from t2x_core.cli.main import main
 from t2x_core.module import T2XModule
-from t2x_core.training import first_step, preflight
+from t2x_core.training import first_step, memory_estimate
 from t2x_core.training.precision import precision_plugin
 from t2x_core.types import Batch, SampleKey
 from tests.conftest import TINY
@@ -43,13 +43,15 @@ def test_the_activations_are_those_that_training_keeps(attention):
     module = build_module(assembly)
     data = build_data(assembly, module)
     data.check()
-    estimate = preflight.estimate_memory(module, data, assembly.recipe, "32-true")
+    estimate = memory_estimate.estimate_memory(module, data, assembly.recipe, "32-true")
     source = data.modules["text-to-image"].train_source()
     batch = source.collate([source[SampleKey("text-to-image", 0, 0, 0, slot)] for slot in range(4)])
     assert estimate.activations == pytest.approx(bytes_kept(module, batch), rel=0.03)
     weights = sum(p.nbytes for p in module.parameters())
     assert (estimate.weights, estimate.gradients, estimate.optimizer) == (weights, weights, 3 * weights)
-    assert preflight.estimate_memory(module, data, assembly.recipe, "bf16-mixed").activations < estimate.activations
+    assert (
+        memory_estimate.estimate_memory(module, data, assembly.recipe, "bf16-mixed").activations < estimate.activations
+    )
 
 
 class Alive(TorchDispatchMode):
@@ -81,7 +83,7 @@ def test_checkpointing_keeps_the_inputs_of_blocks_and_the_inside_of_one(attentio
     module = build_module(assembly)
     data = build_data(assembly, module)
     data.check()
-    estimate = preflight.estimate_memory(module, data, assembly.recipe, "32-true").activations
+    estimate = memory_estimate.estimate_memory(module, data, assembly.recipe, "32-true").activations
     source = data.modules["text-to-image"].train_source()
     batch = source.collate([source[SampleKey("text-to-image", 0, 0, 0, slot)] for slot in range(4)])
 
@@ -110,7 +112,7 @@ def test_shards_and_bf16_weights_take_their_part():
         precision_plugin(precision, "cpu").convert_module(module)
         data = build_data(assembly, module)
         data.check()
-        return preflight.estimate_memory(module, data, assembly.recipe, precision), module
+        return memory_estimate.estimate_memory(module, data, assembly.recipe, precision), module
 
     four = ["trainer.devices=4", "trainer.strategy"]
     whole, module = estimate("trainer.devices=4")
