@@ -11,11 +11,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from t2x_core.diffusion import Callback
 from t2x_core.errors import UserError
 from t2x_core.generation import T2XPipeline
 from t2x_core.recipe import TaskConfig, Written, field_docs
 from t2x_core.rendering import save
 
+LORA_WEIGHTS = -2.0, 2.0
+"""From and to, of the sliders."""
 MOST_SAMPLES, MOST_STEPS, LARGEST_SEED = 16, 100, 2**31 - 1
 SMALL = 256
 """Pixels of a side below which samples are shown with sharp pixels."""
@@ -130,6 +133,17 @@ def _task(gr: Any, pipeline: T2XPipeline, task: str, api_name: str, note: Note) 
                 with gr.Accordion(f"Other settings of {task}", open=False):
                     for key, (value, meaning) in settings.items():
                         values.append(gr.Textbox(value, label=key, info=meaning, placeholder="as in training"))
+            loras = [
+                gr.Slider(
+                    min(LORA_WEIGHTS[0], weight),
+                    max(LORA_WEIGHTS[1], weight),
+                    weight,
+                    step=0.05,
+                    label=f"LoRA {Path(lora).name}",
+                    info="0 leaves it out",
+                )
+                for lora, weight in pipeline.loras.weights.items()
+            ]
         with gr.Column(scale=3, min_width=320):
             shown = gr.Image(
                 label="Sample",
@@ -155,25 +169,30 @@ def _task(gr: Any, pipeline: T2XPipeline, task: str, api_name: str, note: Note) 
             again = gr.Button("Put these settings back", size="sm", visible=False)
 
     make = _maker(gr, pipeline, task, list(config.inputs()), list(settings), note)
-    inputs = [history, prompt, negative, seed, fresh, steps, guidance, count, *images, *values]
+    inputs = [history, prompt, negative, seed, fresh, steps, guidance, count, *images, *values, *loras]
     outputs = [shown, line, gallery, history]
     options = {"api_name": api_name, "concurrency_id": "model", "show_progress_on": [shown]}
     gr.on([button.click, prompt.submit, negative.submit], make, inputs, outputs, **options)
 
     def chosen(made: list[dict[str, Any]], event: gr.SelectData) -> tuple[Any, ...]:
         entry = made[event.index]
+        entry = {**entry, "lora": {Path(lora).name: weight for lora, weight in entry.get("lora", {}).items()}}
         said = {key: value for key, value in entry.items() if key != "file" and value not in ({}, [], "")}
         return entry["file"], gr.update(value=said, visible=True), gr.update(visible=True)
 
     def put_back(entry: dict[str, Any]) -> list[Any]:
         own = [entry.get("settings", {}).get(key, value) for key, (value, _) in settings.items()]
         words = [entry.get("prompt", ""), entry.get("negative", "")]
-        return [*words, entry["seed"], False, entry["steps"], entry["guidance"], entry["samples"], *own]
+        weights = list(entry.get("lora", {}).values())
+        return [*words, entry["seed"], False, entry["steps"], entry["guidance"], entry["samples"], *own, *weights]
 
     chosen.__annotations__["event"] = gr.SelectData
     gallery.select(chosen, [history], [shown, how, again], api_visibility="private")
     again.click(
-        put_back, [how], [prompt, negative, seed, fresh, steps, guidance, count, *values], api_visibility="private"
+        put_back,
+        [how],
+        [prompt, negative, seed, fresh, steps, guidance, count, *values, *loras],
+        api_visibility="private",
     )
 
 
@@ -196,8 +215,16 @@ def _maker(
     folder = tempfile.TemporaryDirectory(prefix="t2x-demo-")  # gone with the page
     config = pipeline.assembly.recipe.tasks[task]
     defaults = {key: value for key, (value, _) in _settings(config).items()}
+    loras = list(pipeline.loras.weights)
 
     def make(
+        progress: Any = gr.Progress(),  # noqa: B008
+        *asked: Any,
+    ) -> Made:
+        return sampled(lambda step, steps, _: progress((step, steps), unit="steps"), *asked)
+
+    def sampled(
+        callback: Callback,
         history: list[dict[str, Any]],
         prompt: str,
         negative: str,
@@ -208,7 +235,7 @@ def _maker(
         count: int,
         *others: Any,
     ) -> Made:
-        given = dict(zip((*images, *settings), others, strict=True))
+        given = dict(zip((*images, *settings, *loras), others, strict=True))
         asked = {key: given[key].strip() for key in settings if (given[key] or "").strip() != defaults[key]}
         inputs = {key: given[key] for key in images if given[key] is not None}
         first, number = random.randrange(LARGEST_SEED) if fresh else int(seed or 0), int(count)
@@ -222,8 +249,11 @@ def _maker(
             "settings": asked,
             "inputs": sorted(inputs),
         }
+        if loras:
+            entry["lora"] = {key: float(given[key]) for key in loras}
         start = time.monotonic()
         try:
+            pipeline.loras.set(entry.get("lora", {}))
             samples = pipeline(
                 [prompt or ""] * number if prompt or not config.needs_prompt else None,
                 [first + i for i in range(number)],
@@ -233,6 +263,7 @@ def _maker(
                 sampling={key: Written(value or "null") for key, value in asked.items()},
                 steps=int(steps),
                 guidance=float(guidance),
+                callback=callback,
             )
             seconds = time.monotonic() - start
             rendered = pipeline.render(samples)

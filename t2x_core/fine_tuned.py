@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from t2x_core.assembly import Assembly, build_module, load_assembly
 from t2x_core.checkpoint import materialize
@@ -26,6 +27,9 @@ from t2x_core.runs import RECIPE_FILE, find_run
 from t2x_core.weights import Records, Weights, open_weights
 
 log = logging.getLogger("t2x")
+
+Move = Callable[[Tensor, float], Tensor]
+"""(a parameter, the weight of a LoRA) → the parameter with the LoRA."""
 
 
 def open_lora(name: str | Path, checkpoint: str = "last", root: Path = Path("runs")) -> Lora:
@@ -108,26 +112,93 @@ def add(module: T2XModule, lora: Lora, name: str, weight: float = 1.0) -> None:
     Raises:
         UserError: it is of another network; nothing has been changed.
     """
+    network = module.network()
+    for key, move in _moves(module, lora, name).items():
+        network[key].copy_(move(network[key], weight))
+
+
+class LoraStack:
+    """LoRAs on a network, one on top of the other; their weights may be changed, and they may be taken off.
+
+    What they change is kept as it was, in the CPU's memory.
+    """
+
+    def __init__(self, module: T2XModule) -> None:
+        self._module = module
+        self._plain: dict[str, Tensor] = {}
+        self._moves: dict[str, Mapping[str, Move]] = {}
+        self.weights: dict[str, float] = {}
+        """Name of each → its weight."""
+        self._hash = ""
+        """Of the backbone without any."""
+
+    def load(self, lora: Lora, name: str, weight: float) -> None:
+        """Adds one on top; UserError if it is of another network, or is there already."""
+        if name in self.weights:
+            raise UserError(f"the LoRA {name} is loaded already", hint="give it one weight")
+        moves = _moves(self._module, lora, name)
+        network = self._module.network()
+        self._hash = self._hash or backbone_hash(self._module)
+        self._plain |= {key: network[key].detach().cpu().clone() for key in moves if key not in self._plain}
+        self._moves[name] = moves
+        self.set({**self.weights, name: weight})
+        check_base(lora, self._hash, name)
+
+    @torch.no_grad()
+    def set(self, weights: Mapping[str, float]) -> None:
+        """Other weights: those that are not named are taken off. UserError for a name that was not loaded."""
+        for name in weights:
+            if name not in self._moves:
+                known = ", ".join(self._moves) or "none"
+                raise UserError(f"the LoRA {name} is not loaded; there is {known}")
+        if weights == self.weights:
+            return
+        network = self._module.network()
+        for key, plain in self._plain.items():
+            value = plain.to(network[key].device)
+            for name, moves in self._moves.items():
+                if key in moves and weights.get(name, 0.0) != 0:
+                    value = moves[key](value, weights[name])
+            network[key].copy_(value)
+        self.weights = {name: weights[name] for name in self._moves if name in weights}
+        self._moves = {name: self._moves[name] for name in self.weights}
+        if not self.weights:
+            self._plain = {}
+
+
+def _moves(module: T2XModule, lora: Lora, name: str) -> dict[str, Move]:
+    """Parameter of the network → its value moved by a LoRA (`name`, for messages) of some weight.
+
+    Raises:
+        UserError: it is of another network.
+    """
     linear = {n: part for n, part in module.backbone.named_modules() if isinstance(part, nn.Linear)}
     flat = {n.replace(".", "_"): n for n in linear}  # kohya's scripts write "lora_unet_blocks_0_mlp_2"
-    chosen: list[tuple[nn.Linear, LayerUpdate]] = []
+    found: dict[str, Move] = {}
     for layer, update in lora.layers.items():
-        own = linear.get(layer) or linear.get(flat.get(layer.removeprefix("lora_unet_").removeprefix("lycoris_"), ""))
+        own = layer if layer in linear else flat.get(layer.removeprefix("lora_unet_").removeprefix("lycoris_"))
         if own is None:
             raise UserError(f"{name} is of another network: there is no layer {layer} in this one")
-        if tuple(own.weight.shape) != update.shape:
-            here, there = ("×".join(map(str, shape)) for shape in (own.weight.shape, update.shape))
+        shape = tuple(linear[own].weight.shape)
+        if shape != update.shape:
+            here, there = ("×".join(map(str, one)) for one in (shape, update.shape))
             raise UserError(f"{name} is of another network: {layer} is {here} here, {there} there")
-        chosen.append((own, update))
+        found[f"backbone.{own}.weight"] = partial(_updated, update)
     network = module.network()
     for key, tensor in lora.whole.items():
         if key not in network or network[key].shape != tensor.shape:
             raise UserError(f"{name} is of another network: {key} of it is not in this one, or of another shape")
-    for own, update in chosen:
-        on = {key: tensor.to(own.weight.device) for key, tensor in update.tensors.items()}
-        own.weight.copy_(LayerUpdate(on, update.scale).updated(own.weight, weight))
-    for key, tensor in lora.whole.items():
-        network[key].lerp_(tensor.to(network[key]), weight)
+        found[key] = partial(_nearer, tensor)
+    return found
+
+
+def _updated(update: LayerUpdate, value: Tensor, weight: float) -> Tensor:
+    on = {key: tensor.to(value.device) for key, tensor in update.tensors.items()}
+    return LayerUpdate(on, update.scale).updated(value, weight)
+
+
+def _nearer(trained: Tensor, value: Tensor, weight: float) -> Tensor:
+    return value.lerp(trained.to(value), weight)
 
 
 def check_base(lora: Lora, own: str, name: str) -> None:

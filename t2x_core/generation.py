@@ -19,7 +19,7 @@ from t2x_core.checkpoint import materialize, step_of
 from t2x_core.diffusion import Callback, ignore
 from t2x_core.errors import UserError
 from t2x_core.export import export
-from t2x_core.fine_tuned import add, backbone_hash, build_tuned, check_base, open_lora, without_lora
+from t2x_core.fine_tuned import LoraStack, build_tuned, open_lora, without_lora
 from t2x_core.frozen import check_records
 from t2x_core.initial import open_start
 from t2x_core.inputs import with_inputs
@@ -100,8 +100,8 @@ class T2XPipeline:
         self.trained = dict(trained or {})
         """Task → the shapes of its training data, where they are known: by default one of these is sampled."""
         self._facts = facts
-        self._hash = ""
-        """Of the backbone before any LoRA, as soon as one is loaded."""
+        self.loras = LoraStack(module)
+        """Those of `load_lora`: `loras.weights` are their weights, which `loras.set` changes ({} takes all off)."""
 
     @classmethod
     def from_pretrained(
@@ -169,12 +169,9 @@ class T2XPipeline:
             weight: by which its effect is multiplied; may be negative.
 
         Raises:
-            UserError: there is none, it could run code, or it is of another network.
+            UserError: there is none, it could run code, it is of another network, or loaded already.
         """
-        found = open_lora(lora, root=self.assembly.recipe.logging.runs_dir)
-        self._hash = self._hash or backbone_hash(self.module)
-        add(self.module, found, str(lora), weight)
-        check_base(found, self._hash, str(lora))
+        self.loras.load(open_lora(lora, root=self.assembly.recipe.logging.runs_dir), str(lora), weight)
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None, name: str | None = None) -> None:
         """Writes a folder that `from_pretrained` opens on any machine.

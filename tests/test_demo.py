@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from t2x_core.cli.demo import noted
 from t2x_core.cli.main import main
@@ -131,6 +133,35 @@ def test_each_task_has_a_tab(pipeline: T2XPipeline) -> None:
     assert tabs == ["text-to-image", "text-to-video", "text-to-multiview"]
     labels = {getattr(block, "label", None) for block in several.blocks.values()}
     assert {"frames", "fps", "azimuth", "elevation", "distance"} <= labels
+
+
+def test_the_weights_of_loras_are_chosen_on_the_page(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    pipeline = random_pipeline()
+    width = pipeline.module.backbone.config.width
+    layers = {
+        f"diffusion_model.blocks.0.mlp.0.lora_{side}.weight": shape for side, shape in (("A", 2), ("B", 4 * width))
+    }
+    tensors = {name: torch.randn((rows, width) if rows == 2 else (rows, 2)) for name, rows in layers.items()}
+    file = tmp_path / "style.safetensors"
+    save_file(tensors, file)
+    pipeline.save_pretrained(tmp_path / "model")
+    plain = pipeline.render(pipeline("a red circle", 3, steps=2, guidance=2.0)).frames[0].numpy().tobytes()
+    pipeline.load_lora(file, 0.5)
+    half = pipeline.render(pipeline("a red circle", 3, steps=2, guidance=2.0)).frames[0].numpy().tobytes()
+    own = {"run": str(tmp_path / "model")}
+    page = serve(pipeline, "tiny", port=free_port(), note=lambda made: noted(made, own), wait=False)
+    try:
+        client = gradio_client.Client(page.local_url, verbose=False, download_files=tmp_path_factory.mktemp("files"))
+        asked = ["a red circle", "", 3, False, 2, 2.0, 1, "", ""]
+        shown = {w: client.predict(*asked, w, api_name="/sample")[0] for w in (0.5, 0.0, -1.5)}
+        found = {weight: Image.open(image).convert("RGB").tobytes() for weight, image in shown.items()}
+    finally:
+        page.close(verbose=False)
+    assert half != plain
+    assert found[0.5] == half
+    assert found[0.0] == plain
+    assert main(["sample", "--again", str(shown[-1.5]), "--out", str(tmp_path / "again.png")]) == 0
+    assert Image.open(tmp_path / "again.png").convert("RGB").tobytes() == found[-1.5]
 
 
 class TestMistakes:

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         pipeline.load_lora(lora, weight)
     title = "/".join(model.name.rstrip("/").split("/")[-2:])
     checkpoint = None if arguments.checkpoint == "last" else arguments.checkpoint
-    own = {"run": model.name, "checkpoint": checkpoint, "lora": list(arguments.loras)}
+    own = {"run": model.name, "checkpoint": checkpoint}
     serve(pipeline, title, arguments.host, arguments.port, lambda made: noted(made, own))
     return 0
 
@@ -65,5 +65,6 @@ def noted(made: Mapping[str, Any], own: Mapping[str, Any]) -> str:
             "num": made["samples"],
             "negative": made["negative"] or None,
             "set": settings,
+            "lora": [f"{lora}:{weight!r}" for lora, weight in made.get("lora", {}).items()],
         }
     )

@@ -115,6 +115,41 @@ def test_several_loras_add_up_with_their_weights(runs, base):
     torch.testing.assert_close(half, plain + 0.25 * (weights(("dora", 1)) - plain), atol=1e-6, rtol=0)
 
 
+def test_weights_may_be_changed_and_loras_taken_off(runs, base):
+    """To the last bit what a fresh pipeline with the same weights has; and the base when all are off."""
+
+    def state(pipeline):
+        return {name: tensor.clone() for name, tensor in pipeline.module.state_dict().items()}
+
+    def fresh(**weights):
+        pipeline = T2XPipeline.from_pretrained(base, device="cpu")
+        for kind, weight in weights.items():
+            pipeline.load_lora(runs[kind], weight)
+        return pipeline
+
+    def same(a, b):
+        return all(torch.equal(a[name], b[name]) for name in b) and a.keys() == b.keys()
+
+    plain, names = state(fresh()), {kind: str(runs[kind]) for kind in ("lora", "dora")}
+    pipeline = fresh(lora=1, dora=0.5)
+    assert pipeline.loras.weights == {names["lora"]: 1, names["dora"]: 0.5}
+    pipeline.loras.set({names["lora"]: -0.3, names["dora"]: 1})
+    assert same(state(pipeline), state(fresh(lora=-0.3, dora=1)))
+    pipeline.loras.set({names["lora"]: 0, names["dora"]: 1})
+    assert same(state(pipeline), state(fresh(dora=1)))
+    pipeline.loras.set({names["lora"]: 2})
+    assert same(state(pipeline), state(fresh(lora=2)))
+    with pytest.raises(UserError, match="is loaded already"):
+        pipeline.load_lora(runs["lora"])
+    pipeline.loras.set({})
+    assert same(state(pipeline), plain)
+    with pytest.raises(UserError, match="is not loaded; there is none"):
+        pipeline.loras.set({names["dora"]: 1})
+    pipeline.load_lora(runs["dora"])
+    assert same(state(pipeline), state(fresh(dora=1)))
+    assert not same(state(pipeline), plain)
+
+
 def test_other_names_of_the_same_are_read(tmp_path):
     """kohya's scripts: lora_down, lora_up, and layers with underscores."""
     down, up = torch.randn(2, 32), torch.randn(128, 2)
