@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from t2x_core.terminal import printable
 
@@ -31,6 +31,15 @@ class UserError(ValueError):
     def __str__(self) -> str:
         text = f"{self.message}; {self.hint}" if self.hint else self.message
         return printable(f"{self.where}: {text}" if self.where else text, LONGEST)
+
+
+Complain = Callable[[UserError], None]
+"""Is told of a mistake in one of many rows or files: it raises it, or keeps it, and the others are read."""
+
+
+def stop(error: UserError) -> None:
+    """Raises it: the first mistake ends the reading."""
+    raise error
 
 
 class TrainingError(RuntimeError):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from t2x_core.errors import UserError
+from t2x_core.inventory import Inventory
 from t2x_core.losses import velocity_error
 from t2x_core.quarantine import Quarantine
 from t2x_core.recipe import ComponentConfig, TaskConfig
@@ -245,6 +246,13 @@ class TaskDataModule(L.LightningDataModule, ABC):
         there = source.buckets()[index].count
         keys = [SampleKey("", index, i % there, -1, i) for i in range(count)]
         return replace(source.collate([source[key] for key in keys]), pixels=None, keys=())
+
+    def inventory(self) -> Inventory | None:
+        """All of its files, for `t2x data check`: also those that training leaves out. The default, None: it has none.
+
+        It decodes none of them, and what is wrong with one does not end it; UserError: there is nothing to look at.
+        """
+        return None
 
     def captions(self) -> Iterable[str]:
         """All captions, if they come from files, so that those longer than the text encoder reads are counted."""

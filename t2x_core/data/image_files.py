@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from t2x_core import keyed
 from t2x_core.data.decode import SUFFIXES
 from t2x_core.data.files import identity, name_below, read_captions, shown
-from t2x_core.errors import UserError
+from t2x_core.errors import Complain, UserError, stop
 from t2x_core.media import Place
 from t2x_core.wording import counted, first_of, shorten
 
@@ -44,6 +44,8 @@ class ImageFile:
     """A hash of what is in it, as far as it is known (`Finding.content`)."""
     repeat: int = 1
     """How often an epoch of training shows it."""
+    where: str = ""
+    """The row of a manifest in which it stands, "file:line"."""
 
     @property
     def made_of(self) -> str:
@@ -108,11 +110,14 @@ class OneEach:
         )
 
 
-def list_folder(folder: Path, suffixes: Collection[str] = SUFFIXES, what: str = "image") -> ImageList:
+def list_folder(
+    folder: Path, suffixes: Collection[str] = SUFFIXES, what: str = "image", complain: Complain = stop
+) -> ImageList:
     """The images (or `what` has one of these suffixes) in a folder and those below it, in the order of their names.
 
     The captions of `x.jpg` are the lines of `x.txt` beside it that are not blank. Names that begin with a dot are
-    passed over. Raises UserError if there is no such folder, it or one below cannot be read, or a caption cannot.
+    passed over. Raises UserError if there is no such folder, or it or one below cannot be read; `complain` is told of
+    captions that cannot be read.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}" if not folder.exists() else f"{folder} is not a folder")
@@ -125,7 +130,12 @@ def list_folder(folder: Path, suffixes: Collection[str] = SUFFIXES, what: str = 
             stem, suffix = _stem(name), os.path.splitext(name)[1]
             path = os.path.join(parent, name)
             if suffix.lower() in suffixes and (stem in captions or not os.path.isdir(path)):
-                written = read_captions(Path(parent, captions[stem])) if stem in captions else ()
+                written: tuple[str, ...] = ()
+                if stem in captions:
+                    try:
+                        written = read_captions(Path(parent, captions[stem]))
+                    except UserError as error:
+                        complain(error)
                 listed.append(ImageFile(path, name_below(path, str(folder)), written))
                 used.add(stem)
             elif suffix.lower() in OTHER_IMAGES and suffixes is SUFFIXES:

@@ -11,7 +11,7 @@ from typing import Any
 from t2x_core.data.files import name_below
 from t2x_core.data.image_files import ImageFile, ImageList, OneEach
 from t2x_core.data.manifest_rows import READERS, no_column
-from t2x_core.errors import UserError
+from t2x_core.errors import Complain, UserError, stop
 from t2x_core.remote import Url, is_url
 from t2x_core.wording import quoted
 
@@ -37,15 +37,16 @@ class Columns:
         return [self.path, *self.captions, *(self.size or ()), *([self.group] if self.group else [])]
 
 
-def read_manifest(manifest: Path | Url, folder: Path | Url, columns: Columns) -> ImageList:
+def read_manifest(manifest: Path | Url, folder: Path | Url, columns: Columns, complain: Complain = stop) -> ImageList:
     """The files of a manifest, in its order; rows that name the same file are one file with several captions.
 
     Args:
         manifest: a `.jsonl`, `.csv`, `.tsv` or `.parquet` file.
         folder: what the paths in it are relative to; they may be URLs, too.
+        complain: is told of rows that hold what they should not.
 
     Raises:
-        UserError: it cannot be read, a column is missing, or a cell holds what it should not.
+        UserError: it cannot be read, or a column is missing.
     """
     reader = READERS.get(manifest.suffix.lower())
     if reader is None:
@@ -53,10 +54,13 @@ def read_manifest(manifest: Path | Url, folder: Path | Url, columns: Columns) ->
     seen: set[str] = set()
     files = OneEach()
     try:
-        for where, row in reader(manifest, columns.names):
+        for where, row in reader(manifest, columns.names, complain):
             if not seen.issuperset(row):
                 seen.update(row)
-            files.add(_file(where, row, folder, columns), where)
+            try:
+                files.add(_file(where, row, folder, columns), where)
+            except UserError as error:
+                complain(error)
     except OSError as error:
         raise UserError(f"cannot read the manifest {manifest}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -79,9 +83,8 @@ def _file(where: str, row: Mapping[str, Any], folder: Path | Url, columns: Colum
         if written != written.strip() and not os.path.lexists(path):
             path = os.path.join(folder, written.strip())
     name = name_below(path, str(folder))
-    return ImageFile(
-        path, name, captions_of(where, row, columns), size_of(where, row, columns), group_of(where, row, columns)
-    )
+    captions, size = captions_of(where, row, columns), size_of(where, row, columns)
+    return ImageFile(path, name, captions, size, group_of(where, row, columns), where=where)
 
 
 def captions_of(where: str, row: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:

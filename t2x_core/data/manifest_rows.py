@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from t2x_core.data.files import open_regular
-from t2x_core.errors import UserError, did_you_mean
+from t2x_core.errors import Complain, UserError, did_you_mean
 from t2x_core.media import import_parquet
 from t2x_core.remote import Url
 from t2x_core.wording import counted, quoted, shorten
@@ -24,25 +24,31 @@ LINES_OF_A_CELL = 8
 """Lines behind an opening quote of a TSV in which its end is looked for."""
 
 
-def json_lines(manifest: Path | Url, columns: Sequence[str]) -> Iterator[Row]:
+def json_lines(manifest: Path | Url, columns: Sequence[str], complain: Complain) -> Iterator[Row]:
     for number, line in _lines(manifest):
-        if not line.strip():
-            continue
         where = f"{manifest}:{number}"
-        try:
-            row = json.loads(line, object_pairs_hook=_unique)
-        except UserError as error:
-            error.where = where
-            raise
-        except RecursionError as error:
-            raise UserError("this line is nested too deeply", where=where) from error
-        except ValueError as error:
-            raise UserError(f"this line is not JSON ({shorten(str(error))})", where=where) from error
-        if not isinstance(row, dict):
-            raise UserError("this line is no JSON object", where=where, hint='write {"path": …, "caption": …}')
-        if columns[0] not in row:
-            no_column(manifest, columns[0], sorted(row), where)
-        yield where, row
+        if line.strip():
+            try:
+                yield where, _json_row(line, where, manifest, columns[0])
+            except UserError as error:
+                complain(error)
+
+
+def _json_row(line: str, where: str, manifest: Path | Url, path: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line, object_pairs_hook=_unique)
+    except UserError as error:
+        error.where = where
+        raise
+    except RecursionError as error:
+        raise UserError("this line is nested too deeply", where=where) from error
+    except ValueError as error:
+        raise UserError(f"this line is not JSON ({shorten(str(error))})", where=where) from error
+    if not isinstance(row, dict):
+        raise UserError("this line is no JSON object", where=where, hint='write {"path": …, "caption": …}')
+    if path not in row:
+        no_column(manifest, path, sorted(row), where)
+    return row
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -53,7 +59,7 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def comma_separated(manifest: Path | Url, columns: Sequence[str]) -> Iterator[Row]:
+def comma_separated(manifest: Path | Url, columns: Sequence[str], complain: Complain) -> Iterator[Row]:
     """CSV as RFC 4180 has it: cells in "quotes" may hold commas, line breaks and doubled quotes."""
     reader = csv.reader((line for _, line in _lines(manifest)), strict=True)
     header: list[str] | None = None
@@ -101,7 +107,7 @@ def _no_rows_inside(cells: Sequence[str], path: int, where: str, last: int) -> N
                 )
 
 
-def tab_separated(manifest: Path | Url, columns: Sequence[str]) -> Iterator[Row]:
+def tab_separated(manifest: Path | Url, columns: Sequence[str], complain: Complain) -> Iterator[Row]:
     """TSV: cells between tabs, one row a line; a quote is a quote."""
     header: list[str] | None = None
     opened = 0
@@ -159,7 +165,7 @@ def _count_cells(cells: Sequence[str], header: Sequence[str], where: str, hint: 
         )
 
 
-def parquet_rows(manifest: Path | Url, columns: Sequence[str]) -> Iterator[Row]:
+def parquet_rows(manifest: Path | Url, columns: Sequence[str], complain: Complain) -> Iterator[Row]:
     pyarrow, parquet = import_parquet()
     try:
         with open_regular(manifest) as stream, parquet.ParquetFile(stream) as file:
@@ -243,10 +249,11 @@ def no_column(manifest: str | Path | Url, column: str, there: Sequence[str], whe
     raise UserError(f'there is no column "{column}"', where=where or str(manifest), hint=f"{known} (set columns)")
 
 
-READERS: dict[str, Callable[[Path | Url, Sequence[str]], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Path | Url, Sequence[str], Complain], Iterator[Row]]] = {
     ".jsonl": json_lines,
     ".csv": comma_separated,
     ".tsv": tab_separated,
     ".parquet": parquet_rows,
 }
-"""Ending → reader; it gets the names of the columns to read, that of the paths first."""
+"""Ending → reader. It gets the names of the columns to read, that of the paths first, and whom to tell of a line that
+cannot be read, where the next one can be told from it; else it raises UserError."""

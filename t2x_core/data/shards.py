@@ -20,7 +20,8 @@ from t2x_core.data.image_files import ImageFile, ImageList
 from t2x_core.data.manifest import Columns
 from t2x_core.data.parquet_shard import list_parquet
 from t2x_core.data.tar_shard import list_tar
-from t2x_core.errors import UserError
+from t2x_core.errors import Complain, UserError, stop
+from t2x_core.media import Place
 from t2x_core.media import stamp as stamp_of
 from t2x_core.paths import cache_folder
 from t2x_core.plain_files import locked
@@ -34,22 +35,26 @@ VERSION = 1
 """Counts changes of what is kept in an index."""
 NEWS = 15.0
 """Seconds between two lines on progress."""
+_MEMBER = re.compile(r"(.+?\.(?:tar|parquet))!(.+)", re.IGNORECASE | re.DOTALL)
 KINDS = {".tar": list_tar, ".parquet": list_parquet}
 """Ending of a shard → what lists it."""
 
 
-def list_shards(pattern: Path | Url, columns: Columns, suffixes: Collection[str], what: str = "image") -> ImageList:
+def list_shards(
+    pattern: Path | Url, columns: Columns, suffixes: Collection[str], what: str = "image", complain: Complain = stop
+) -> ImageList:
     """The images (or `what` has one of these suffixes) in shards, in the order of the shards' names and within them.
 
     Args:
         pattern: see `shard_files`.
         columns: keys of a `.json` member, or columns of a Parquet file.
+        complain: is told of shards that cannot be read at all.
 
     A file is called `<path of the shard>!<what it is called in there>`. What is in a shard is remembered in the user's
     cache folder; one that has not changed is not read again.
 
     Raises:
-        UserError: there is no such shard, or one cannot be read at all.
+        UserError: there is no such shard.
     """
     root, shards = shard_files(pattern)
     files: list[ImageFile] = []
@@ -57,7 +62,11 @@ def list_shards(pattern: Path | Url, columns: Columns, suffixes: Collection[str]
     damaged: list[tuple[str, str]] = []
     alone, began, read = 0, time.monotonic(), 0
     for number, shard in enumerate(shards):
-        table, was_known = _index(shard, columns, suffixes)
+        try:
+            table, was_known = _index(shard, columns, suffixes)
+        except UserError as error:
+            complain(error)
+            continue
         read += not was_known
         if time.monotonic() - began > NEWS:
             log.info("indexing the shards: %d of %d", number + 1, len(shards))
@@ -72,6 +81,28 @@ def list_shards(pattern: Path | Url, columns: Columns, suffixes: Collection[str]
     if read:
         log.info("%d of %s indexed", read, counted(len(shards), "shard"))
     return ImageList(files, remarks, damaged)
+
+
+def in_shards(found: ImageList, columns: Columns, suffixes: Collection[str]) -> ImageList:
+    """The same files, of which those that a manifest calls `train-000.tar!a/b.jpg` are looked up in their shards.
+
+    So a manifest may choose among the members of shards, or caption them anew. One that is not there is damaged.
+    """
+    members: dict[str, dict[str, Place]] = {}
+    files, damaged = [], list(found.damaged)
+    for file in found.files:
+        inside = _MEMBER.fullmatch(file.place) if isinstance(file.place, str) and "!" in file.place else None
+        if inside is None or os.path.lexists(inside[0]):
+            files.append(file)
+            continue
+        shard, name = inside.groups()
+        if shard not in members:
+            members[shard] = {member.name: member.place for member in _index(shard, columns, suffixes)[0]}
+        if (place := members[shard].get(name)) is None:
+            damaged.append((file.name, "is not in the shard"))
+        else:
+            files.append(replace(file, place=place))
+    return replace(found, files=files, damaged=damaged)
 
 
 def shard_files(pattern: Path | Url) -> tuple[str, list[str]]:

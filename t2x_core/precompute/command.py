@@ -15,10 +15,11 @@ from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.cache.store import Store, Writer
 from t2x_core.errors import UserError
 from t2x_core.module import T2XModule
-from t2x_core.precompute.encode import BATCH, Add, Progress, encode_latents, encode_text, run, sample_cost
+from t2x_core.precompute.encode import BATCH, Add, encode_latents, encode_text, run, sample_cost
 from t2x_core.precompute.part import Part, parse_part, part_of
 from t2x_core.precompute.plan import Plan, make_plan
 from t2x_core.precompute.tidy import differs, rewrite
+from t2x_core.progress import Progress
 from t2x_core.training.parallel import launched
 from t2x_core.wording import counted, duration, file_size, first_of
 

@@ -20,8 +20,8 @@ from t2x_core.frozen import tokens_of
 from t2x_core.interfaces import Task
 from t2x_core.module import T2XModule
 from t2x_core.precompute.plan import WantedLatents
+from t2x_core.progress import Progress
 from t2x_core.types import Sample
-from t2x_core.wording import duration
 
 BATCH, TEXTS = 8, 32
 """Samples, and texts, that are encoded at once."""
@@ -122,29 +122,6 @@ def encode_text(
 
 def _length(member: tuple[bytes, str]) -> tuple[int, str]:
     return len(member[1]), member[1]
-
-
-class Progress:
-    """Lines on how far the work is, and how long it will take."""
-
-    FIRST, EVERY = 5.0, 20.0
-    """Seconds until the first line, and between two."""
-
-    def __init__(self, what: str, total: int, say: Callable[[str], None]) -> None:
-        self.what, self.total, self.say, self.done = what, total, say, 0
-        self.began = self._reported = time.monotonic()
-
-    def add(self, count: int) -> None:
-        self.done += count
-        now = time.monotonic()
-        if (
-            now - self._reported >= (self.FIRST if self._reported == self.began else self.EVERY)
-            and self.done < self.total
-        ):
-            self._reported = now
-            speed = self.done / (now - self.began)
-            left = duration((self.total - self.done) / speed)
-            self.say(f"{self.what}: {self.done:,} of {self.total:,}, {speed:.3g} a second, {left} left")
 
 
 def run(steps: Iterator[int], progress: Progress) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from t2x_core.media import Place, container, is_remote, open_place, suffix
-from t2x_core.video.reader import WHITE, Colour, DamagedClipError, Frames, VideoReader, reason
+from t2x_core.video.reader import WHITE, Colour, DamagedClipError, Decoded, Frames, VideoReader, reason
 
 FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
 """Kinds of images that may move, by Pillow's names."""
@@ -42,18 +42,26 @@ class AnimationReader(VideoReader):
         self.times = np.concatenate([[0.0], np.cumsum(durations[:-1])]) / 1000
 
     def read(self, numbers: Sequence[int]) -> Frames:
-        frames: dict[int, np.ndarray] = {}
+        chosen = sorted(set(numbers))
+        frames = dict(zip(chosen, self._shown(chosen), strict=True))
+        return np.stack([frames[number] for number in numbers])
+
+    def every(self) -> Iterator[Decoded]:
+        for time, pixels in zip(self.times, self._shown(range(len(self.times))), strict=True):
+            yield Decoded(float(time), pixels)
+
+    def _shown(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+        """The frames of these numbers, which rise."""
         try:
             with _opened(self.place) as image:
                 shown = _numbers(image)
-                for number in sorted(set(numbers)):
+                for number in numbers:
                     image.seek(shown[number])
                     behind = Image.new("RGBA", image.size, (*self.background, 255))
                     flat = Image.alpha_composite(behind, image.convert("RGBA")).convert("RGB")
-                    frames[number] = np.asarray(flat.resize((self.width, self.height), Image.Resampling.BICUBIC))
+                    yield np.asarray(flat.resize((self.width, self.height), Image.Resampling.BICUBIC))
         except Exception as error:
             raise DamagedClipError(reason(self.place, error)) from error
-        return np.stack([frames[number] for number in numbers])
 
 
 def is_animation(place: Place) -> bool:

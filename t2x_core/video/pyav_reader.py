@@ -13,7 +13,16 @@ from t2x_core.media import Place, on_disk, open_place
 from t2x_core.video.choice import Times
 from t2x_core.video.display import Display, orientation
 from t2x_core.video.packets import Packet, PacketTable, length_prefix, packet_table, read_packet
-from t2x_core.video.reader import WHITE, Colour, DamagedClipError, Frames, VideoReader, WrongTimesError, reason
+from t2x_core.video.reader import (
+    WHITE,
+    Colour,
+    DamagedClipError,
+    Decoded,
+    Frames,
+    VideoReader,
+    WrongTimesError,
+    reason,
+)
 
 WORTH_A_SEEK = 8
 """Frames that must be saved before a key frame is sought instead of decoding on."""
@@ -37,6 +46,9 @@ class PyavReader(VideoReader):
             packets, first = self._scan(container, stream)
             self._table = packet_table(packets, container.format.name)
             self._base = float(stream.time_base)
+            self.announced = max(0, stream.frames - sum(not packet.shown for packet in packets))
+            alone = len(container.streams) == 1 and container.duration is not None  # else it may be that of the sound
+            self.announced_seconds = container.duration / 1e6 if alone else float((stream.duration or 0) * self._base)
             if size is None:
                 if first is None:
                     raise DamagedClipError("has no frames")
@@ -59,6 +71,13 @@ class PyavReader(VideoReader):
             self._decode_times()
             raise WrongTimesError
         return np.stack([frames[number] for number in numbers])
+
+    def every(self) -> Iterator[Decoded]:
+        with self._opened() as (container, stream):
+            show = self._display(stream)
+            for frame in self._frames(container, stream, None):
+                time = None if frame.pts is None else frame.pts * self._base
+                yield Decoded(time, show(frame), bool(frame.is_corrupt))
 
     def _by_packets(
         self, container: Any, stream: Any, numbers: Sequence[int], show: Display, table: PacketTable

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,17 @@ Frames = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 """RGB, 0 to 255."""
 WHITE: Colour = (255, 255, 255)
+
+
+class Decoded(NamedTuple):
+    """A frame as the decoder gave it."""
+
+    time: float | None
+    """When it is shown, in seconds, if the decoder knows."""
+    pixels: NDArray[np.uint8]
+    """(height, width, 3), RGB."""
+    corrupt: bool = False
+    """Whether the decoder made up a part of it."""
 
 
 class DamagedClipError(Exception):
@@ -49,6 +60,19 @@ class VideoReader(ABC):
             size: (height, width) that frames are scaled to; None for their own, as a player shows them.
             background: colour behind transparent pixels.
         """
+
+    announced: int = 0
+    """Frames that the file's header speaks of; 0: it does not say."""
+    announced_seconds: float = 0.0
+    """How long the video lasts by the file's header; 0: it does not say."""
+
+    def every(self) -> Iterator[Decoded]:
+        """All frames in the order in which the decoder gives them. Raises DamagedClipError where the file is damaged.
+
+        The default reads them one by one.
+        """
+        for number, time in enumerate(self.times):
+            yield Decoded(float(time), self.read([number])[0])
 
     @abstractmethod
     def read(self, numbers: Sequence[int]) -> Frames:

@@ -31,8 +31,8 @@ from t2x_core.data.image_files import (
     walk,
 )
 from t2x_core.data.manifest import Columns, read_manifest
-from t2x_core.data.shards import list_shards, shard_files
-from t2x_core.errors import UserError
+from t2x_core.data.shards import in_shards, list_shards, shard_files
+from t2x_core.errors import Complain, UserError, stop
 from t2x_core.interfaces import DataContext, Source, TaskDataModule
 from t2x_core.media import stamp
 from t2x_core.paths import cache_folder
@@ -147,8 +147,8 @@ def captioned_files(
         narrow: leaves out those files of a folder or of shards that are not meant, before captions are asked for.
     """
     config.check_place(block, what)
-    places = [place for source in config.sources or (config,) for place in _places(source, config.columns)]
-    found = _joined(places, [_listed(place, block, what, suffixes, sized, narrow) for place in places])
+    places = places_of(config)
+    found = joined(places, [listed(place, block, what, suffixes, sized, narrow) for place in places])
     found = settle_captions(found, config.missing_captions, f"{block}.missing_captions", what)
     if not found.files:
         raise UserError(
@@ -159,7 +159,7 @@ def captioned_files(
     return grouped(found, config.group, f"{block}.group")
 
 
-class _Place(NamedTuple):
+class Where(NamedTuple):
     """One folder, manifest or pattern of shards."""
 
     key: Literal["folder", "manifest", "shards"]
@@ -170,25 +170,33 @@ class _Place(NamedTuple):
     repeat: int
 
 
-def _places(source: PlaceConfig, columns: ColumnsConfig | None) -> list[_Place]:
+def places_of(config: FilesConfig) -> list[Where]:
+    """All places that the settings name."""
+    return [place for source in config.sources or (config,) for place in _each_place(source, config.columns)]
+
+
+def _each_place(source: PlaceConfig, columns: ColumnsConfig | None) -> list[Where]:
     own = source.columns or columns or ColumnsConfig()
     if source.manifest is not None:
         folder = None if isinstance(source.folder, tuple) else source.folder
-        return [_Place("manifest", source.manifest, folder, own, source.repeat)]
+        return [Where("manifest", source.manifest, folder, own, source.repeat)]
     key: Literal["folder", "shards"] = "folder" if source.shards is None else "shards"
     paths = source.folder if source.shards is None else source.shards
     paths = (paths,) if isinstance(paths, Path | Url) else paths or ()
-    return [_Place(key, path, None, own, source.repeat) for path in paths]
+    return [Where(key, path, None, own, source.repeat) for path in paths]
 
 
-def _listed(
-    place: _Place,
+def listed(
+    place: Where,
     block: str,
     what: str,
     suffixes: Collection[str],
     sized: bool,
     narrow: Callable[[ImageList], ImageList],
+    complain: Complain = stop,
 ) -> ImageList:
+    """The files of one place, with the captions that they have; `complain` is told of what is wrong with single rows,
+    captions and shards."""
     columns, one = place.columns, what.removesuffix("s")
     captions = [columns.captions] if isinstance(columns.captions, str) else columns.captions
     size = (columns.height, columns.width) if sized and columns.height and columns.width else None
@@ -201,18 +209,19 @@ def _listed(
                         f"{place.path} is a URL, and single files are not listed by one",
                         hint="pack them into shards, or list them in a manifest",
                     )
-                return narrow(list_folder(place.path, suffixes, one))
+                return narrow(list_folder(place.path, suffixes, one, complain))
             case "manifest":
-                return read_manifest(place.path, place.folder or place.path.parent, wanted)
+                found = read_manifest(place.path, place.folder or place.path.parent, wanted, complain)
+                return in_shards(found, wanted, suffixes)
             case "shards":
-                return narrow(list_shards(place.path, wanted, suffixes, one))
+                return narrow(list_shards(place.path, wanted, suffixes, one, complain))
     except UserError as error:
         if error.where is None and error.key is None:
             error.key = f"{block}.{place.key}"
         raise
 
 
-def _joined(places: Sequence[_Place], lists: Sequence[ImageList]) -> ImageList:
+def joined(places: Sequence[Where], lists: Sequence[ImageList]) -> ImageList:
     """All files. Those of the first place are called as they would be alone; in front of others is the name of their
     place, so that a further place changes neither names nor, thus, what is held out."""
     if len(lists) == 1 and places[0].repeat == 1:
@@ -240,7 +249,7 @@ def remembered(config: FilesConfig, block: str, look: Callable[[], FileTable]) -
     made_of = INDEX, places, config.group, config.missing_captions
     digest = hashlib.blake2b(repr(made_of).encode(), digest_size=12).hexdigest()
     folder = cache_folder()
-    every = [place for source in config.sources or (config,) for place in _places(source, config.columns)]
+    every = places_of(config)
     try:
         paths = [_paths(place) for place in every]
         with ThreadPoolExecutor(THREADS) as pool:  # servers take their time
@@ -265,7 +274,7 @@ def remembered(config: FilesConfig, block: str, look: Callable[[], FileTable]) -
         raise UserError(f"the index cannot be written to {index}: {error.strerror}", key=f"{block}.check") from error
 
 
-def _paths(place: _Place) -> list[str]:
+def _paths(place: Where) -> list[str]:
     """The files and folders that change when a manifest, a shard, or the names in a folder do."""
     if place.key == "shards":
         return shard_files(place.path)[1]

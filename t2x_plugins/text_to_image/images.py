@@ -20,10 +20,12 @@ from t2x_core.data.image_files import ImageFile
 from t2x_core.data.index import examine
 from t2x_core.errors import UnreadableError, UserError
 from t2x_core.interfaces import DataContext, Source
+from t2x_core.inventory import Inventory
 from t2x_core.source import Identify
 from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 from t2x_core.wording import counted
 from t2x_plugins.captioned.captioned_config import rgb
+from t2x_plugins.captioned.inventory import own_inventory
 from t2x_plugins.captioned.own_files import OwnFilesData, aspect_buckets, captioned_files, remembered
 from t2x_plugins.text_to_image.image_config import ImagesConfig
 
@@ -115,6 +117,9 @@ class ImagesData(OwnFilesData[ImageSource]):
         self.sources()
         captions = tuple(self._held_out[i % len(self._held_out)].captions[0] for i in range(count))
         return Batch(self.task, captions)
+
+    def inventory(self) -> Inventory:
+        return own_inventory(self.config, BLOCK, "images")
 
     def find(self) -> tuple[ImageSource, ImageSource]:
         config = self.config

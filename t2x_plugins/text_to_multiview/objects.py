@@ -19,6 +19,7 @@ from t2x_core.data.image_files import hold_out
 from t2x_core.data.index import Finding, examine
 from t2x_core.errors import UnreadableError, UserError
 from t2x_core.interfaces import DataContext, Source
+from t2x_core.inventory import Inventory
 from t2x_core.source import Identify
 from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 from t2x_core.wording import counted, first_of, shorten
@@ -26,6 +27,7 @@ from t2x_plugins.captioned.captioned_config import rgb
 from t2x_plugins.captioned.own_files import OwnFilesData
 from t2x_plugins.text_to_multiview.cameras import Cameras
 from t2x_plugins.text_to_multiview.object_files import Found, ObjectFiles, list_objects
+from t2x_plugins.text_to_multiview.object_inventory import objects_inventory
 from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
 from t2x_plugins.text_to_multiview.placement import Readable, View, measure_view, place
 
@@ -181,6 +183,9 @@ class ObjectsData(OwnFilesData[ObjectSource]):
     def _cameras(self, thing: Thing, count: int) -> Cameras:
         there = len(thing.views)
         return cameras_of([thing.views[i * there // count] for i in range(count)], self.config.distance)
+
+    def inventory(self) -> Inventory:
+        return objects_inventory(self.folder, self.config)
 
     def find(self) -> tuple[ObjectSource, ObjectSource]:
         self.refused: list[tuple[str, UserError]] = []

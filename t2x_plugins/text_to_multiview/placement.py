@@ -129,6 +129,8 @@ class Placement:
     refused: Sequence[tuple[str, str]]
     """Objects by name that cannot be used, and why."""
     lines: Sequence[str]
+    doubts: Sequence[tuple[str, str]] = ()
+    """Objects by name whose cameras cannot be around an object at the centre, and what is wrong with them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +174,12 @@ def place(objects: Sequence[Readable], config: ObjectsConfig) -> Placement:
             for (shot, _), pose, lens in zip(objects[number].shots, poses, rig.intrinsics, strict=True)
         ]
         views[number] = sorted(made, key=lambda view: view.azimuth)
-    return Placement(views, refused, lines)
+    doubts = [
+        (rig.name, what)
+        for (_, rig), poses in zip(rigs, cameras, strict=True)
+        if len(poses) > 1 and (what := _what_is_wrong(poses))
+    ]
+    return Placement(views, refused, lines, doubts)
 
 
 def _rig(readable: Readable, size: int) -> _Rig | None:

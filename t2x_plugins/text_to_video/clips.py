@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,9 +16,11 @@ from t2x_core.data.image_files import ImageList
 from t2x_core.data.index import examine
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext
+from t2x_core.inventory import Inventory
 from t2x_core.types import Batch
 from t2x_core.video import ANIMATION_SUFFIXES, Choice, ShortClipError
 from t2x_core.wording import counted
+from t2x_plugins.captioned.inventory import own_inventory
 from t2x_plugins.captioned.own_files import OwnFilesData, aspect_buckets, captioned_files
 from t2x_plugins.text_to_video.clip_source import (
     VIDEO_SUFFIXES,
@@ -60,13 +62,19 @@ class ClipsData(OwnFilesData[ClipSource]):
         rates = [f.finding.frames / f.finding.seconds for f in self._held_out if f.finding.seconds]
         return float(np.median(rates)) / self.config.stride if rates else 1.0
 
+    def _what(self) -> tuple[frozenset[str], Callable[[ImageList], ImageList]]:
+        """The endings of the files that are read, and what leaves out others of them."""
+        stills = 1 in self.config.numbers
+        suffixes = VIDEO_SUFFIXES | (IMAGE_SUFFIXES if stills else ANIMATION_SUFFIXES)
+        return suffixes, (lambda found: found) if stills else only_videos
+
+    def inventory(self) -> Inventory:
+        return own_inventory(self.config, BLOCK, "videos", *self._what())
+
     def find(self) -> tuple[ClipSource, ClipSource]:
         config = self.config
-        stills = 1 in config.numbers
-        suffixes = VIDEO_SUFFIXES | (IMAGE_SUFFIXES if stills else ANIMATION_SUFFIXES)
-        found = captioned_files(
-            config, BLOCK, "videos", suffixes, narrow=(lambda found: found) if stills else only_videos
-        )
+        suffixes, narrow = self._what()
+        found = captioned_files(config, BLOCK, "videos", suffixes, narrow=narrow)
         self.files = found.files
         sources = self._split(*self._good(found))
         self.lines += found.remarks
