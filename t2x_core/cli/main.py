@@ -22,7 +22,7 @@ COMMANDS = {
     "demo": "try a trained run on a local page",
     "replay": "show the batch of one training step again",
     "export": "make one safetensors file of a run's averaged weights",
-    "data": "download captioned data sets; check a recipe's files, or look at them once",
+    "data": "download captioned data sets; check, index or caption files",
     "bench": "measure t2x against a baseline on this machine",
     "show": "print what a recipe resolves to",
     "recipes": "list the recipes that ship with t2x",

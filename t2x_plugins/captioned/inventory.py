@@ -12,10 +12,10 @@ from typing import Any, Literal
 from t2x_core.data.decode import SUFFIXES
 from t2x_core.data.files import shown
 from t2x_core.data.image_files import ImageFile, ImageList, group_name, grouped, hold_out
+from t2x_core.data.manifest_path import path_in_manifest
 from t2x_core.data.shards import shard_files
 from t2x_core.errors import UserError
 from t2x_core.inventory import Entry, Inventory, Problem
-from t2x_core.media import ParquetCell, Place, container
 from t2x_core.remote import Url
 from t2x_plugins.captioned.captioned_config import FilesConfig, rgb
 from t2x_plugins.captioned.own_files import Where, joined, listed, places_of
@@ -83,7 +83,7 @@ def write_manifests(places: Sequence[Where], block: str, entries: Sequence[Entry
         root = _root(place)
         with one.open("x", encoding="utf-8") as stream:
             for entry in entries:
-                if entry.source == number and (path := _path(entry, root)) is not None:
+                if entry.source == number and (path := path_in_manifest(entry.place, entry.name, root)) is not None:
                     stream.write(json.dumps(_row(path, entry, place), ensure_ascii=False) + "\n")
         sources.append((str(one.resolve()), str(root), place.repeat))
     if len(places) == 1:
@@ -105,25 +105,6 @@ def _root(place: Where) -> Path:
 
 def _is_remote(place: Where) -> bool:
     return isinstance(place.path, Url) or isinstance(place.folder, Url)
-
-
-def _path(entry: Entry, root: Path) -> str | None:
-    """What a manifest calls a file; None: it has a name that no text can have."""
-    path = os.path.realpath(os.path.dirname(container(entry.place)))
-    path = os.path.join(path, os.path.basename(container(entry.place)))
-    inside = os.path.relpath(path, root)
-    text = Path(path if inside.startswith(os.pardir) else inside).as_posix() + _member(entry.place, entry.name)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return None
-    return text
-
-
-def _member(place: Place, name: str) -> str:
-    if isinstance(place, str):
-        return ""
-    return f"!{name.rpartition('!')[2] if isinstance(place, ParquetCell) else place.name}"
 
 
 def _row(path: str, entry: Entry, place: Where) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""`t2x data caption`: captions of images by a local model, in a manifest."""
