@@ -25,10 +25,12 @@ from t2x_core.interfaces import (
     Component,
     ConditioningAdapter,
     DataContext,
+    DataSource,
     LatentCodec,
     Loss,
     ModelContext,
     Source,
+    SourcedTask,
     Task,
     TaskDataModule,
     TextEncoder,
@@ -40,7 +42,16 @@ from t2x_core.optim import freeze
 from t2x_core.outline import fake_mode, without_content
 from t2x_core.plugins import Registry
 from t2x_core.quarantine import Quarantine
-from t2x_core.recipe import ComponentConfig, Composed, Kind, Recipe, check_recipe, compose
+from t2x_core.recipe import (
+    ComponentConfig,
+    Composed,
+    Kind,
+    Recipe,
+    SourcedTaskConfig,
+    check_recipe,
+    compose,
+)
+from t2x_core.recipe.geometry import check_geometry
 from t2x_core.repa import Alignment
 from t2x_core.types import Bucket, ConditioningDims
 
@@ -93,8 +104,10 @@ def _parts(recipe: Recipe) -> Iterator[tuple[str, Kind, str]]:
     yield "codec", "codec", recipe.codec.name
     for name, encoder in recipe.text_encoders.items():
         yield f"text_encoders.{name}", "text_encoder", encoder.name or name
-    for name in recipe.tasks:
+    for name, config in recipe.tasks.items():
         yield f"tasks.{name}", "task", name
+        if isinstance(config, SourcedTaskConfig):
+            yield f"tasks.{name}.data", "source", config.source_name
 
 
 def load_assembly(recipe: str, overrides: Sequence[str]) -> Assembly:
@@ -108,14 +121,20 @@ def assemble(composed: Composed, registry: Registry) -> Assembly:
     assert recipe is not None  # the registry knows every schema
     tasks = {}
     for name, config in recipe.tasks.items():
-        component = registry.component("task", name)
-        with (
-            composed.error_location(f"tasks.{name}"),
-            Calls({"": registry.owner("task", name)})("", "building the task"),
-        ):
-            tasks[name] = _must_be(Task, component.build(config))
+        with composed.error_location(f"tasks.{name}"):
+            tasks[name] = _bound(registry, "task", name, config, Task)
             tasks[name].name = name
+        if isinstance(config, SourcedTaskConfig):
+            with composed.error_location(config.data_block(name)):
+                source = _bound(registry, "source", config.source_name, config.source, DataSource)
+                _must_be(SourcedTask, tasks[name]).source = source
     return Assembly(recipe, registry, composed, tasks)
+
+
+def _bound(registry: Registry, kind: Kind, name: str, config: Any, wanted: type) -> Any:
+    """A task or a data source, bound to its settings."""
+    with Calls({"": registry.owner(kind, name)})("", f"building the {kind}"):
+        return _must_be(wanted, registry.component(kind, name).build(config))
 
 
 def build_module(assembly: Assembly, cached: bool = True, outline: bool = False) -> T2XModule:
@@ -141,7 +160,7 @@ def build_module(assembly: Assembly, cached: bool = True, outline: bool = False)
         torch.manual_seed(recipe.seed)
         made: dict[str, Any] = {}
         for path, kind, name in _parts(recipe):
-            if kind == "task":
+            if kind in ("task", "source"):
                 continue
             config = recipe.codec if kind == "codec" else recipe.text_encoders[path.partition(".")[2]]
 
@@ -159,6 +178,8 @@ def build_module(assembly: Assembly, cached: bool = True, outline: bool = False)
             if not any(p.requires_grad for p in made[path].parameters()):
                 torch.set_rng_state(state)  # other weights must not depend on whether it is loaded
         codec = made.pop("codec")
+        with assembly.composed.error_location(""):
+            check_geometry(recipe, codec.spatial_factor, codec.frame_factor)
         encoders = {path.partition(".")[2]: encoder for path, encoder in made.items()}
         context = ModelContext({name: encoder.dims for name, encoder in encoders.items()}, codec.channels)
         adapters: dict[str, ConditioningAdapter] = {}
@@ -295,6 +316,7 @@ def build_data(assembly: Assembly, module: T2XModule) -> MixedData:
         stall_minutes=recipe.trainer.stall_minutes,
         quarantine=quarantine,
         error_location=assembly.composed.error_location,
+        blocks={name: config.data_block(name) for name, config in recipe.tasks.items()},
         tokenizer=module.tokenizer,
         latent_shape=module.latent_shape,
         calls=module.calls,
@@ -309,7 +331,7 @@ def _cached(assembly: Assembly, module: T2XModule, name: str, source: Source, tr
     task, seed = module.tasks[name], assembly.recipe.seed
     found = module.cache.source(source, train, seed, task.separate_frames, task.encoded_controls)
     if isinstance(found, CachedSource) and train:
-        with assembly.composed.error_location("cache"), module.calls(f"tasks.{name}", "fingerprint"):
+        with assembly.composed.error_location("cache"), module.calls(f"tasks.{name}.data", "fingerprint"):
             found.check(name)
     return found
 
@@ -329,13 +351,15 @@ def _data_of(assembly: Assembly, module: T2XModule, name: str, quarantine: Quara
             )
         context = DataContext(
             seed=recipe.seed,
+            task=name,
             pixel_multiple=codec.spatial_factor * recipe.backbone.patch_size,
             frame_factor=1 if task.separate_frames else codec.frame_factor,
             global_batch=batch,
             quarantine=quarantine,
         )
-        with module.calls(f"tasks.{name}", "data_module"):
-            return _must_be(TaskDataModule, task.data_module(context))
+    block = recipe.tasks[name].data_block(name)
+    with assembly.composed.error_location(block), module.calls(f"tasks.{name}.data", "data_module"):
+        return _must_be(TaskDataModule, task.data_module(context))
 
 
 def sample_bucket(assembly: Assembly, module: T2XModule, name: str) -> Bucket:
@@ -345,7 +369,8 @@ def sample_bucket(assembly: Assembly, module: T2XModule, name: str) -> Bucket:
     if bucket is not None:
         return bucket
     data = _data_of(assembly, module, name, Quarantine())
-    with assembly.composed.error_location(f"tasks.{name}"), module.calls(f"tasks.{name}", "data"):
+    block = assembly.recipe.tasks[name].data_block(name)
+    with assembly.composed.error_location(block), module.calls(f"tasks.{name}.data", "setup"):
         data.prepare_data()
         data.setup("fit")
         buckets = data.train_source().buckets()

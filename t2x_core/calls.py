@@ -32,7 +32,8 @@ class Calls:
     """Knows whose code each part is.
 
     Args:
-        owners: path in the recipe ("codec", "tasks.text-to-image", "text_encoders.t5") → the plugin.
+        owners: path in the recipe ("codec", "tasks.text-to-image", "text_encoders.t5") → the plugin. What is inside of
+            a path is of the same plugin, if it has none of its own: the data of a task say, "tasks.text-to-image.data".
     """
 
     def __init__(self, owners: Mapping[str, Plugin] | None = None) -> None:
@@ -54,7 +55,7 @@ class Calls:
             if str(error).startswith(ELSEWHERE):
                 raise
             problem = f"{method} failed{_about(about)}: {describe(error)}"
-            owner = self.owners.get(path)
+            owner = self.owners.get(path) or self.owners.get(path.rpartition(".")[0])
             if owner is None:
                 raise UserError(f"{path}: {problem}") from error
             raise owner.refuse(problem, where=place(error, owner.point.module, code)) from error

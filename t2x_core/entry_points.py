@@ -2,7 +2,7 @@
 
 A package lists what it brings as entry points of the group `t2x`, name → module with hooks, and should list the
 settings of each as well, `t2x.settings`, name → dataclass, in a module that imports nothing heavy. The name is that of
-the task, the codec or the text encoder.
+the task, the data source, the codec or the text encoder.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Plugin:
 
     @property
     def name(self) -> str:
-        """Of the task, codec or text encoder."""
+        """Of the task, data source, codec or text encoder."""
         return self.point.name
 
     @property

@@ -1,4 +1,4 @@
-"""What the author of a task, a codec or a text encoder implements.
+"""What the author of a task, a data source, a codec or a text encoder implements.
 
 A method that is abstract has to be written; any other has a default that its docstring names.
 """
@@ -18,7 +18,7 @@ from t2x_core.errors import UserError
 from t2x_core.inventory import Inventory
 from t2x_core.losses import velocity_error
 from t2x_core.quarantine import Quarantine
-from t2x_core.recipe import ComponentConfig, TaskConfig
+from t2x_core.recipe import ComponentConfig, SourceConfig, SourcedTaskConfig, TaskConfig
 from t2x_core.rendering import caption_grid
 from t2x_core.source import Source, largest
 from t2x_core.types import (
@@ -36,6 +36,8 @@ from t2x_core.types import (
 )
 
 ConfigT = TypeVar("ConfigT", bound=TaskConfig)
+SourceConfigT = TypeVar("SourceConfigT", bound=SourceConfig)
+SourcedConfigT = TypeVar("SourcedConfigT", bound=SourcedTaskConfig)
 
 
 class TextEncoder(nn.Module, ABC):
@@ -193,6 +195,8 @@ class DataContext:
     """The recipe's seed."""
     pixel_multiple: int
     """Height and width of a sample must be multiples of this (codec factor × patch), in pixels."""
+    task: str = ""
+    """Name of the task that the data is for."""
     frame_factor: int = 1
     """Frames of a sample, less one, must be a multiple of this (1 where the codec sees each frame by itself)."""
     global_batch: int = 1
@@ -259,6 +263,22 @@ class TaskDataModule(L.LightningDataModule, ABC):
         return ()
 
 
+class DataSource(ABC, Generic[SourceConfigT]):
+    """Data that a recipe names for a task, bound to its settings: `DataSource(config)`. Registered as
+    `Component(name, config_class, TheSource)`."""
+
+    def __init__(self, config: SourceConfigT) -> None:
+        self.config = config
+
+    @abstractmethod
+    def data_module(self, context: DataContext) -> TaskDataModule:
+        """The data. The key of a UserError from it is one of the source's own block."""
+
+    def score(self, samples: Tensor, conditions: Batch) -> Mapping[str, Tensor] | None:
+        """As `Task.score`, for a source that knows what its samples look like; None, the default: unknown."""
+        return None
+
+
 class Task(ABC, Generic[ConfigT]):
     """A task, bound to its settings: `Task(config)`. Registered as `Component(name, config_class, TheTask)`."""
 
@@ -321,17 +341,32 @@ class Task(ABC, Generic[ConfigT]):
         return {}
 
 
+class SourcedTask(Task[SourcedConfigT]):
+    """A task whose samples come from the data source that its settings name."""
+
+    source: DataSource[Any]
+    """The source; the core sets it."""
+
+    def data_module(self, context: DataContext) -> TaskDataModule:
+        return self.source.data_module(context)
+
+    def score(self, samples: Tensor, conditions: Batch) -> Mapping[str, Tensor] | None:
+        """What the source says."""
+        return self.source.score(samples, conditions)
+
+
 @dataclass(frozen=True)
 class Component:
-    """What a recipe can name: a task, a codec or a text encoder. The hook `t2x_register` returns such entries."""
+    """What a recipe can name: a task, a data source, a codec or a text encoder. The hook `t2x_register` returns such
+    entries."""
 
     name: str
     """Its name in a recipe, and the name of the package's entry point."""
-    config_class: type[ComponentConfig] | type[TaskConfig]
-    """Frozen dataclass (a `TaskConfig`, `CodecConfig` or `TextEncoderConfig`) that its block of the recipe is checked
-    against; what it derives from says what the component is."""
+    config_class: type[ComponentConfig] | type[TaskConfig] | type[SourceConfig]
+    """Frozen dataclass (a `TaskConfig`, `SourceConfig`, `CodecConfig` or `TextEncoderConfig`) that its block of the
+    recipe is checked against; what it derives from says what the component is."""
     build: Callable[[Any], Any]
-    """The config → a `Task`, `LatentCodec` or `TextEncoder`: usually the class itself."""
+    """The config → a `Task`, `DataSource`, `LatentCodec` or `TextEncoder`: usually the class itself."""
     outline: Callable[[Any], Any] | None = None
     """The config → the same without weights, its parameters on the meta device: what a dry run counts when the weights
     are not at hand (`ComponentConfig.at_hand`). None: there is no such thing."""

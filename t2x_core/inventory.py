@@ -41,8 +41,8 @@ class Problem:
 
 
 Write = Callable[[Sequence[Entry], Path], Sequence[str]]
-"""(entries to keep, file) → writes manifests with them, and returns the settings (key=value, below the task's block) by
-which a recipe reads these. Raises FileExistsError: nothing is overwritten."""
+"""(entries to keep, file) → writes manifests with them, and returns the settings (key=value, below the block of its
+data) by which a recipe reads these. Raises FileExistsError: nothing is overwritten."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a plugin may register (hooks, for pluggy), and the registry that imports it.
 
-A plugin is an entry point of the group `t2x`; its name is the name of the task (or codec, or text encoder) that a
-recipe uses. Only entry points that a recipe names are imported.
+A plugin is an entry point of the group `t2x`; its name is the name of the task (or data source, codec, text encoder)
+that a recipe uses. Only entry points that a recipe names are imported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import pluggy
 
 from t2x_core.entry_points import GROUP, Plugin, describe, find, place, settings
-from t2x_core.interfaces import Component, LatentCodec, Task, TextEncoder
+from t2x_core.interfaces import Component, DataSource, LatentCodec, Task, TextEncoder
 from t2x_core.recipe import Kind
 
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -25,12 +25,12 @@ class Hooks:
 
     @hookspec
     def t2x_register(self) -> Sequence[Component]:  # type: ignore[empty-body]
-        """Tasks, codecs and text encoders that the plugin brings, each under the name of an entry point."""
+        """Tasks, data sources, codecs and text encoders of the plugin, each under the name of an entry point."""
 
 
 HOOK = "t2x_register"
 COMPONENT = "return entries such as Component(name, settings class, class)"
-BASES: dict[Kind, type] = {"task": Task, "codec": LatentCodec, "text_encoder": TextEncoder}
+BASES: dict[Kind, type] = {"task": Task, "source": DataSource, "codec": LatentCodec, "text_encoder": TextEncoder}
 
 
 class Registry:
@@ -42,7 +42,7 @@ class Registry:
         self._known: dict[tuple[Kind, str], tuple[Plugin, Component]] = {}
 
     def component(self, kind: Kind, name: str) -> Component:
-        """The task, codec or text encoder of this name; UserError if there is none, or if it is not right."""
+        """The component of this name; UserError if there is none, or if it is not right."""
         return self._get(kind, name)[1]
 
     def owner(self, kind: Kind, name: str) -> Plugin:

@@ -49,7 +49,7 @@ TINY_TURNTABLES = (f"{TURNTABLES}.size=16", f"{TURNTABLES}.views=3", f"{TURNTABL
 TINY_OBJECTS = (f"{OBJECTS}.size=16", f"{OBJECTS}.views=4", *TINY_VIEWS)
 """Overrides of recipes on objects of one's own, which also want the folder."""
 
-MOVING, CLIPS = "tasks.text-to-video.data.shapes", "tasks.text-to-video.data.clips"
+MOVING, CLIPS = "tasks.text-to-video.data.moving-shapes", "tasks.text-to-video.data.clips"
 TINY_MOVING = (f"{MOVING}.size=16", f"{MOVING}.frames=4", f"{MOVING}.val_count=6", *TINY_VIEWS)
 """Overrides of recipes on moving shapes."""
 TINY_CLIPS = (f"{CLIPS}.size=16", f"{CLIPS}.frames=4", *TINY_VIEWS)

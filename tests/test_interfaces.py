@@ -228,10 +228,10 @@ def test_frames_that_do_not_fit_a_codec_are_told_with_file_and_line(tmp_path, mo
         "tasks:\n"
         "  text-to-video:\n"
         "    data:\n"
-        "      shapes: {frames: 8}\n"
+        "      moving-shapes: {frames: 8}\n"
     )
     assert main(["fit", "mine.yaml"]) == 2
     assert capsys.readouterr().err == (
-        "t2x: mine.yaml:6: tasks.text-to-video.data.shapes.frames: 8 frames do not fit the quarter codec, which makes "
-        "one of 4 after the first; 5 and 9 do\n"
+        "t2x: mine.yaml:6: tasks.text-to-video.data.moving-shapes.frames: 8 frames do not fit the quarter codec, "
+        "which makes one of 4 after the first; 5 and 9 do\n"
     )

@@ -19,7 +19,12 @@ PAGE = (ROOT / "docs" / "plugins.md").read_text()
 EXAMPLE = ROOT / "tests" / "example_plugin"
 SOURCES = [
     file.read_text()
-    for folder in (EXAMPLE, ROOT / "t2x_core" / "encoders", ROOT / "docs" / "examples")
+    for folder in (
+        EXAMPLE,
+        ROOT / "t2x_core" / "encoders",
+        ROOT / "docs" / "examples",
+        ROOT / "t2x_plugins" / "text_to_image",
+    )
     for file in folder.rglob("*")
     if file.suffix in (".py", ".toml", ".yaml")
 ]

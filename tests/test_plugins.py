@@ -151,7 +151,7 @@ WRONG = [
     (TASK.replace('"mine"', '"thine"'), "", 't2x_register brings "thine"; the name of the entry point must be the name of what it brings, once'),
     (TASK.replace("def adapter", "def adaptor"), "", "MyTask does not implement adapter"),
     (TASK.replace("MyTask(Task)", "MyTask(dict)"), "", "MyTask is no Task; derive it from Task"),
-    (TASK.replace("MyConfig, MyTask", "dict, MyTask"), "", "its settings dict must be a class that derives from one of TaskConfig, CodecConfig, TextEncoderConfig"),
+    (TASK.replace("MyConfig, MyTask", "dict, MyTask"), "", "its settings dict must be a class that derives from one of TaskConfig, SourceConfig, CodecConfig, TextEncoderConfig"),
     (TASK.replace("frozen=True, ", "frozen=False, "), "their_plugin.py:7: ", "cannot be imported: TypeError: cannot inherit non-frozen dataclass from a frozen one; repair it, or uninstall the package"),
     (TASK.replace("@dataclass(frozen=True, kw_only=True)\n", ""), "", "its settings MyConfig must be a frozen dataclass; write @dataclass(frozen=True, kw_only=True) above it"),
     (TASK.replace("def sizes", "def size"), "", "its settings MyConfig do not implement sizes"),
@@ -191,7 +191,7 @@ ENTRY_POINTS = [
     ),
     (
         {"config": "MyConfig = 3"},
-        "its settings 3 must be a class that derives from one of TaskConfig, CodecConfig, TextEncoderConfig",
+        "its settings 3 must be a class that derives from one of TaskConfig, SourceConfig, CodecConfig, TextEncoderConfig",
     ),
     (
         {"config": TASK},

@@ -86,7 +86,8 @@ class Peak(TorchDispatchMode):
 
 @pytest.mark.parametrize("attention", ["proxy", "fused", "dense"])
 def test_the_estimate_of_memory_is_above_what_is_taken_and_of_its_size(attention):
-    sizes = ("tasks.text-to-video.data.shapes.size=32", "tasks.text-to-video.data.shapes.frames=8", "backbone.width=64")
+    data = "tasks.text-to-video.data.moving-shapes"
+    sizes = (f"{data}.size=32", f"{data}.frames=8", "backbone.width=64")
     pipeline = random_pipeline("text_to_video/quickstart", (*TINY_MOVING, *sizes, f"backbone.attention={attention}"))
     taken = []
     for count in (2, 4):

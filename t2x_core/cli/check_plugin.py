@@ -11,7 +11,7 @@ from t2x_core.errors import UserError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    about = "of a task, a codec or a text encoder that is installed"
+    about = "of a task, a data source, a codec or a text encoder that is installed"
     completes(parser.add_argument("name", metavar="NAME", help=about), plugin_names)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of its block of a recipe")
     parser.add_argument(

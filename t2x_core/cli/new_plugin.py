@@ -17,7 +17,7 @@ from t2x_core.errors import UserError
 from t2x_core.terminal import command, printable
 
 KINDS = ("task", "codec", "text-encoder", "source")
-TESTS = {"task": "TaskTests", "codec": "CodecTests", "text-encoder": "TextEncoderTests", "source": "TaskTests"}
+TESTS = {"task": "TaskTests", "codec": "CodecTests", "text-encoder": "TextEncoderTests", "source": "SourceTests"}
 TEMPLATES = Path(__file__).parents[1] / "templates"
 LONGEST = 40
 WORDS = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
@@ -28,8 +28,7 @@ DEVICES = ("aux", "con", "nul", "prn", *(f"{port}{i}" for port in ("com", "lpt")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="its name in a recipe: small letters, digits and dashes")
-    parser.add_argument("--kind", choices=KINDS, default="task", help="what it brings (default task); source: a task "
-                        "that reads samples by key itself")  # fmt: skip
+    parser.add_argument("--kind", choices=KINDS, default="task", help="what it brings (default task)")
     parser.add_argument("--folder", type=path, help="the package's folder, which is made (default: NAME)")
     parser.set_defaults(run=run)
 
@@ -81,7 +80,7 @@ def write(name: str, kind: str, folder: Path) -> list[Path]:
     module = name.replace("-", "_")
     values = {
         **{"name": name, "module": module, "Class": "".join(word.title() for word in name.split("-"))},
-        **{"kind": "task" if kind == "source" else kind.replace("-", " "), "Tests": TESTS[kind]},
+        **{"kind": "data source" if kind == "source" else kind.replace("-", " "), "Tests": TESTS[kind]},
         "versions": _versions(),
     }
     values["Kind"] = values["kind"].capitalize()

@@ -15,9 +15,17 @@ from t2x_core.errors import UserError
 if TYPE_CHECKING:
     from t2x_core.entry_points import Plugin
 
+PLACES = {
+    "task": "tasks:\n  {name}:",
+    "source": "tasks:\n  a-task:\n    data:\n      {name}:",
+    "codec": "codec:",
+    "text_encoder": "text_encoders:\n  {name}:",
+}
+"""Where the block of each kind stands in a recipe."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    about = "show the settings of this task, codec or text encoder"
+    about = "show the settings of this task, data source, codec or text encoder"
     completes(parser.add_argument("name", nargs="?", metavar="NAME", help=about), plugin_names)
     parser.set_defaults(run=run)
 
@@ -54,8 +62,8 @@ def _settings(plugin: Plugin) -> str:
     if schema is None or kind is None:
         raise plugin.refuse("does not list its settings", "its package needs an entry point of the group t2x.settings")
     header = f"# {kind.replace('_', ' ')} {name}, of {plugin.package} ({_shown(plugin.file)})"
-    above = [f"{kind}s:", f"  {name}:"] if kind in ("task", "text_encoder") else [f"{kind}:"]
-    known = {} if kind == "task" else {"name": name}
+    above = PLACES[kind].format(name=name).splitlines()
+    known = {"name": name} if kind in ("codec", "text_encoder") else {}
     return "\n".join([header, *above, textwrap.indent(commented(schema, known), "  " * len(above))])
 
 

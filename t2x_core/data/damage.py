@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from t2x_core.errors import UserError
-from t2x_core.quarantine import FILE_NAME, Quarantine
+from t2x_core.interfaces import DataContext
+from t2x_core.quarantine import FILE_NAME
 from t2x_core.wording import shorten
 
 
@@ -15,16 +16,15 @@ class Damage:
     """Keeps account of the files of a source that cannot be read, and stops the run when there are too many.
 
     Args:
-        task: its name in the recipe.
+        context: the task that they are for, and where those that cannot be read are named.
         total: files that there are.
         limit: share of them above which training stops.
         what: what they are, "images" say.
-        setting: the recipe's key for `limit`.
     """
 
-    def __init__(self, task: str, total: int, limit: float, what: str, setting: str, quarantine: Quarantine) -> None:
-        self.task, self.total, self.limit = task, total, limit
-        self.what, self.setting, self.quarantine = what, setting, quarantine
+    def __init__(self, context: DataContext, total: int, limit: float, what: str) -> None:
+        self.task, self.quarantine = context.task, context.quarantine
+        self.total, self.limit, self.what = total, limit, what
         self.others: set[str] = set()
         """Names that the task has in the quarantine for other things, which have a limit of their own."""
 
@@ -43,5 +43,5 @@ class Damage:
         raise UserError(
             f"{len(named)} of {self.total} {self.what} cannot be read, more than a share of {self.limit:g}: "
             f"{first}{more}",
-            hint=f"mend or remove them, or raise {self.setting}",
+            hint="mend or remove them, or raise max_bad_fraction",
         )

@@ -90,7 +90,7 @@ class KeyedDataset(Dataset[Sample]):
         self._seen: set[str] = set()  # tasks of which this process has looked at a batch
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        with self.reading.of(key), self.calls(f"tasks.{key.task}", "reading", key):
+        with self.reading.of(key), self.calls(f"tasks.{key.task}.data", "reading", key):
             return self.sources[key.task][key]
 
     def read(self, keys: Sequence[SampleKey], short: bool = True) -> Batch:
@@ -102,9 +102,9 @@ class KeyedDataset(Dataset[Sample]):
         source, first = self.sources[task], task not in self._seen
         if first:
             again = self[keys[0]]
-            with self.calls(f"tasks.{task}", "reading", keys[0], code_of(source)):
+            with self.calls(f"tasks.{task}.data", "reading", keys[0], code_of(source)):
                 check_repeats(samples[0], again)
-        with self.calls(f"tasks.{task}", "collate", keys[0], source.collate):
+        with self.calls(f"tasks.{task}.data", "collate", keys[0], source.collate):
             batch = source.collate(samples)
             check_batch(batch, source.buckets()[keys[0].bucket], keys, values=first)
         self._seen.add(task)

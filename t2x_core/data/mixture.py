@@ -70,6 +70,7 @@ class MixedData(L.LightningDataModule):
         stall_minutes: how long a batch may take (`KeyedLoader`).
         quarantine: where the modules report files that cannot be read.
         error_location: adds file and line of the block at a path of the recipe to a UserError (`Composed`).
+        blocks: task name → path of the block that its data is made from (tasks.<name>).
         tokenizer: makes the text encoders' numbers of captions; None: nothing reads text.
         latent_shape: UserError if the codec or the backbone cannot have samples of a bucket of a task.
         calls: knows which plugin each task is of.
@@ -89,6 +90,7 @@ class MixedData(L.LightningDataModule):
         stall_minutes: float | None = None,
         quarantine: Quarantine | None = None,
         error_location: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+        blocks: Mapping[str, str] | None = None,
         tokenizer: Tokenizer | None = None,
         latent_shape: Callable[[Bucket, str], object] | None = None,
         calls: Calls | None = None,
@@ -97,7 +99,7 @@ class MixedData(L.LightningDataModule):
         super().__init__()
         self.cached = cached
         self.tokenizer, self.latent_shape, self.calls = tokenizer, latent_shape, calls or Calls()
-        self.quarantine, self.error_location = quarantine or Quarantine(), error_location
+        self.quarantine, self.error_location, self.blocks = quarantine or Quarantine(), error_location, blocks or {}
         self.modules, self.weights = dict(modules), dict(weights)
         self.seed, self.batch_size, self.accumulation = seed, batch_size, accumulation
         self.max_steps, self.workers, self.stall_minutes = max_steps, workers, stall_minutes
@@ -107,23 +109,24 @@ class MixedData(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         for name, module in self.modules.items():
-            with self._calling(name, "prepare_data"):
+            with self.located(name, "prepare_data"):
                 module.prepare_data()
 
     def setup(self, stage: str) -> None:
         for name, module in self.modules.items():
-            with self._calling(name, "setup"):
+            with self.located(name, "setup"):
                 module.setup(stage)
             for which in ("train_source", "val_source"):
-                with self._calling(name, which):
+                with self.located(name, which):
                     source = getattr(module, which)()
                     self._check_source(name, source, which)
-                with self.calls(f"tasks.{name}", which, code=[*vars(source).values(), type(source)]):
+                with self.calls(f"tasks.{name}.data", which, code=[*vars(source).values(), type(source)]):
                     check_pickles(source)
 
     @contextmanager
-    def _calling(self, task: str, method: str) -> Iterator[None]:
-        with self.error_location(f"tasks.{task}"), self.calls(f"tasks.{task}", method):
+    def located(self, task: str, method: str) -> Iterator[None]:
+        """A call of the data module of a task: its errors name the plugin, and the place in the recipe."""
+        with self.error_location(self.blocks.get(task, f"tasks.{task}")), self.calls(f"tasks.{task}.data", method):
             yield
 
     def _check_source(self, task: str, source: Source, which: str) -> None:
@@ -159,12 +162,12 @@ class MixedData(L.LightningDataModule):
         return [f"{'' if i else 'data':11}{line}" for i, line in enumerate(lines)]
 
     def _lines(self, name: str) -> Sequence[str]:
-        with self._calling(name, "describe"):
+        with self.located(name, "describe"):
             return self.modules[name].describe()
 
     def val_conditions(self, name: str, count: int) -> Batch:
         """`count` held-out conditions of a task; after `check`."""
-        with self._calling(name, "val_conditions"):
+        with self.located(name, "val_conditions"):
             found = self.modules[name].val_conditions(count)
             if not isinstance(found, Batch) or len(found) != count:
                 raise ValueError(f"it must return a Batch of {count} conditions, without pixels")

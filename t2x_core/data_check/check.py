@@ -54,8 +54,9 @@ class Check:
         self.encoders: Mapping[str, TextEncoder] = module.encoders()
         self.processes: Processes[Seen] = Processes(workers, seconds, _PRELOAD)
         self.inventories: dict[str, Inventory] = {}
+        self.blocks = data.blocks
         for task, one in data.modules.items():
-            with assembly.composed.error_location(f"tasks.{task}"), module.calls(f"tasks.{task}", "inventory"):
+            with data.located(task, "inventory"):
                 if (inventory := one.inventory()) is not None:
                     self.inventories[task] = inventory
         if not self.inventories:
@@ -157,7 +158,7 @@ class Check:
                 if (task, entry.place) not in dropped
             ]
             one = file.with_stem(f"{file.stem}-{task}") if several else file
-            settings += [f"tasks.{task}.{setting}" for setting in inventory.write(kept, one)]
+            settings += [f"{self.blocks[task]}.{setting}" for setting in inventory.write(kept, one)]
             log.info("kept %d of %s → %s", len(kept), counted(len(inventory.entries), "file"), one)
         return settings
 

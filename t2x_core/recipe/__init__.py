@@ -4,12 +4,21 @@ from t2x_core.recipe.cache_config import CacheConfig
 from t2x_core.recipe.catalog import find_recipe, list_recipes
 from t2x_core.recipe.check import build
 from t2x_core.recipe.commented import commented
-from t2x_core.recipe.components import BLOCKS, CodecConfig, ComponentConfig, Kind, TaskConfig, TextEncoderConfig
+from t2x_core.recipe.components import (
+    BLOCKS,
+    CodecConfig,
+    ComponentConfig,
+    Kind,
+    SourceConfig,
+    SourcedTaskConfig,
+    TaskConfig,
+    TextEncoderConfig,
+)
 from t2x_core.recipe.compose import Composed, compose, composed_of
 from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Constraint, Range
 from t2x_core.recipe.dump import dump_yaml, flat, portable, to_plain
 from t2x_core.recipe.field_docs import field_docs
-from t2x_core.recipe.load import SchemaOf, check_core, check_recipe
+from t2x_core.recipe.load import SchemaOf, check_block, check_core, check_recipe
 from t2x_core.recipe.lora_config import LoraConfig
 from t2x_core.recipe.overrides import Written
 from t2x_core.recipe.repa_config import RepaConfig
@@ -47,12 +56,15 @@ __all__ = [
     "RepaConfig",
     "SamplerConfig",
     "SchemaOf",
+    "SourceConfig",
+    "SourcedTaskConfig",
     "TaskConfig",
     "TextEncoderConfig",
     "TimestepConfig",
     "TrainerConfig",
     "Written",
     "build",
+    "check_block",
     "check_core",
     "check_recipe",
     "commented",

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from t2x_core.recipe.check import describe, field_types
+from t2x_core.recipe.components import SourceConfig
 from t2x_core.recipe.dump import dump_yaml, to_plain
 from t2x_core.recipe.field_docs import field_docs
 
@@ -39,6 +40,8 @@ def _setting(name: str, kind: Any, default: Any) -> list[str]:
             return [f"{name}:  # required: {describe(kind)}"]
         first, *more = dump_yaml({name: to_plain(default)}).splitlines()
         return [f"{first}  # {describe(kind)}", *more]
+    if inner is SourceConfig:
+        return [f"{name}:", "  a-source: {}  # `t2x plugins` lists the sources, and shows the settings of each"]
     if typing.get_origin(kind) is dict:  # blocks by name
         return [f"{name}:", "  a-name:", *(f"    {line}" for line in _block(inner, {}))]
     if default is None:  # a block that may be left out

@@ -10,11 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from t2x_core.errors import UserError
 from t2x_core.recipe.constraints import Range
 
-Kind = Literal["task", "codec", "text_encoder"]
+Kind = Literal["task", "source", "codec", "text_encoder"]
 """What a recipe names and a plugin brings."""
 
 Positive = Annotated[float, Range(above=0)]
@@ -43,6 +44,10 @@ class TaskConfig(ABC):
         With it a size, a patch or a window that does not fit is found before anything is imported or read.
         """
 
+    def data_block(self, name: str) -> str:
+        """Path in the recipe of the block that the data of the task is made from; `name`: of the task there."""
+        return f"tasks.{name}"
+
     def check_trainable(self) -> None:  # noqa: B027 (a default)
         """UserError if something is missing that only training needs, such as where the data is: sampling with weights
         that are named goes without it. The default wants nothing."""
@@ -59,6 +64,65 @@ class TaskConfig(ABC):
         `Task.encoded_controls` have to be given.
         """
         return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig(ABC):
+    """Block of a data source, which stands in the block `data` of a task: `data: {NAME: {…}}`."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Height and width of a square sample, in pixels: of those sampled where nobody asks for others. Usually a
+        setting."""
+
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        """As `TaskConfig.sizes`, by keys of this block; the default names `size`."""
+        return {"size": (self.size, self.size)}
+
+    def frame_counts(self) -> Mapping[str, Sequence[int]]:
+        """As `TaskConfig.frames`, by keys of this block."""
+        return {}
+
+    def check_trainable(self) -> None:  # noqa: B027 (a default)
+        """As `TaskConfig.check_trainable`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcedTaskConfig(TaskConfig):
+    """Block of a task whose samples come from a data source that the recipe names, of this or of another package."""
+
+    data: dict[str, SourceConfig]
+    """Where samples come from: the name of a data source, and its settings; `{}` for its defaults."""
+
+    source_class: ClassVar[type] = SourceConfig
+    """What the settings of a source derive from if it fits the task."""
+
+    @property
+    def source(self) -> Any:
+        """Settings of the source, a `source_class`."""
+        return self.data[self.source_name]
+
+    @property
+    def source_name(self) -> str:
+        (name,) = self.data
+        return name
+
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        return {f"data.{self.source_name}.{key}": size for key, size in self.source.sizes().items()}
+
+    def frames(self) -> Mapping[str, Sequence[int]]:
+        return {f"data.{self.source_name}.{key}": counts for key, counts in self.source.frame_counts().items()}
+
+    def data_block(self, name: str) -> str:
+        return f"tasks.{name}.data.{self.source_name}"
+
+    def check_trainable(self) -> None:
+        try:
+            self.source.check_trainable()
+        except UserError as error:
+            error.key = ".".join(filter(None, ("data", self.source_name, error.key)))
+            raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +168,12 @@ class TextEncoderConfig(ComponentConfig):
     """Block of a text encoder."""
 
 
-BLOCKS: dict[Kind, type] = {"task": TaskConfig, "codec": CodecConfig, "text_encoder": TextEncoderConfig}
+BLOCKS: dict[Kind, type] = {
+    "task": TaskConfig,
+    "source": SourceConfig,
+    "codec": CodecConfig,
+    "text_encoder": TextEncoderConfig,
+}
 """What the settings of each kind derive from."""
 
 

@@ -7,14 +7,18 @@ from t2x_core.recipe.components import multiples
 from t2x_core.recipe.schema import Recipe
 
 
-def check_geometry(recipe: Recipe) -> None:
+def check_geometry(recipe: Recipe, factor: int | None, frame_factor: int | None) -> None:
     """Raises UserError, with the key of the setting, if a size that the recipe fixes cannot be cut into tokens, or if
     the window is larger than the token grid of each of them.
 
     (A window that is larger than some grids is cut down for these, and so is one with more frames than there are.)
+
+    Args:
+        factor, frame_factor: of the codec; None if they are only known once it is loaded.
     """
-    _check_frames(recipe)
-    if (factor := recipe.codec.spatial_factor) is None:
+    if frame_factor is not None:
+        _check_frames(recipe, frame_factor)
+    if factor is None:
         return
     token = factor * recipe.backbone.patch_size  # pixels
     sizes = {f"tasks.{name}.{key}": size for name, task in recipe.tasks.items() for key, size in task.sizes().items()}
@@ -38,9 +42,7 @@ def check_geometry(recipe: Recipe) -> None:
         )
 
 
-def _check_frames(recipe: Recipe) -> None:
-    if (factor := recipe.codec.frame_factor) is None:
-        return
+def _check_frames(recipe: Recipe, factor: int) -> None:
     for name, task in recipe.tasks.items():
         for key, frames in ((key, frames) for key, numbers in task.frames().items() for frames in numbers):
             if (frames - 1) % factor:

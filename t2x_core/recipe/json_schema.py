@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from t2x_core.recipe.check import LARGEST_FLOAT, LARGEST_INT, field_types
-from t2x_core.recipe.components import Kind
+from t2x_core.recipe.components import Kind, SourcedTaskConfig
 from t2x_core.recipe.constraints import Range
 from t2x_core.recipe.dump import to_plain
 from t2x_core.recipe.field_docs import field_docs
@@ -50,7 +50,9 @@ def json_schema(settings: Mapping[Kind, Mapping[str, type | None]]) -> Schema:
     properties = schema["properties"]
     names = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]}
     properties["base"] = {**names, "description": "Recipes to start from: paths, or names; a later one wins."}
-    tasks = {name: _or_open(_block(block) if block else {}) for name, block in settings["task"].items()}
+    tasks = {
+        name: _or_open(_task(block, settings["source"]) if block else {}) for name, block in settings["task"].items()
+    }
     _refine(properties["tasks"], {"type": "object", "properties": tasks, "additionalProperties": False})
     _refine(properties["codec"], _component(settings["codec"]))
     encoder = _or_open(_component(settings["text_encoder"]))
@@ -62,6 +64,19 @@ def json_schema(settings: Mapping[Kind, Mapping[str, type | None]]) -> Schema:
         "if": {"required": ["base"]},
         "else": _required(Recipe),
     }
+
+
+def _task(schema: type, sources: Mapping[str, type | None]) -> Schema:
+    """The block of a task; its data is one of the sources that fit it."""
+    block = _block(schema)
+    if issubclass(schema, SourcedTaskConfig):
+        fitting = {
+            name: _or_open(_block(source) if source else {})
+            for name, source in sources.items()
+            if source is None or issubclass(source, schema.source_class)
+        }
+        _refine(block["properties"]["data"], {"type": "object", "properties": fitting, "additionalProperties": False})
+    return block
 
 
 def _refine(setting: Schema, block: Schema) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from t2x_core.errors import UserError
 from t2x_core.recipe.check import check, check_fields, construct, mapping, missing
-from t2x_core.recipe.components import ComponentConfig, Kind
+from t2x_core.recipe.components import ComponentConfig, Kind, SourcedTaskConfig
 from t2x_core.recipe.compose import Composed
 from t2x_core.recipe.geometry import check_geometry
 from t2x_core.recipe.schema import Recipe
@@ -48,13 +48,43 @@ def check_recipe(composed: Composed, schema_of: SchemaOf) -> Recipe | None:
     values["text_encoders"] = {
         key: check(schema, encoders[key][0], f"text_encoders.{key}") for key, schema in of_encoders.items() if schema
     }
-    values["tasks"] = {name: check(s, tasks[name], f"tasks.{name}") for name, s in schemas.items() if s}
-    if not (all(schemas.values()) and codec_schema and all(of_encoders.values())):
+    blocks = {name: s and check_block(s, tasks[name], f"tasks.{name}", schema_of) for name, s in schemas.items()}
+    values["tasks"] = blocks
+    if not (all(blocks.values()) and codec_schema and all(of_encoders.values())):
         return None
     recipe = construct(Recipe, values, root, "")
     with composed.error_location(""):
-        check_geometry(recipe)
+        check_geometry(recipe, recipe.codec.spatial_factor, recipe.codec.frame_factor)
     return recipe
+
+
+def check_block(schema: type, block: Node, path: str, schema_of: SchemaOf) -> Any:
+    """The checked block of a component, with the data source that a task's names; None if the schema of the source is
+    not known yet."""
+    if not issubclass(schema, SourcedTaskConfig):
+        return check(schema, block, path)
+    values, where = check_fields(schema, block, path, later=("data",)), f"{path}.data"
+    data = block.value.get("data")
+    if data is None or data.value is None:
+        missing(schema, "data", path, (data or block).origin)
+    named = {name: node for name, node in mapping(data, where).items() if node.value is not None}
+    if not named:
+        hint = "name one, with {} for its defaults; `t2x plugins` lists them"
+        raise UserError(f"{where} names no source", where=str(data.origin), hint=hint)
+    (name, node), *others = named.items()
+    if others:
+        hint = f"write {name}: null, or {others[0][0]}: null"
+        raise UserError(f"{where}: there are both {name} and {others[0][0]}", where=str(data.origin), hint=hint)
+    source = _ask(schema_of, "source", name, node)
+    if source is None:
+        return None
+    if not issubclass(source, wanted := schema.source_class):
+        problem = (
+            f'{where}: the source "{name}" does not fit the task, whose sources have settings of {wanted.__name__}'
+        )
+        raise UserError(problem, where=str(node.origin), hint="`t2x plugins` lists the sources")
+    values["data"] = {name: check(source, node, f"{where}.{name}")}
+    return construct(schema, values, block, path)
 
 
 def _tasks(root: Node) -> dict[str, Node]:

@@ -11,7 +11,8 @@ Path = tuple[str, ...]
 RENAMED: tuple[tuple[Path, str], ...] = (
     (("watch",), "logging"),
     (("tasks", "*", "data", "pictures"), "images"),
-    (("tasks", "*", "data", "shapes", "pictures"), "images"),
+    (("tasks", "text-to-video", "data", "shapes"), "moving-shapes"),
+    (("tasks", "*", "data", "moving-shapes", "pictures"), "images"),
 )
 """Paths of keys until 0.1, `*` for any key, and the key's name now."""
 TEXT_ENCODER = "text_encoder"

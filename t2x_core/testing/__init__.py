@@ -10,7 +10,7 @@ Example:
 
 from t2x_core.testing.base import PluginTests
 from t2x_core.testing.codecs import CodecTests
-from t2x_core.testing.tasks import TaskTests
+from t2x_core.testing.tasks import SourceTests, TaskTests
 from t2x_core.testing.text_encoders import TextEncoderTests
 
-__all__ = ["CodecTests", "PluginTests", "TaskTests", "TextEncoderTests"]
+__all__ = ["CodecTests", "PluginTests", "SourceTests", "TaskTests", "TextEncoderTests"]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from t2x_core.entry_points import SETTINGS
-from t2x_core.recipe import Kind, commented, field_docs
+from t2x_core.recipe import BLOCKS, Kind, commented, field_docs
 from t2x_core.recipe.json_schema import json_schema
 from t2x_core.testing.rig import Rig
 
@@ -71,7 +71,7 @@ class PluginTests:
                 raise rig.refuse(f"{owner.__name__}.{lacking[0]} has no docstring", hint, owner)
         try:
             text = commented(schema)
-            json.dumps(json_schema({"task": {}, "codec": {}, "text_encoder": {}, self.kind: {rig.name: schema}}))
+            json.dumps(json_schema({**{kind: {} for kind in BLOCKS}, self.kind: {rig.name: schema}}))
         except Exception as error:
             hint = "use bool, int, float, str, Path, Literal, list, tuple, dict, frozen dataclasses and unions of these"
             raise rig.refuse(f"its settings cannot be shown: {error}", hint, schema) from error

@@ -15,13 +15,13 @@ from t2x_core.assembly import Assembly, assemble, build_data, build_module
 from t2x_core.calls import Calls
 from t2x_core.data.loader import KeyedDataset, Reading
 from t2x_core.data.mixture import MixedData
-from t2x_core.entry_points import Plugin, definition, find
+from t2x_core.entry_points import Plugin, definition, find, installed
 from t2x_core.errors import UserError
 from t2x_core.frozen import Codec
 from t2x_core.interfaces import Component, Source, Task, TextEncoder
 from t2x_core.module import T2XModule
 from t2x_core.plugins import Registry
-from t2x_core.recipe import Composed, Kind, Written, build, composed_of
+from t2x_core.recipe import Composed, Kind, SourcedTaskConfig, Written, check_block, composed_of
 from t2x_core.types import Batch, SampleKey
 
 SAMPLES = 4
@@ -80,12 +80,29 @@ class Rig:
         self.kind, self.name, self.settings, self.recipe, self.overrides = kind, name, settings, recipe, overrides
         self.registry = Registry()
         self.plugin: Plugin = find(kind, name)
-        self.path = f"tasks.{name}" if kind == "task" else "codec" if kind == "codec" else f"text_encoders.{name}"
+        self.path = self._path()
         self.calls = Calls({self.path: self.plugin})
+
+    def _path(self) -> str:
+        """Of what is checked, in the recipe."""
+        match self.kind:
+            case "task":
+                return f"tasks.{self.name}"
+            case "source":
+                return f"tasks.{_task_for(self.plugin, self.schema)}.data"
+            case "codec":
+                return "codec"
+            case "text_encoder":
+                return f"text_encoders.{self.name}"
 
     def refuse(self, problem: str, hint: str, code: Any = None) -> UserError:
         """The UserError that names the package, and the place where `code` (a function or a class) is defined."""
         return self.plugin.refuse(problem, hint, definition(code, self.plugin.point.module))
+
+    @property
+    def block(self) -> str:
+        """Path of its settings in the recipe."""
+        return f"{self.path}.{self.name}" if self.kind == "source" else self.path
 
     @cached_property
     def component(self) -> Component:
@@ -98,16 +115,23 @@ class Rig:
 
     def composed(self, patch_size: int, more: Mapping[str, Any] | None = None) -> Composed:
         """The recipe; `more`: blocks on top."""
-        block = {str(k): v for k, v in self.settings.items()}
-        own = {"codec": {"name": self.name, **block}} if self.kind == "codec" else {f"{self.kind}s": {self.name: block}}
+        own: dict[str, Any] = {str(k): v for k, v in self.settings.items()}
+        if self.kind == "codec":
+            own["name"] = self.name
+        for key in reversed(self.block.split(".")):
+            own = {key: own}
         found = composed_of(merged(merged(small_recipe(patch_size), own), merged(self.recipe, more or {})))
         written = (text.partition("=") for text in self.overrides)
-        return found.with_values({f"{self.path}.{key.strip()}": Written(value) for key, _, value in written})
+        return found.with_values({f"{self.block}.{key.strip()}": Written(value) for key, _, value in written})
 
     @cached_property
     def config(self) -> Any:
         """Its settings."""
-        return build(self.schema, self.composed(1), self.path)
+        composed = self.composed(1)
+        block = composed.find(self.block)
+        assert block is not None
+        with composed.error_location(""):
+            return check_block(self.schema, block, self.block, self.registry.schema)
 
     @cached_property
     def patch_size(self) -> int:
@@ -128,7 +152,7 @@ class Rig:
 
     @property
     def task(self) -> Task[Any]:
-        return self.assembled.tasks[self.name]
+        return self.assembled.task()
 
     @cached_property
     def module(self) -> T2XModule:
@@ -144,14 +168,14 @@ class Rig:
 
     def source(self, split: str) -> Source:
         """Its samples; `split`: train or val."""
-        module = self.data.modules[self.name]
+        module = self.data.modules[self.task.name]
         with self.calls(self.path, f"{split}_source"):
             return module.train_source() if split == "train" else module.val_source()
 
     def keys(self, source: Source, count: int = SAMPLES) -> list[SampleKey]:
         """Keys of a batch of the first bucket that has samples."""
         bucket, there = next((i, b.count) for i, b in enumerate(source.buckets()) if b.count)
-        return [SampleKey(self.name, bucket, i % there, 0, i) for i in range(count)]
+        return [SampleKey(self.task.name, bucket, i % there, 0, i) for i in range(count)]
 
     @cached_property
     def batch(self) -> Batch:
@@ -160,7 +184,7 @@ class Rig:
 
     def read(self, split: str, keys: Sequence[SampleKey]) -> Batch:
         """The batch of these keys, with its texts."""
-        sources = {self.name: self.source(split)}
+        sources = {self.task.name: self.source(split)}
         return KeyedDataset(sources, Reading(sources, 0), self.module.tokenizer, self.calls).read(keys)
 
     def built(self) -> Any:
@@ -186,6 +210,19 @@ class Rig:
         """An empty folder that goes away with the process."""
         self._temporary = tempfile.TemporaryDirectory(prefix="t2x_check_")
         return Path(self._temporary.name)
+
+
+def _task_for(plugin: Plugin, schema: type) -> str:
+    """The installed task that asks most of its sources, of those that take such a source."""
+    fitting = {}
+    for other in installed():
+        task = other.settings() if other.kind() == "task" else None
+        if task is not None and issubclass(task, SourcedTaskConfig) and issubclass(schema, task.source_class):
+            fitting[other.name] = len(task.source_class.__mro__)
+    if not fitting:
+        hint = "derive them from ImageSourceConfig, ClipSourceConfig, ViewSourceConfig or what another task asks for"
+        raise plugin.refuse("no installed task takes a source with such settings", hint)
+    return max(fitting, key=lambda name: fitting[name])
 
 
 def smooth(count: int, frames: int, height: int, width: int) -> torch.Tensor:

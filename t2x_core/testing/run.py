@@ -11,10 +11,15 @@ from t2x_core.errors import TrainingError, UserError
 from t2x_core.recipe import Kind
 from t2x_core.testing.base import PluginTests
 from t2x_core.testing.codecs import CodecTests
-from t2x_core.testing.tasks import TaskTests
+from t2x_core.testing.tasks import SourceTests, TaskTests
 from t2x_core.testing.text_encoders import TextEncoderTests
 
-TESTS: Mapping[Kind, type[PluginTests]] = {"task": TaskTests, "codec": CodecTests, "text_encoder": TextEncoderTests}
+TESTS: Mapping[Kind, type[PluginTests]] = {
+    "task": TaskTests,
+    "source": SourceTests,
+    "codec": CodecTests,
+    "text_encoder": TextEncoderTests,
+}
 
 
 class Result(NamedTuple):

@@ -8,7 +8,7 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from t2x_core.data.loader import code_of
 from t2x_core.data.repeat import first_difference
 from t2x_core.entry_points import describe, place
 from t2x_core.interfaces import Source
+from t2x_core.recipe import Kind
 from t2x_core.testing.base import PluginTests
 from t2x_core.testing.rig import SAMPLES
 from t2x_core.types import SampleKey
@@ -28,7 +29,7 @@ SPLITS = ("train", "val")
 class TaskDataTests(PluginTests):
     """The part of `TaskTests` on data."""
 
-    kind = "task"
+    kind: ClassVar[Kind] = "task"
 
     def test_its_data_can_be_set_up_again(self) -> None:
         """data: prepare_data and setup may be called twice; the buckets hold as many samples as there are"""
@@ -46,7 +47,7 @@ class TaskDataTests(PluginTests):
             for index, bucket in enumerate(source.buckets()[:8]):
                 if bucket.count:
                     ids = sorted({0, bucket.count // 2, bucket.count - 1})
-                    self.rig.read(split, [SampleKey(self.plugin, index, id, 0, i) for i, id in enumerate(ids)])
+                    self.rig.read(split, [SampleKey(self.rig.task.name, index, id, 0, i) for i, id in enumerate(ids)])
 
     def test_the_same_key_gives_the_same_sample(self) -> None:
         """data: a sample is a function of its key, whatever was read before it"""
@@ -110,11 +111,11 @@ class TaskDataTests(PluginTests):
         rig = self.rig
         code = type(self._module()).val_conditions
         for count in (1, 2 * SAMPLES):
-            found = rig.data.val_conditions(self.plugin, count)
+            found = rig.data.val_conditions(self.rig.task.name, count)
             if found.pixels is not None or found.latents is not None:
                 raise rig.refuse("val_conditions returns pixels", "return replace(batch, pixels=None, keys=())", code)
             scatter()
-            if where := first_difference(found, rig.data.val_conditions(self.plugin, count)):
+            if where := first_difference(found, rig.data.val_conditions(self.rig.task.name, count)):
                 raise rig.refuse(f"val_conditions({count}) differs from call to call, in {where}", KEYED, code)
 
     def test_its_data_are_described(self) -> None:
@@ -130,7 +131,7 @@ class TaskDataTests(PluginTests):
             raise rig.refuse("captions must give texts", "return the captions themselves", type(module).captions)
 
     def _module(self) -> Any:
-        return self.rig.data.modules[self.plugin]
+        return self.rig.data.modules[self.rig.task.name]
 
     def _samples(self, source: Source, keys: Sequence[SampleKey]) -> list[Any]:
         found = []

@@ -41,7 +41,7 @@ class TaskModelTests(TaskDataTests):
         rig, module = self.rig, self.rig.module
         with torch.no_grad():
             given, null = self._conditionings(module, rig.batch)
-        adapter = module.adapters[self.plugin]
+        adapter = module.adapters[self.rig.task.name]
         if any(part is not None for part in _parts(given)) and all(
             a is None or b is None or torch.equal(a, b.to(a)) for a, b in zip(_parts(given), _parts(null), strict=True)
         ):
@@ -69,7 +69,7 @@ class TaskModelTests(TaskDataTests):
         """gradients: every parameter of the adapter and of the loss has one, and it is finite"""
         rig = self.rig
         module = _stirred(rig.module)
-        parts = {"adapter": module.adapters[self.plugin], "loss": module.losses[self.plugin]}
+        parts = {"adapter": module.adapters[self.rig.task.name], "loss": module.losses[self.rig.task.name]}
         named = {f"{part}.{n}": p for part, m in parts.items() for n, p in m.named_parameters() if p.requires_grad}
         lacking = set(named)
         for attempt in range(TRIES):
@@ -91,7 +91,7 @@ class TaskModelTests(TaskDataTests):
     def test_its_parts_can_be_stored(self) -> None:
         """checkpoints: what is loaded from stored parameters and buffers computes the same"""
         rig, module = self.rig, self.rig.module
-        parts = {"adapter": module.adapters[self.plugin], "loss": module.losses[self.plugin]}
+        parts = {"adapter": module.adapters[self.rig.task.name], "loss": module.losses[self.rig.task.name]}
         for name, part in parts.items():
             if loose := loose_tensors(part):
                 hint = f'write self.register_buffer("{loose[0]}", …)'

@@ -23,8 +23,8 @@ from t2x_core.testing.task_model import TaskModelTests
 from t2x_core.training import fit, run_folder
 from t2x_core.types import Batch
 
-COMPANIONS = ("text-to-image", "text-to-video")
-"""One of these stands beside the task in a recipe of two."""
+COMPANIONS = {"text-to-image": "shapes", "text-to-video": "moving-shapes"}
+"""One of these stands beside the task in a recipe of two: its name, and that of its data source."""
 
 
 class TaskTests(TaskModelTests):
@@ -64,7 +64,7 @@ class TaskTests(TaskModelTests):
     def test_it_samples_and_renders(self) -> None:
         """sampling: conditions of typed prompts, a sample from them, render and score"""
         rig, task, module = self.rig, self.rig.task, self.rig.module
-        held_out = rig.data.val_conditions(self.plugin, 2)
+        held_out = rig.data.val_conditions(self.rig.task.name, 2)
         with rig.calls(rig.path, "conditions"):
             conditions = task.conditions(held_out.captions)
         if not isinstance(conditions, Batch) or len(conditions) != 2 or conditions.pixels is not None:
@@ -80,18 +80,18 @@ class TaskTests(TaskModelTests):
             check_rendered(task.render(pixels, held_out))
         self._check_scores(pixels, held_out)
         for name in task.encoded_controls:
-            if name not in conditions.controls and name not in rig.config.inputs():
+            if name not in conditions.controls and name not in task.config.inputs():
                 hint = f'return {{"{name}": "what it is"}} from inputs() of its settings, or make it in conditions'
                 raise rig.refuse(f"samples need {name}, which nobody can give", hint, type(task))
-        inputs = {name: list(held_out.controls[name]) for name in rig.config.inputs() if name in held_out.controls}
+        inputs = {name: list(held_out.controls[name]) for name in task.config.inputs() if name in held_out.controls}
         pipeline = T2XPipeline(rig.assembled, module)
         check_rendered(pipeline.render(pipeline(list(held_out.captions), seeds=[1, 2], inputs=inputs)))
         module.train()
 
     def test_it_goes_with_another_task(self) -> None:
         """beside another task in one recipe: both train, each with its own conditioning"""
-        name = next(name for name in COMPANIONS if name != self.plugin)
-        beside: dict[str, object] = {"data": {"shapes": {"size": 16 if self.rig.patch_size <= 16 else 64}}}
+        name = next(name for name in COMPANIONS if name != self.rig.task.name)
+        beside = {"data": {COMPANIONS[name]: {"size": 16 if self.rig.patch_size <= 16 else 64}}}
         assembly = self.rig.assembly(tasks={name: beside})
         module = build_module(assembly)
         data = build_data(assembly, module)
@@ -106,12 +106,12 @@ class TaskTests(TaskModelTests):
                     raise self.rig.refuse(
                         f"a step of {task} gives the adapter of {other} a gradient",
                         "make parameters in the adapter's __init__, none that several adapters share",
-                        type(module.adapters[self.plugin]),
+                        type(module.adapters[self.rig.task.name]),
                     )
 
     def _sampled(self, assembly: Assembly, conditions: Batch) -> Tensor:
         module = self.rig.module
-        bucket = sample_bucket(assembly, module, self.plugin)
+        bucket = sample_bucket(assembly, module, self.rig.task.name)
         return sample(module, conditions, [0, 1], bucket, assembly.recipe.diffusion.sampler, len(conditions))
 
     def _check_scores(self, pixels: Tensor, conditions: Batch) -> None:
@@ -144,6 +144,18 @@ class TaskTests(TaskModelTests):
         module = build_module(assembly)
         console = Console(file=io.StringIO())
         fit(assembly, module, build_data(assembly, module), folder, resume=resume, console=console)
+
+
+class SourceTests(TaskTests):
+    """Checks of a data source: those of a task, of the one that the source is for.
+
+    Example:
+        class TestMyFiles(SourceTests):
+            plugin = "my-files"
+            settings = {"folder": "tests/files"}
+    """
+
+    kind = "source"
 
 
 def _content(folder: Path, step: int) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from t2x_core.errors import UserError
-from t2x_core.recipe import Constraint, Range
+from t2x_core.recipe import Constraint, Range, SourceConfig
 from t2x_core.remote import Url
 
 
@@ -123,8 +124,11 @@ class PlaceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilesConfig(PlaceConfig):
+class FilesConfig(PlaceConfig, SourceConfig):
     """Images or videos of one's own, and what is made of them whatever they are."""
+
+    what: ClassVar[str] = "files"
+    """What they are, for messages."""
 
     sources: tuple[PlaceConfig, ...] | None = None
     """Several places, each with its folder, manifest or shards, in place of one."""
@@ -165,14 +169,17 @@ class FilesConfig(PlaceConfig):
             return str(self.manifest or self.folder)
         return repr([(each.folder, each.manifest, each.shards) for each in self.sources or (self,)])
 
-    def check_place(self, block: str, what: str) -> None:
-        """UserError, with the key `block`, if nothing says where one's own data is. `what`: "images", say."""
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        step = {} if self.bucket_step is None else {"bucket_step": (self.bucket_step, self.bucket_step)}
+        return {"size": (self.size, self.size), **step}
+
+    def check_trainable(self) -> None:
+        """UserError if nothing says where one's own data is."""
         if self.sources is None and not self.named:
             raise UserError(
-                f"folder is missing (the folder of your {what}, each with its caption in a .txt beside it), "
-                "or else manifest (a .jsonl, .csv, .tsv or .parquet with a row for each), or shards (.tar or .parquet)",
-                key=block,
+                f"folder is missing (the folder of your {self.what}, each with its caption in a .txt beside it), "
+                "or else manifest (a .jsonl, .csv, .tsv or .parquet with a row for each), or shards (.tar or .parquet)"
             )
         for i, source in enumerate(self.sources or ()):
             if not source.named:
-                raise UserError(f"folder, manifest or shards is missing in entry {i + 1}", key=f"{block}.sources")
+                raise UserError(f"folder, manifest or shards is missing in entry {i + 1}", key="sources")

@@ -23,7 +23,6 @@ from t2x_plugins.captioned.own_files import Where, joined, listed, places_of
 
 def own_inventory(
     config: FilesConfig,
-    block: str,
     reads: Literal["images", "videos"],
     suffixes: Collection[str] = SUFFIXES,
     narrow: Callable[[ImageList], ImageList] = lambda found: found,
@@ -32,13 +31,13 @@ def own_inventory(
 
     The arguments are those of `captioned_files`. Raises UserError if a place is not there, or there is no file.
     """
-    config.check_place(block, reads)
+    config.check_trainable()
     complaints: list[UserError] = []
     places = places_of(config)
-    lists = [listed(place, block, reads, suffixes, False, narrow, complaints.append) for place in places]
-    found = grouped(joined(places, lists), config.group, f"{block}.group")
+    lists = [listed(place, reads, suffixes, False, narrow, complaints.append) for place in places]
+    found = grouped(joined(places, lists), config.group, "group")
     if not found.files and not complaints:
-        raise UserError(f"there are no {reads} in {places[0].path}", key=f"{block}.{places[0].key}")
+        raise UserError(f"there are no {reads} in {places[0].path}", key=places[0].key)
     names = [group_name(file) for file in found.files]
     source_of = {file.place: number for number, one in enumerate(lists) for file in one.files}
     problems = [Problem("damaged", name, why) for name, why in found.damaged]
@@ -56,7 +55,7 @@ def own_inventory(
         config.size,
         config.max_aspect_ratio,
         captioned=config.missing_captions != "empty",
-        write=None if any(map(_is_remote, places)) else partial(write_manifests, places, block),
+        write=None if any(map(_is_remote, places)) else partial(write_manifests, places),
     )
 
 
@@ -69,11 +68,12 @@ def held_out(names: Sequence[str], share: float, good: Sequence[int]) -> Collect
     return [good[i] for i in hold_out([names[i] for i in good], share)] if good else []
 
 
-def write_manifests(places: Sequence[Where], block: str, entries: Sequence[Entry], file: Path) -> list[str]:
+def write_manifests(places: Sequence[Where], entries: Sequence[Entry], file: Path) -> list[str]:
     """A manifest of JSON lines with the entries of each place: `file`, or `file-1`, `file-2` … if there are several.
 
     It has the columns that the recipe asks for, and paths below the folder that names are relative to, so that files
-    keep their names, and thus stay held out or not. Returns the settings; FileExistsError: nothing is overwritten.
+    keep their names, and thus stay held out or not. Returns the settings, by keys of
+    the block; FileExistsError: nothing is overwritten.
     """
     files = [file] if len(places) == 1 else [file.with_stem(f"{file.stem}-{i + 1}") for i in range(len(places))]
     if taken := next((one for one in files if os.path.lexists(one)), None):
@@ -88,13 +88,13 @@ def write_manifests(places: Sequence[Where], block: str, entries: Sequence[Entry
         sources.append((str(one.resolve()), str(root), place.repeat))
     if len(places) == 1:
         (manifest, folder, _), other = sources[0], ["shards=null"] if places[0].key == "shards" else []
-        return [f"{block}.{setting}" for setting in (f"manifest={manifest}", f"folder={folder}", *other)]
+        return [f"manifest={manifest}", f"folder={folder}", *other]
     listed = [
         {"manifest": manifest, "folder": folder, "repeat": repeat, **({"columns": vars(place.columns)})}
         for place, (manifest, folder, repeat) in zip(places, sources, strict=True)
     ]
-    none = [f"{block}.{key}=null" for key in ("folder", "manifest", "shards")]
-    return [f"{block}.sources={json.dumps(listed, ensure_ascii=False)}", *none]
+    none = [f"{key}=null" for key in ("folder", "manifest", "shards")]
+    return [f"sources={json.dumps(listed, ensure_ascii=False)}", *none]
 
 
 def _root(place: Where) -> Path:

@@ -52,9 +52,9 @@ class OwnFilesData(TaskDataModule, Generic[SourceT]):
     """Files are looked at once. Every process finds the same, and all but the first of a machine find it in the index
     that the first has written."""
 
-    def __init__(self, task: str, context: DataContext) -> None:
+    def __init__(self, context: DataContext) -> None:
         super().__init__()
-        self.task, self.context = task, context
+        self.context = context
         self.files: Sequence[ImageFile] = ()
         """All that were found, for `captions`."""
         self._sources: tuple[SourceT, SourceT] | None = None
@@ -131,8 +131,6 @@ class OwnFilesData(TaskDataModule, Generic[SourceT]):
 
 def captioned_files(
     config: FilesConfig,
-    block: str,
-    what: str,
     suffixes: Collection[str] = SUFFIXES,
     sized: bool = False,
     narrow: Callable[[ImageList], ImageList] = lambda found: found,
@@ -140,23 +138,21 @@ def captioned_files(
     """The files of all places with their captions, as the policy for missing captions has it.
 
     Args:
-        block: of the recipe, "data.images" say, in which the settings stand.
-        what: what the files are, "images" say.
         suffixes: endings of the files of a folder, and of the members of tar shards.
         sized: whether columns for height and width say all that headers would.
         narrow: leaves out those files of a folder or of shards that are not meant, before captions are asked for.
     """
-    config.check_place(block, what)
+    what = config.what
     places = places_of(config)
-    found = joined(places, [listed(place, block, what, suffixes, sized, narrow) for place in places])
-    found = settle_captions(found, config.missing_captions, f"{block}.missing_captions", what)
+    found = joined(places, [listed(place, what, suffixes, sized, narrow) for place in places])
+    found = settle_captions(found, config.missing_captions, "missing_captions", what)
     if not found.files:
         raise UserError(
             f"there are no captioned {what} in {' or '.join(str(place.path) for place in places[:3])}",
-            key=f"{block}.{places[0].key}",
+            key=places[0].key,
             hint=f"{what} are {', '.join(sorted(suffixes))}, each with its caption in a .txt of the same name",
         )
-    return grouped(found, config.group, f"{block}.group")
+    return grouped(found, config.group, "group")
 
 
 class Where(NamedTuple):
@@ -188,7 +184,6 @@ def _each_place(source: PlaceConfig, columns: ColumnsConfig | None) -> list[Wher
 
 def listed(
     place: Where,
-    block: str,
     what: str,
     suffixes: Collection[str],
     sized: bool,
@@ -217,7 +212,7 @@ def listed(
                 return narrow(list_shards(place.path, wanted, suffixes, one, complain))
     except UserError as error:
         if error.where is None and error.key is None:
-            error.key = f"{block}.{place.key}"
+            error.key = place.key
         raise
 
 
@@ -241,10 +236,9 @@ def joined(places: Sequence[Where], lists: Sequence[ImageList]) -> ImageList:
     return ImageList(every.files, [*remarks, *every.remarks], damaged)
 
 
-def remembered(config: FilesConfig, block: str, look: Callable[[], FileTable]) -> FileTable:
+def remembered(config: FilesConfig, look: Callable[[], FileTable]) -> FileTable:
     """The table of files that `look` made before, in the user's cache folder, if manifest, shards and names in folders
     are as they were; else what it makes now."""
-    config.check_place(block, "files")
     places = config.sources, config.folder, config.manifest, config.shards, config.columns, config.repeat
     made_of = INDEX, places, config.group, config.missing_captions
     digest = hashlib.blake2b(repr(made_of).encode(), digest_size=12).hexdigest()
@@ -271,7 +265,7 @@ def remembered(config: FilesConfig, block: str, look: Callable[[], FileTable]) -
         table.save(index)
         return FileTable.open(index, urls)
     except OSError as error:
-        raise UserError(f"the index cannot be written to {index}: {error.strerror}", key=f"{block}.check") from error
+        raise UserError(f"the index cannot be written to {index}: {error.strerror}", key="check") from error
 
 
 def _paths(place: Where) -> list[str]:
@@ -283,12 +277,7 @@ def _paths(place: Where) -> list[str]:
     return [parent for parent, _, _ in walk(place.path)] if place.key == "folder" else [str(place.path)]
 
 
-def aspect_buckets(
-    size: int, max_aspect_ratio: float, bucket_step: int | None, multiple: int, block: str
-) -> Sequence[Shape]:
+def aspect_buckets(config: FilesConfig, multiple: int) -> Sequence[Shape]:
     """The shapes of the buckets; `multiple`: of which their sides are to be multiples, in pixels."""
-    for key, value in (("size", size), ("bucket_step", bucket_step)):
-        if value is not None and value % multiple:
-            raise UserError(f"{value} pixels must be a multiple of {multiple}", key=f"{block}.{key}")
-    step = bucket_step or max(1, round(size / 8 / multiple)) * multiple
-    return bucket_shapes(size, max_aspect_ratio, step, multiple)
+    step = config.bucket_step or max(1, round(config.size / 8 / multiple)) * multiple
+    return bucket_shapes(config.size, config.max_aspect_ratio, step, multiple)

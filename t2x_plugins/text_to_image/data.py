@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from t2x_core.data import stack
-from t2x_core.errors import UserError
-from t2x_core.interfaces import DataContext, Source, TaskDataModule
+from t2x_core.interfaces import DataContext, DataSource, Source, TaskDataModule
+from t2x_core.rendering import to_uint8
 from t2x_core.source import Identify
 from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 from t2x_plugins.shapes import captions
+from t2x_plugins.shapes.checker import verdicts
 from t2x_plugins.shapes.render import render
 from t2x_plugins.shapes.scene import DRAWING, Scene, keyed_random, sample_scene
+from t2x_plugins.shapes.verdicts import by_name
 from t2x_plugins.text_to_image.image_config import ShapesConfig
 
 
@@ -69,14 +72,9 @@ class ShapesSource(Source):
 class ShapesData(TaskDataModule):
     """The shapes world as training data; its validation set holds combinations that training never shows."""
 
-    def __init__(self, task: str, config: ShapesConfig, context: DataContext) -> None:
+    def __init__(self, config: ShapesConfig, context: DataContext) -> None:
         super().__init__()
-        if config.size % context.pixel_multiple:
-            raise UserError(
-                f"images of {config.size} pixels do not divide into patches: "
-                f"data.shapes.size must be a multiple of {context.pixel_multiple}"
-            )
-        self.task, self.config, self.context = task, config, context
+        self.config, self.context = config, context
 
     def describe(self) -> Sequence[str]:
         size = self.config.size
@@ -95,4 +93,16 @@ class ShapesData(TaskDataModule):
             words = keyed_random(self.context.seed, "condition", i)
             spec = captions.caption_spec(sample_scene(self.context.seed, i, "held_out"), words)
             texts.append(captions.render_caption(spec, words))
-        return Batch(self.task, tuple(texts))
+        return Batch(self.context.task, tuple(texts))
+
+
+class Shapes(DataSource[ShapesConfig]):
+    """The shapes world."""
+
+    def data_module(self, context: DataContext) -> ShapesData:
+        return ShapesData(self.config, context)
+
+    def score(self, samples: Tensor, conditions: Batch) -> Mapping[str, Tensor]:
+        """Whether the attributes of each image are as its caption says, as the checker sees them. A shape is the one of
+        the world's that fits best; "exact" is more strict."""
+        return by_name(verdicts(to_uint8(samples)[:, 0].numpy(), conditions.captions, strict=False))

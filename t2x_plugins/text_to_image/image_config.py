@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from t2x_core.errors import UserError
-from t2x_core.recipe import Range, TaskConfig
+from t2x_core.recipe import Range, SourceConfig, SourcedTaskConfig
 from t2x_plugins.captioned.captioned_config import (
     ConditioningConfig,
     FilesConfig,
@@ -16,7 +15,12 @@ from t2x_plugins.captioned.captioned_config import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShapesConfig:
+class ImageSourceConfig(SourceConfig):
+    """Block of a data source that gives captioned images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesConfig(ImageSourceConfig):
     """Images of the shapes world, made on the fly."""
 
     size: Annotated[int, Range(min=16)] = 32
@@ -38,35 +42,16 @@ class ShapesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagesConfig(FilesConfig):
+class ImagesConfig(FilesConfig, ImageSourceConfig):
     """Images of one's own, from folders, a manifest or shards."""
+
+    what = "images"
 
     val_count: Annotated[int, Range(min=1)] = 512
     """Most images of the validation set; of those held out, always the same."""
     check: Literal["full", "headers", "index"] = "full"
     """Before training, decode every image once (and remember the good ones), or look at headers only; `index`: decode
     once, and look at no file again as long as the manifest, the shards or the names in the folder are the same."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where captioned images come from: one of these."""
-
-    shapes: ShapesConfig | None = None
-    """The shapes world."""
-    images: ImagesConfig | None = None
-    """Images of one's own."""
-
-    def __post_init__(self) -> None:
-        if self.shapes is None and self.images is None:
-            raise UserError("set shapes (made on the fly; {} for its defaults) or images (your own)")
-        if self.shapes is not None and self.images is not None:
-            raise UserError("there are both shapes and images", hint="write shapes: null, or images: null")
-
-    @property
-    def size(self) -> int:
-        """Height and width of the square images, in pixels."""
-        return (self.shapes or self.images).size  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +65,9 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextToImageConfig(TaskConfig):
+class TextToImageConfig(SourcedTaskConfig):
     """The task's block of a recipe."""
 
-    data: DataConfig
-    """Where captioned images come from."""
     conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
     """How the caption reaches the backbone."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -92,14 +75,9 @@ class TextToImageConfig(TaskConfig):
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """What can be asked for besides a prompt."""
 
-    def check_trainable(self) -> None:
-        if (images := self.data.images) is not None:
-            images.check_place("data.images", "images")
+    source_class = ImageSourceConfig
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        images, sides = self.data.images, (("height", self.sampling.height), ("width", self.sampling.width))
+        sides = (("height", self.sampling.height), ("width", self.sampling.width))
         asked = {f"sampling.{side}": (pixels, pixels) for side, pixels in sides if pixels is not None}
-        if images is None:
-            return {"data.shapes.size": (self.data.size, self.data.size), **asked}
-        step = {} if images.bucket_step is None else {"data.images.bucket_step": (images.bucket_step,) * 2}
-        return {"data.images.size": (images.size, images.size), **step, **asked}
+        return {**super().sizes(), **asked}

@@ -19,7 +19,7 @@ from t2x_core.data.file_table import FileTable
 from t2x_core.data.image_files import ImageFile
 from t2x_core.data.index import examine
 from t2x_core.errors import UnreadableError, UserError
-from t2x_core.interfaces import DataContext, Source
+from t2x_core.interfaces import DataContext, DataSource, Source
 from t2x_core.inventory import Inventory
 from t2x_core.source import Identify
 from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
@@ -31,8 +31,6 @@ from t2x_plugins.text_to_image.image_config import ImagesConfig
 
 LISTED = 8
 """Buckets that the log names."""
-BLOCK = "data.images"
-SMALL, BAD = f"{BLOCK}.small_buckets", f"{BLOCK}.max_bad_fraction"
 MORE = "to keep it: more such images, a larger bucket_step, or a smaller trainer.global_batch"
 
 
@@ -107,26 +105,25 @@ class ImageSource(Source):
 class ImagesData(OwnFilesData[ImageSource]):
     """One's own images as training data."""
 
-    def __init__(self, task: str, config: ImagesConfig, context: DataContext) -> None:
-        super().__init__(task, context)
-        self.config, multiple = config, context.pixel_multiple
-        self.shapes = aspect_buckets(config.size, config.max_aspect_ratio, config.bucket_step, multiple, BLOCK)
+    def __init__(self, config: ImagesConfig, context: DataContext) -> None:
+        super().__init__(context)
+        self.config, self.shapes = config, aspect_buckets(config, context.pixel_multiple)
 
     def val_conditions(self, count: int) -> Batch:
         """First captions of the images held out, over again if there are fewer."""
         self.sources()
         captions = tuple(self._held_out[i % len(self._held_out)].captions[0] for i in range(count))
-        return Batch(self.task, captions)
+        return Batch(self.context.task, captions)
 
     def inventory(self) -> Inventory:
-        return own_inventory(self.config, BLOCK, "images")
+        return own_inventory(self.config, "images")
 
     def find(self) -> tuple[ImageSource, ImageSource]:
         config = self.config
-        good = self._looked_at() if config.check != "index" else remembered(config, BLOCK, self._looked_at)
+        good = self._looked_at() if config.check != "index" else remembered(config, self._looked_at)
         self.files, damaged = good, [(str(name), str(why)) for name, why in good.notes["damaged"]]
         total = len(good) + len(damaged)
-        damage = Damage(self.task, total, config.max_bad_fraction, "images", BAD, self.context.quarantine)
+        damage = Damage(self.context, total, config.max_bad_fraction, "images")
         damage.note(damaged)
         sources = self._split(good, damage)
         self.note_left_out(damaged, "files", "cannot be read", 2)
@@ -136,7 +133,7 @@ class ImagesData(OwnFilesData[ImageSource]):
     def _looked_at(self) -> FileTable:
         """The good images with their sizes; the others are in its notes."""
         config = self.config
-        found = captioned_files(config, BLOCK, "images", sized=True)
+        found = captioned_files(config, sized=True)
         findings = examine(found.files, config.origin, config.check != "headers")
         pairs = list(zip(found.files, findings, strict=True))
         damaged = [(file.name, finding.damage) for file, finding in pairs if finding.damage is not None]
@@ -155,7 +152,9 @@ class ImagesData(OwnFilesData[ImageSource]):
         shapes, bucket, moves = fill_buckets(sizes[train], self.shapes, need)
         if moves and self.config.small_buckets == "error":
             small = ", ".join(f"{_name(move.shape)} {move.count}" for move in moves)
-            raise UserError(f"buckets with fewer images than a batch of {need}: {small}", key=SMALL, hint=MORE)
+            raise UserError(
+                f"buckets with fewer images than a batch of {need}: {small}", key="small_buckets", hint=MORE
+            )
         held = held_out[: self.config.val_count]
         val_bucket = nearest_bucket(sizes[held], shapes)
         self._held_out = [good[int(i)] for i in held]
@@ -206,3 +205,10 @@ class ImagesData(OwnFilesData[ImageSource]):
 def _name(shape: Shape) -> str:
     """Height and width, as everywhere."""
     return f"{shape[0]}×{shape[1]}"
+
+
+class Images(DataSource[ImagesConfig]):
+    """Images of one's own."""
+
+    def data_module(self, context: DataContext) -> ImagesData:
+        return ImagesData(self.config, context)

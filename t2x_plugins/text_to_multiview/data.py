@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from t2x_core.data import stack
-from t2x_core.errors import UserError
-from t2x_core.interfaces import DataContext, Source, TaskDataModule
+from t2x_core.interfaces import DataContext, DataSource, Source, TaskDataModule
+from t2x_core.rendering import to_uint8
 from t2x_core.source import Identify
 from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 from t2x_plugins.shapes.scene import DRAWING, keyed_random
-from t2x_plugins.shapes.solids import SolidScene, caption_spec, render, render_caption, sample_scene
+from t2x_plugins.shapes.solids import SolidScene, caption_spec, render, render_caption, sample_scene, verdicts
+from t2x_plugins.shapes.verdicts import by_name
 from t2x_plugins.text_to_multiview.cameras import Cameras
 from t2x_plugins.text_to_multiview.multiview_config import TurntablesConfig
 
@@ -73,15 +75,9 @@ class TurntableSource(Source):
 class TurntablesData(TaskDataModule):
     """The world of solids as training data; its validation set holds combinations that training never shows."""
 
-    def __init__(self, task: str, config: TurntablesConfig, context: DataContext) -> None:
+    def __init__(self, config: TurntablesConfig, context: DataContext) -> None:
         super().__init__()
-        if config.size % context.pixel_multiple:
-            raise UserError(
-                f"views of {config.size} pixels do not divide into patches of {context.pixel_multiple}",
-                key="data.turntables.size",
-                hint=f"take a multiple of {context.pixel_multiple}",
-            )
-        self.task, self.config, self.context = task, config, context
+        self.config, self.context = config, context
 
     def describe(self) -> Sequence[str]:
         config = self.config
@@ -106,4 +102,17 @@ class TurntablesData(TaskDataModule):
             drawn = draw_turntable(self.config, self.context.seed, "condition", i)
             turntables.append(cameras_of(self.config, drawn).extra())
         extra = {name: torch.stack([table[name] for table in turntables]) for name in turntables[0]}
-        return Batch(self.task, tuple(texts), extra=extra)
+        return Batch(self.context.task, tuple(texts), extra=extra)
+
+
+class Turntables(DataSource[TurntablesConfig]):
+    """The world of solids."""
+
+    def data_module(self, context: DataContext) -> TurntablesData:
+        return TurntablesData(self.config, context)
+
+    def score(self, samples: Tensor, conditions: Batch) -> Mapping[str, Tensor]:
+        """Whether each sample is as its caption and its cameras say, as the checker sees it."""
+        cameras = Cameras.from_extra(conditions.extra)
+        poses, fov = cameras.poses.cpu().numpy(), cameras.fov[:, 0].cpu().numpy()  # one for all views of a turntable
+        return by_name(verdicts(to_uint8(samples).numpy(), conditions.captions, poses, fov))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
-from t2x_core.recipe import Range, TaskConfig
+from t2x_core.recipe import Range, SourcedTaskConfig
 from t2x_plugins.captioned.captioned_config import ConditioningConfig, LossConfig
-from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
+from t2x_plugins.text_to_multiview.view_source_config import Asked, ViewSourceConfig
 
 Degrees = Annotated[float, Range(min=-360, max=360)]
 Elevation = Annotated[float, Range(min=-89, max=89)]
@@ -17,12 +17,9 @@ Distance = Annotated[float, Range(above=0)]
 FieldOfView = Annotated[float, Range(min=1, max=150)]
 Count = Annotated[int, Range(min=1)]
 
-ELEVATION, DISTANCE, FOV = 20.0, 1.5, 40.0
-"""Of the cameras that sample objects of one's own, where nothing else is said; degrees, units of the world, degrees."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class TurntablesConfig:
+class TurntablesConfig(ViewSourceConfig):
     """Turntables of the world of solids, made on the fly: views evenly around the circle, at one height."""
 
     size: Annotated[int, Range(min=16)] = 32
@@ -52,55 +49,17 @@ class TurntablesConfig:
             if low > high:
                 raise UserError(f"a range goes up, but {low:g} is more than {high:g}", key=name)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """Which views are sampled: `SamplingConfig` with nothing left open."""
-
-    views: int
-    azimuth: float
-    elevation: float
-    distance: float
-    fov: float
-    size: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where captioned views come from: one of these."""
-
-    turntables: TurntablesConfig | None = None
-    """The world of solids."""
-    objects: ObjectsConfig | None = None
-    """Objects of one's own."""
-
-    def __post_init__(self) -> None:
-        if self.turntables is None and self.objects is None:
-            raise UserError("set turntables (made on the fly; {} for its defaults) or objects (your own)")
-        if self.turntables is not None and self.objects is not None:
-            raise UserError("there are both turntables and objects", hint="write turntables: null, or objects: null")
-
     @property
-    def size(self) -> int:
-        """Height and width of a view, in pixels."""
-        return (self.turntables or self.objects).size  # type: ignore[union-attr]
-
-    def asked(self, sampling: SamplingConfig) -> Asked:
-        """What is asked for, and where nothing is said what is usual for the data."""
-        solids, objects = self.turntables, self.objects
-        if solids is not None:
-            views, distance, fov = solids.views, sum(solids.distance) / 2, solids.fov
-            elevation = sum(solids.elevation) / 2
-        else:
-            assert objects is not None  # __post_init__ sees to it
-            views, distance, fov, elevation = objects.numbers[-1], objects.distance or DISTANCE, FOV, ELEVATION
+    def usual(self) -> Asked:
+        low, high = self.elevation
+        near, far = self.distance
         return Asked(
-            views=sampling.views or views,
-            azimuth=sampling.azimuth,
-            elevation=elevation if sampling.elevation is None else sampling.elevation,
-            distance=sampling.distance or distance,
-            fov=sampling.fov or fov,
-            size=sampling.size or self.size,
+            views=self.views,
+            azimuth=0.0,
+            elevation=(low + high) / 2,
+            distance=(near + far) / 2,
+            fov=self.fov,
+            size=self.size,
         )
 
 
@@ -143,11 +102,9 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextToMultiviewConfig(TaskConfig):
+class TextToMultiviewConfig(SourcedTaskConfig):
     """The task's block of a recipe."""
 
-    data: DataConfig
-    """Where captioned views come from."""
     conditioning: ViewConditioningConfig = field(default_factory=ViewConditioningConfig)
     """How the caption and the cameras reach the backbone."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
@@ -157,13 +114,13 @@ class TextToMultiviewConfig(TaskConfig):
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """What can be asked for besides a prompt."""
 
-    def check_trainable(self) -> None:
-        if self.data.objects is not None and self.data.objects.folder is None:
-            problem = "folder is missing (a folder with a folder for each object, in which are its images and cameras)"
-            raise UserError(problem, key="data.objects")
+    source_class = ViewSourceConfig
+
+    @property
+    def asked(self) -> Asked:
+        """The views to sample: those that are asked for, and where nothing is said what is usual for the data."""
+        return replace(self.source.usual, **{key: v for key, v in vars(self.sampling).items() if v is not None})
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        kind = "turntables" if self.data.turntables is not None else "objects"
-        sizes = {f"data.{kind}.size": (self.data.size, self.data.size)}
-        asked = self.sampling.size
-        return sizes if asked is None else sizes | {"sampling.size": (asked, asked)}
+        size = self.sampling.size
+        return {**super().sizes(), **({} if size is None else {"sampling.size": (size, size)})}

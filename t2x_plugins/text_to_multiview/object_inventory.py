@@ -19,7 +19,7 @@ def objects_inventory(folder: Path, config: ObjectsConfig) -> Inventory:
     """Raises UserError if there are no objects."""
     found = list_objects(folder)
     if not found.objects and not found.refused:
-        raise UserError(f"there are no objects in {folder}", key="data.objects.folder")
+        raise UserError(f"there are no objects in {folder}", key="folder")
     problems = [
         Problem("camera", name, str(UserError(error.message, hint=error.hint)), error.where or "")
         for name, error in found.refused

@@ -18,7 +18,7 @@ from t2x_core.data.decode import DECODING, DamagedImageError, decode, fit_to
 from t2x_core.data.image_files import hold_out
 from t2x_core.data.index import Finding, examine
 from t2x_core.errors import UnreadableError, UserError
-from t2x_core.interfaces import DataContext, Source
+from t2x_core.interfaces import DataContext, DataSource, Source
 from t2x_core.inventory import Inventory
 from t2x_core.source import Identify
 from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
@@ -163,12 +163,8 @@ def cameras_of(views: Sequence[View], distance: float | None) -> Cameras:
 class ObjectsData(OwnFilesData[ObjectSource]):
     """One's own objects as training data."""
 
-    def __init__(self, task: str, config: ObjectsConfig, context: DataContext) -> None:
-        super().__init__(task, context)
-        if config.size % context.pixel_multiple:
-            raise UserError(
-                f"{config.size} pixels must be a multiple of {context.pixel_multiple}", key="data.objects.size"
-            )
+    def __init__(self, config: ObjectsConfig, context: DataContext) -> None:
+        super().__init__(context)
         self.config = config
 
     def val_conditions(self, count: int) -> Batch:
@@ -178,7 +174,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         chosen = [objects[i % len(objects)] for i in range(count)]
         cameras = [self._cameras(thing, views).extra() for thing in chosen]
         extra = {name: torch.stack([camera[name] for camera in cameras]) for name in cameras[0]}
-        return Batch(self.task, tuple(thing.captions[0] for thing in chosen), extra=extra)
+        return Batch(self.context.task, tuple(thing.captions[0] for thing in chosen), extra=extra)
 
     def _cameras(self, thing: Thing, count: int) -> Cameras:
         there = len(thing.views)
@@ -211,14 +207,14 @@ class ObjectsData(OwnFilesData[ObjectSource]):
             found = list_objects(self.folder)
         except UserError as error:
             if error.where is None:
-                error.key = "data.objects.folder"
+                error.key = "folder"
             raise
         bare = found.bare
         some = first_of(bare)
         if not found.objects and not found.refused:
             raise UserError(
                 f"there are no objects in {self.folder}" + (f"; images only are in {some}" if bare else ""),
-                key="data.objects.folder",
+                key="folder",
                 hint="an object is a folder with images and a cameras.json or transforms.json",
             )
         if bare:
@@ -233,7 +229,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         """Names objects that cannot be used. Raises UserError if they are too many, with those before."""
         reasons = [(name, _one_line(error)) for name, error in refused]
         for name, reason in reasons:
-            self.context.quarantine.note(self.task, name, reason)
+            self.context.quarantine.note(self.context.task, name, reason)
         self.note_left_out(reasons, "objects", "cannot be used", 3)
         self.refused += refused
         count, limit = len(self.refused), self.config.max_bad_fraction
@@ -244,7 +240,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
                 f"{count} of {counted(total, 'object')} cannot be used, more than a share of {limit:g}; "
                 f"{shorten(name)}: {error.message}",
                 where=error.where or str(self.folder / name),
-                hint=error.hint or "mend or remove them, or raise data.objects.max_bad_fraction",
+                hint=error.hint or "mend or remove them, or raise max_bad_fraction",
             )
 
     def _captioned(self, found: list[ObjectFiles]) -> list[ObjectFiles]:
@@ -256,7 +252,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         if self.config.missing_captions == "error":
             raise UserError(
                 f"{len(bare)} of {counted(len(found), 'object')} have no caption: {first}",
-                key="data.objects.missing_captions",
+                key="missing_captions",
                 hint="caption them, or write empty (to train them with the caption “”) or skip (to leave them out)",
             )
         if self.config.missing_captions == "skip":
@@ -270,10 +266,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
         shots = [shot for thing in objects for shot in thing.shots]
         files = [file for shot in shots for file in shot.files]
         findings = examine(files, str(self.folder), self.config.check == "full", measure_view, "views")
-        damage = Damage(
-            *(self.task, len(files), self.config.max_bad_fraction),
-            *("images", "data.objects.max_bad_fraction", self.context.quarantine),
-        )
+        damage = Damage(self.context, len(files), self.config.max_bad_fraction, "images")
         of = dict(zip((file.name for file in files), findings, strict=True))
         damaged = [(name, finding.damage) for name, finding in of.items() if finding.damage]
         for shot in shots:
@@ -313,7 +306,7 @@ class ObjectsData(OwnFilesData[ObjectSource]):
                 raise UserError(
                     f"{len(there)} objects for training have {n} views (of {len(objects)}, {len(held)} are held out): "
                     f"fewer than a batch of {need}",
-                    key="data.objects.views",
+                    key="views",
                     hint=f"set trainer.global_batch to at most {max(1, len(there))}, or ask for fewer views",
                 )
         val = [(n, [thing for thing in held if len(thing.views) >= n]) for n in numbers]
@@ -339,3 +332,10 @@ def _one_line(error: UserError) -> str:
     """Without the folder, which the object's name says."""
     file = f"{Path(error.where).name}: " if error.where else ""
     return str(UserError(f"{file}{error.message}", hint=error.hint))
+
+
+class Objects(DataSource[ObjectsConfig]):
+    """Objects of one's own."""
+
+    def data_module(self, context: DataContext) -> ObjectsData:
+        return ObjectsData(self.config, context)

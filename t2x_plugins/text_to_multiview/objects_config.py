@@ -10,12 +10,16 @@ from typing import Annotated, Literal
 from t2x_core.errors import UserError
 from t2x_core.recipe import Range
 from t2x_plugins.captioned.captioned_config import Colour
+from t2x_plugins.text_to_multiview.view_source_config import Asked, ViewSourceConfig
 
 Count = Annotated[int, Range(min=1)]
 
+ELEVATION, DISTANCE, FOV = 20.0, 1.5, 40.0
+"""Of the cameras that sample objects of one's own, where nothing else is said; degrees, units of the world, degrees."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectsConfig:
+class ObjectsConfig(ViewSourceConfig):
     """Objects of one's own: each a folder with its images and a camera file."""
 
     folder: Path | None = None
@@ -66,3 +70,19 @@ class ObjectsConfig:
     def numbers(self) -> tuple[int, ...]:
         """The numbers of views, in rising order."""
         return (self.views,) if isinstance(self.views, int) else tuple(sorted(set(self.views)))
+
+    @property
+    def usual(self) -> Asked:
+        return Asked(
+            views=self.numbers[-1],
+            azimuth=0.0,
+            elevation=ELEVATION,
+            distance=self.distance or DISTANCE,
+            fov=FOV,
+            size=self.size,
+        )
+
+    def check_trainable(self) -> None:
+        if self.folder is None:
+            what = "a folder with a folder for each object, in which are its images and cameras"
+            raise UserError(f"folder is missing ({what})")

@@ -7,19 +7,18 @@ from typing import Any
 
 from torch import Tensor
 
-from t2x_core.interfaces import Component, ConditioningAdapter, DataContext, Loss, ModelContext, Task, TaskDataModule
+from t2x_core.interfaces import Component, ConditioningAdapter, Loss, ModelContext, SourcedTask
 from t2x_core.losses import named_loss
 from t2x_core.plugins import hookimpl
-from t2x_core.rendering import caption_grid, to_uint8
+from t2x_core.rendering import caption_grid
 from t2x_core.types import Batch, Bucket, RenderedSamples
-from t2x_plugins.shapes.solids import verdicts
-from t2x_plugins.shapes.verdicts import by_name
 from t2x_plugins.text_to_multiview.camera_files import OWN
 from t2x_plugins.text_to_multiview.cameras import Cameras
 from t2x_plugins.text_to_multiview.conditioning import ViewConditioning
-from t2x_plugins.text_to_multiview.data import TurntablesData
-from t2x_plugins.text_to_multiview.multiview_config import TextToMultiviewConfig
-from t2x_plugins.text_to_multiview.objects import ObjectsData
+from t2x_plugins.text_to_multiview.data import Turntables
+from t2x_plugins.text_to_multiview.multiview_config import TextToMultiviewConfig, TurntablesConfig
+from t2x_plugins.text_to_multiview.objects import Objects
+from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
 
 TURN_SECONDS = 2.4
 """How long a whole turn takes in an animation."""
@@ -27,17 +26,10 @@ STRIP_PIXELS = 64
 """Least size of a view in the still image."""
 
 
-class TextToMultiview(Task[TextToMultiviewConfig]):
+class TextToMultiview(SourcedTask[TextToMultiviewConfig]):
     """Views of one object or scene, from a caption and cameras; the views stand on the F axis."""
 
     separate_frames = True
-
-    def data_module(self, context: DataContext) -> TaskDataModule:
-        data = self.config.data
-        if data.objects is not None:
-            return ObjectsData(self.name, data.objects, context)
-        assert data.turntables is not None  # DataConfig sees to it
-        return TurntablesData(self.name, data.turntables, context)
 
     def adapter(self, context: ModelContext) -> ConditioningAdapter:
         return ViewConditioning(context, self.config.conditioning, self.config.views)
@@ -46,24 +38,15 @@ class TextToMultiview(Task[TextToMultiviewConfig]):
         return named_loss(self.config.loss.weighting, self.config.loss.min_snr_gamma)
 
     def bucket(self) -> Bucket:
-        asked = self.config.data.asked(self.config.sampling)
+        asked = self.config.asked
         return Bucket(asked.views, asked.size, asked.size)
 
     def conditions(self, prompts: Sequence[str]) -> Batch:
         """All prompts are seen from the turntable that `self.config.sampling` asks for."""
-        asked = self.config.data.asked(self.config.sampling)
+        asked = self.config.asked
         cameras = Cameras.turntable(asked.views, asked.azimuth, asked.elevation, asked.distance, asked.fov)
         extra = {name: part.expand(len(prompts), *part.shape) for name, part in cameras.extra().items()}
         return Batch(self.name, tuple(prompts), extra=extra)
-
-    def score(self, samples: Tensor, conditions: Batch) -> Mapping[str, Tensor] | None:
-        """Whether each sample is as its caption and its cameras say, as the checker of solids sees it; it knows nothing
-        of other objects."""
-        if self.config.data.turntables is None:
-            return None
-        cameras = Cameras.from_extra(conditions.extra)
-        poses, fov = cameras.poses.cpu().numpy(), cameras.fov[:, 0].cpu().numpy()  # one for all views of a turntable
-        return by_name(verdicts(to_uint8(samples).numpy(), conditions.captions, poses, fov))
 
     def render(self, samples: Tensor, conditions: Batch) -> RenderedSamples:
         """An animation in which the samples turn, and an image with a row of views for each."""
@@ -87,4 +70,8 @@ class TextToMultiview(Task[TextToMultiviewConfig]):
 
 @hookimpl
 def t2x_register() -> Sequence[Component]:
-    return [Component("text-to-multiview", TextToMultiviewConfig, TextToMultiview)]
+    return [
+        Component("text-to-multiview", TextToMultiviewConfig, TextToMultiview),
+        Component("turntables", TurntablesConfig, Turntables),
+        Component("objects", ObjectsConfig, Objects),
+    ]

@@ -15,7 +15,7 @@ from t2x_core.data.file_table import FileTable
 from t2x_core.data.image_files import ImageList
 from t2x_core.data.index import examine
 from t2x_core.errors import UserError
-from t2x_core.interfaces import DataContext
+from t2x_core.interfaces import DataContext, DataSource
 from t2x_core.inventory import Inventory
 from t2x_core.types import Batch
 from t2x_core.video import ANIMATION_SUFFIXES, Choice, ShortClipError
@@ -35,23 +35,20 @@ from t2x_plugins.text_to_video.clips_config import ClipsConfig
 
 LISTED = 8
 """Buckets that the log names."""
-BLOCK = "data.clips"
-SMALL, BAD = f"{BLOCK}.small_buckets", f"{BLOCK}.max_bad_fraction"
 
 
 class ClipsData(OwnFilesData[ClipSource]):
     """One's own clips as training data."""
 
-    def __init__(self, task: str, config: ClipsConfig, context: DataContext) -> None:
-        super().__init__(task, context)
-        self.config, multiple = config, context.pixel_multiple
-        self.shapes = aspect_buckets(config.size, config.max_aspect_ratio, config.bucket_step, multiple, BLOCK)
+    def __init__(self, config: ClipsConfig, context: DataContext) -> None:
+        super().__init__(context)
+        self.config, self.shapes = config, aspect_buckets(config, context.pixel_multiple)
 
     def val_conditions(self, count: int) -> Batch:
         """First captions of the held-out videos, repeated if there are fewer, at the frame rate of training."""
         self.sources()
         captions = tuple(self._held_out[i % len(self._held_out)].file.captions[0] for i in range(count))
-        return Batch(self.task, captions, extra={"fps": torch.full((count,), self.fps)})
+        return Batch(self.context.task, captions, extra={"fps": torch.full((count,), self.fps)})
 
     @property
     def fps(self) -> float:
@@ -69,12 +66,12 @@ class ClipsData(OwnFilesData[ClipSource]):
         return suffixes, (lambda found: found) if stills else only_videos
 
     def inventory(self) -> Inventory:
-        return own_inventory(self.config, BLOCK, "videos", *self._what())
+        return own_inventory(self.config, "videos", *self._what())
 
     def find(self) -> tuple[ClipSource, ClipSource]:
         config = self.config
         suffixes, narrow = self._what()
-        found = captioned_files(config, BLOCK, "videos", suffixes, narrow=narrow)
+        found = captioned_files(config, suffixes, narrow=narrow)
         self.files = found.files
         sources = self._split(*self._good(found))
         self.lines += found.remarks
@@ -84,9 +81,7 @@ class ClipsData(OwnFilesData[ClipSource]):
         """The videos that can be read and are long enough."""
         config, files = self.config, found.files
         findings = examine(files, config.origin, config.check == "full", VideoMeasure(config), "videos")
-        damage = Damage(
-            self.task, len(files) + len(found.damaged), config.max_bad_fraction, "videos", BAD, self.context.quarantine
-        )
+        damage = Damage(self.context, len(files) + len(found.damaged), config.max_bad_fraction, "videos")
         good, damaged, short = [], list(found.damaged), []
         for file, finding in zip(files, findings, strict=True):
             if finding.damage is not None:
@@ -131,7 +126,7 @@ class ClipsData(OwnFilesData[ClipSource]):
             shapes, bucket, moves = fill_buckets(_sizes(members), self.shapes, need)
             if moves and self.config.small_buckets == "error":
                 small = ", ".join(f"{_name(frames, move.shape)} {move.count}" for move in moves)
-                raise UserError(f"buckets with fewer videos than a batch of {need}: {small}", key=SMALL)
+                raise UserError(f"buckets with fewer videos than a batch of {need}: {small}", key="small_buckets")
             self.lines += [
                 f"bucket {_name(frames, move.shape)} has {counted(move.count, 'video')} and a batch needs {need}: "
                 f"they go to {' and '.join(_name(frames, shape) for shape in move.to)}"
@@ -162,7 +157,7 @@ class ClipsData(OwnFilesData[ClipSource]):
             if 0 < len(groups[frames]) < need:
                 if self.config.small_buckets == "error":
                     few = f"{counted(len(groups[frames]), 'video', 'give')} clips of {frames} frames"
-                    raise UserError(f"{few}, fewer than a batch of {need}", key=SMALL)
+                    raise UserError(f"{few}, fewer than a batch of {need}", key="small_buckets")
                 few = f"{counted(len(groups[frames]), 'video', 'have')} {counted(frames, 'frame')}"
                 self.lines.append(f"{few} and a batch needs {need}: clips of {counted(shorter, 'frame')} instead")
                 groups[shorter] += groups.pop(frames)
@@ -172,7 +167,7 @@ class ClipsData(OwnFilesData[ClipSource]):
                 few = f"{counted(len(members), 'video', 'give')} clips of {counted(frames, 'frame')}"
                 raise UserError(
                     f"{few}, fewer than a batch of {need}",
-                    key=f"{BLOCK}.frames",
+                    key="frames",
                     hint=f"leave {frames} out, add videos, or set trainer.global_batch to at most {len(members)}",
                 )
         return filled
@@ -205,3 +200,10 @@ def _filled(
 def _name(frames: int, shape: Shape) -> str:
     """Frames, height and width, as everywhere."""
     return f"{frames}×{shape[0]}×{shape[1]}"
+
+
+class Clips(DataSource[ClipsConfig]):
+    """Clips of one's own."""
+
+    def data_module(self, context: DataContext) -> ClipsData:
+        return ClipsData(self.config, context)

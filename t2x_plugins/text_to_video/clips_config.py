@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
-from t2x_core.recipe import Range
+from t2x_core.recipe import Range, SourceConfig
 from t2x_plugins.captioned.captioned_config import FilesConfig
 
 Count = Annotated[int, Range(min=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipsConfig(FilesConfig):
+class ClipSourceConfig(SourceConfig):
+    """Block of a data source that gives captioned clips, each with its frames a second as `extra["fps"]`, (B,)."""
+
+    @property
+    @abstractmethod
+    def longest(self) -> int:
+        """Frames of the longest clips: of those sampled where nobody asks for others."""
+
+    @property
+    @abstractmethod
+    def rate(self) -> float:
+        """Frames a second of a sampled clip where nobody asks for others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipsConfig(FilesConfig, ClipSourceConfig):
     """Clips of one's own, cut out of videos in folders, a manifest or shards."""
+
+    what = "videos"
 
     frames: Count | tuple[Count, ...] = 16
     """Frames of a clip, or several such numbers: a video gives clips of the largest that it is long enough for. With 1
@@ -45,3 +64,14 @@ class ClipsConfig(FilesConfig):
     def numbers(self) -> tuple[int, ...]:
         """The numbers of frames, the largest first."""
         return (self.frames,) if isinstance(self.frames, int) else tuple(sorted(set(self.frames), reverse=True))
+
+    def frame_counts(self) -> Mapping[str, Sequence[int]]:
+        return {"frames": self.numbers}
+
+    @property
+    def longest(self) -> int:
+        return self.numbers[0]
+
+    @property
+    def rate(self) -> float:
+        return self.fps or 8.0  # with a stride, that of the videos is not known here

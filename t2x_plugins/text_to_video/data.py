@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from t2x_core.data import stack
-from t2x_core.errors import UserError
-from t2x_core.interfaces import DataContext, Source, TaskDataModule
+from t2x_core.interfaces import DataContext, DataSource, Source, TaskDataModule
+from t2x_core.rendering import to_uint8
 from t2x_core.source import Identify
 from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 from t2x_plugins.shapes.motion import ClipScene, render_clip, sample_clip
 from t2x_plugins.shapes.motion_captions import render_caption, words_of
+from t2x_plugins.shapes.motion_checker import verdicts
 from t2x_plugins.shapes.scene import DRAWING, Split, keyed_random
+from t2x_plugins.shapes.verdicts import by_name
 from t2x_plugins.text_to_video.video_config import MovingShapesConfig
 
 
@@ -68,14 +71,9 @@ def scene(config: MovingShapesConfig, seed: int, id: int, split: Split, frames: 
 class MovingShapesData(TaskDataModule):
     """Moving shapes as training data; the validation set holds combinations that training never shows."""
 
-    def __init__(self, task: str, config: MovingShapesConfig, context: DataContext) -> None:
+    def __init__(self, config: MovingShapesConfig, context: DataContext) -> None:
         super().__init__()
-        if config.size % context.pixel_multiple:
-            raise UserError(
-                f"clips of {config.size} pixels do not divide into patches: "
-                f"data.shapes.size must be a multiple of {context.pixel_multiple}"
-            )
-        self.task, self.config, self.context = task, config, context
+        self.config, self.context = config, context
 
     def describe(self) -> Sequence[str]:
         config = self.config
@@ -97,4 +95,17 @@ class MovingShapesData(TaskDataModule):
         captions = tuple(
             render_caption(words_of(clip), keyed_random(seed, "condition", i)) for i, clip in enumerate(clips)
         )
-        return Batch(self.task, captions, extra={"fps": torch.tensor([clip.fps for clip in clips])})
+        return Batch(self.context.task, captions, extra={"fps": torch.tensor([clip.fps for clip in clips])})
+
+
+class MovingShapes(DataSource[MovingShapesConfig]):
+    """Moving shapes."""
+
+    def data_module(self, context: DataContext) -> MovingShapesData:
+        return MovingShapesData(self.config, context)
+
+    def score(self, samples: Tensor, conditions: Batch) -> Mapping[str, Tensor]:
+        """Whether the attributes of each clip are as its caption says, as the checker sees them. A shape is the one of
+        the world's that fits best; "exact" is more strict."""
+        rates = conditions.extra["fps"].tolist()
+        return by_name(verdicts(to_uint8(samples).numpy(), conditions.captions, rates, strict=False))

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
-from t2x_core.recipe import Range, TaskConfig
+from t2x_core.recipe import Range, SourcedTaskConfig
 from t2x_plugins.captioned.captioned_config import ConditioningConfig, LossConfig
-from t2x_plugins.text_to_video.clips_config import ClipsConfig
+from t2x_plugins.text_to_video.clips_config import ClipSourceConfig
 
 LONGEST = 1.8
 """Seconds of a clip of the shapes world: a fast object would leave the image later."""
@@ -17,7 +17,7 @@ Rate = Annotated[float, Range(above=0, max=240)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MovingShapesConfig:
+class MovingShapesConfig(ClipSourceConfig):
     """Clips of the shapes world, made on the fly."""
 
     size: Annotated[int, Range(min=16)] = 32
@@ -47,42 +47,16 @@ class MovingShapesConfig:
                 hint=f"at least {(self.frames - 1) / LONGEST:g} a second, or fewer frames",
             )
 
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where captioned clips come from: one of these."""
-
-    shapes: MovingShapesConfig | None = None
-    """The shapes world."""
-    clips: ClipsConfig | None = None
-    """Clips of one's own."""
-
-    def __post_init__(self) -> None:
-        if self.shapes is None and self.clips is None:
-            raise UserError("set shapes (made on the fly; {} for its defaults) or clips (your own)")
-        if self.shapes is not None and self.clips is not None:
-            raise UserError("there are both shapes and clips", hint="write shapes: null, or clips: null")
+    def frame_counts(self) -> Mapping[str, Sequence[int]]:
+        return {"frames": [self.frames]}
 
     @property
-    def size(self) -> int:
-        """Height and width of the square clips, in pixels."""
-        return (self.shapes or self.clips).size  # type: ignore[union-attr]
+    def longest(self) -> int:
+        return self.frames
 
     @property
-    def frames(self) -> int:
-        """Frames of the longest clips."""
-        if self.clips is not None:
-            return self.clips.numbers[0]
-        assert self.shapes is not None
-        return self.shapes.frames
-
-    @property
-    def fps(self) -> float:
-        """A frame rate that there is in the data; with `clips.stride` it is not known here, and 8."""
-        if self.clips is not None:
-            return self.clips.fps or 8.0
-        assert self.shapes is not None
-        return self.shapes.fps[0]
+    def rate(self) -> float:
+        return self.fps[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +74,9 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextToVideoConfig(TaskConfig):
+class TextToVideoConfig(SourcedTaskConfig):
     """The task's block of a recipe."""
 
-    data: DataConfig
-    """Where captioned clips come from."""
     conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
     """How the caption reaches the backbone."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -112,20 +84,13 @@ class TextToVideoConfig(TaskConfig):
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """What can be asked for besides a prompt."""
 
-    def check_trainable(self) -> None:
-        if (clips := self.data.clips) is not None:
-            clips.check_place("data.clips", "videos")
+    source_class = ClipSourceConfig
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        clips, sides = self.data.clips, (("height", self.sampling.height), ("width", self.sampling.width))
+        sides = (("height", self.sampling.height), ("width", self.sampling.width))
         asked = {f"sampling.{side}": (pixels, pixels) for side, pixels in sides if pixels is not None}
-        if clips is None:
-            return {"data.shapes.size": (self.data.size, self.data.size), **asked}
-        step = {} if clips.bucket_step is None else {"data.clips.bucket_step": (clips.bucket_step,) * 2}
-        return {"data.clips.size": (clips.size, clips.size), **step, **asked}
+        return {**super().sizes(), **asked}
 
     def frames(self) -> Mapping[str, Sequence[int]]:
         asked = {} if self.sampling.frames is None else {"sampling.frames": [self.sampling.frames]}
-        if self.data.clips is not None:
-            return {"data.clips.frames": self.data.clips.numbers, **asked}
-        return {"data.shapes.frames": [self.data.frames], **asked}
+        return {**super().frames(), **asked}

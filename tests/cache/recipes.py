@@ -17,7 +17,7 @@ from tests.encoders.tiny_models import save_text_encoder, save_vae
 IMAGE, VIDEO, MULTIVIEW = "text-to-image", "text-to-video", "text-to-multiview"
 DATA = {
     IMAGE: "data: {images: {folder: images, size: 16, max_aspect_ratio: 1, crop: random, flip: 0.5, held_out: 0.2}}",
-    VIDEO: "data: {shapes: {size: 16, frames: 4, count: 12, val_count: 4}}",
+    VIDEO: "data: {moving-shapes: {size: 16, frames: 4, count: 12, val_count: 4}}",
     MULTIVIEW: "data: {turntables: {size: 16, views: 3, count: 6, val_count: 2}}",
 }
 

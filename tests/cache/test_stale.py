@@ -139,7 +139,7 @@ def test_bytes_see_what_times_do_not(filled, tmp_path):
 
 
 def test_frames_and_rates_of_clips(tmp_path):
-    data = "tasks.text-to-video.data.shapes"
+    data = "tasks.text-to-video.data.moving-shapes"
     recipe = write_recipe(tmp_path, VIDEO)
     assert main(["cache", str(recipe)]) == 0
     assert missing(recipe)[:2] == (0, 0)

@@ -68,3 +68,14 @@ def test_an_old_and_a_new_name_in_one_block_are_a_mistake(tmp_path: Path) -> Non
     file = tmp_path / "both.yaml"
     file.write_text("base: quickstart\nwatch: {samples: 3}\nlogging: {samples: 4}\n")
     assert "watch" in compose(file).root.plain()
+
+
+def test_moving_shapes_have_a_name_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "base: text_to_video/quickstart\ntasks: {text-to-video: {data: {shapes: {size: 16, pictures: 0.1}}}}\n"
+    )
+    data = compose(file).root.plain()["tasks"]["text-to-video"]["data"]
+    assert data.keys() == {"moving-shapes"}
+    assert (data["moving-shapes"]["size"], data["moving-shapes"]["images"]) == (16, 0.1)
+    assert data["moving-shapes"]["frames"] == 8  # what was inherited stays

@@ -39,7 +39,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 def data_of(batch: int = 4, **settings: object) -> ImagesData:
     config = ImagesConfig(**{"size": 32, **settings})
-    data = ImagesData("t", config, DataContext(seed=3, pixel_multiple=4, global_batch=batch))
+    data = ImagesData(config, DataContext(task="t", seed=3, pixel_multiple=4, global_batch=batch))
     data.prepare_data()
     return data
 

@@ -25,7 +25,7 @@ from t2x_core.runs import find_run
 from t2x_core.types import SampleKey
 from t2x_plugins.captioned.captioned_config import ColumnsConfig
 from t2x_plugins.text_to_image import images
-from t2x_plugins.text_to_image.image_config import DataConfig, ImagesConfig, TextToImageConfig
+from t2x_plugins.text_to_image.image_config import ImagesConfig, TextToImageConfig
 from t2x_plugins.text_to_image.images import ImagesData
 from t2x_plugins.text_to_image.plugin import TextToImage
 from tests.conftest import IMAGES as BLOCK
@@ -35,7 +35,7 @@ from tests.data.image_set import make_image, write_damaged, write_good
 
 def data_of(folder: Path | None, batch: int = 4, seed: int = 0, **settings: object) -> ImagesData:
     config = ImagesConfig(folder=folder, **{"size": 32, **settings})
-    data = ImagesData("t", config, DataContext(seed=seed, pixel_multiple=4, global_batch=batch))
+    data = ImagesData(config, DataContext(task="t", seed=seed, pixel_multiple=4, global_batch=batch))
     data.prepare_data()
     data.setup("fit")
     return data
@@ -239,7 +239,8 @@ def test_a_manifest_trains_like_a_folder(few, tmp_path):
 def test_own_images_are_not_scored_by_the_shapes_checker(few):
     (few / "00.txt").write_text("a red circle")
     conditions = data_of(few, held_out=0.5).val_conditions(20)
-    task = TextToImage(TextToImageConfig(data=DataConfig(images=ImagesConfig(folder=few))))
+    task = TextToImage(TextToImageConfig(data={"images": ImagesConfig(folder=few)}))
+    task.source = images.Images(task.config.source)
     assert task.score(torch.zeros(20, 3, 1, 32, 32), conditions) is None
     metric = task.metrics()
     metric.update(torch.zeros(20, 3, 1, 32, 32), conditions)
@@ -258,8 +259,8 @@ def test_own_images_are_not_scored_by_the_shapes_checker(few):
         ([f"{BLOCK}.folder=few", f"{BLOCK}.size=30"], "30 pixels do not divide into tokens of 4"),
         ([f"{BLOCK}.folder=few", f"{BLOCK}.background=white"], 'must be a colour such as "#ffffff", not "white"'),
         ([f"{BLOCK}.folder=few", f"{BLOCK}.columns.height=h"], "height and width go together"),
-        ([f"{BLOCK}.folder=few", "tasks.text-to-image.data.shapes={}"], "there are both shapes and images"),
-        ([f"{BLOCK}=null"], "set shapes"),
+        ([f"{BLOCK}.folder=few", "tasks.text-to-image.data.shapes={}"], "there are both images and shapes"),
+        ([f"{BLOCK}=null"], "tasks.text-to-image.data names no source"),
         (
             [f"{BLOCK}.folder=few", "trainer.global_batch=64"],
             "fewer than a batch of 64; set trainer.global_batch to at",

@@ -53,7 +53,9 @@ def settings_of(kind: str, server: Server, folder: str) -> dict[str, object]:
 
 
 def data_of(**settings: object) -> ImagesData:
-    data = ImagesData("t", ImagesConfig(size=32, **settings), DataContext(seed=3, pixel_multiple=4, global_batch=4))
+    data = ImagesData(
+        ImagesConfig(size=32, **settings), DataContext(task="t", seed=3, pixel_multiple=4, global_batch=4)
+    )
     data.prepare_data()
     return data
 

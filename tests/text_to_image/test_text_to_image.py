@@ -12,14 +12,14 @@ from t2x_core.types import Batch, LatentShape, Noised, SampleKey, TextDims, Text
 from t2x_plugins.shapes.captions import parse
 from t2x_plugins.shapes.checker import check
 from t2x_plugins.shapes.scene import combinations
-from t2x_plugins.text_to_image.data import ShapesData
-from t2x_plugins.text_to_image.image_config import DataConfig, ShapesConfig, TextToImageConfig
+from t2x_plugins.text_to_image.data import Shapes, ShapesData
+from t2x_plugins.text_to_image.image_config import ShapesConfig, TextToImageConfig
 from t2x_plugins.text_to_image.plugin import TextToImage
 
 
 @pytest.fixture
 def data():
-    return ShapesData("text-to-image", ShapesConfig(val_count=200), DataContext(seed=0, pixel_multiple=4))
+    return ShapesData(ShapesConfig(val_count=200), DataContext(seed=0, pixel_multiple=4))
 
 
 def combination(caption):
@@ -51,7 +51,7 @@ def test_captions_say_what_the_images_show(data):
 
 def test_images_with_fixed_wordings_have_no_other_captions(data):
     config = ShapesConfig(wordings=3)
-    source = ShapesData("t", config, data.context).train_source()
+    source = ShapesData(config, data.context).train_source()
     for i in range(20):
         key = SampleKey("t", 0, i, 0, 0)
         told = {source.vary(key._replace(step=step)).caption for step in range(60)}
@@ -60,13 +60,13 @@ def test_images_with_fixed_wordings_have_no_other_captions(data):
         image = ((source[key].pixels[:, 0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
         assert all(check(image, parse(caption))["all"] for caption in told)
     assert data.train_source().captions(key) is None
-    assert ShapesData("t", config, data.context).val_source().captions(key) is None
+    assert ShapesData(config, data.context).val_source().captions(key) is None
 
 
 def test_training_never_shows_a_held_out_combination(data):
     held_out = set(combinations("held_out"))
     trained = set()
-    source = ShapesData("t", ShapesConfig(two_objects=0, omit=0), data.context).train_source()
+    source = ShapesData(ShapesConfig(two_objects=0, omit=0), data.context).train_source()
     for i in range(3000):
         trained.add(combination(source[SampleKey("t", 0, i, 0, i)].caption))
     assert len(trained) > 800
@@ -80,15 +80,15 @@ def test_the_conditions_to_watch_are_always_the_same(data):
 
 
 def test_score_of_true_images_is_one_and_of_wrong_ones_low(data):
-    task, source = TextToImage(TextToImageConfig(data=DataConfig(shapes=ShapesConfig()))), data.val_source()
+    world, source = Shapes(ShapesConfig()), data.val_source()
     batch = source.collate([source[SampleKey("t", 0, i, 0, i)] for i in range(60)])
-    right, wrong = MeanScore(task.score), MeanScore(task.score)
+    right, wrong = MeanScore(world.score), MeanScore(world.score)
     for part in (range(20), range(20, 60)):
         right.update(batch.pixels[list(part)], batch.select(list(part)))
     wrong.update(batch.pixels.roll(7, 0), batch)
     assert right.compute()["all"] == 1
     assert wrong.compute()["all"] < 0.1
-    none = MeanScore(task.score)
+    none = MeanScore(world.score)
     none.update(batch.pixels[:1], Batch("t", ("a dog in the rain",)))
     assert none.compute() == {}
 
@@ -96,7 +96,7 @@ def test_score_of_true_images_is_one_and_of_wrong_ones_low(data):
 def test_render_shows_each_sample(data):
     source = data.val_source()
     batch = source.collate([source[SampleKey("t", 0, i, 0, i)] for i in range(5)])
-    rendered = TextToImage(TextToImageConfig(data=DataConfig(shapes=ShapesConfig()))).render(batch.pixels, batch)
+    rendered = TextToImage(TextToImageConfig(data={"shapes": ShapesConfig()})).render(batch.pixels, batch)
     assert rendered.frames.shape[0] == 1
     assert rendered.frames.dtype == torch.uint8
     assert rendered.frames.shape[2] > 3 * 128  # 3 columns
@@ -131,4 +131,4 @@ def test_the_null_condition_has_the_same_shapes_and_one_token(pooled):
 
 
 def test_the_default_settings_are_valid():
-    assert TextToImage(TextToImageConfig(data=DataConfig(shapes=ShapesConfig()))).bucket().height == 32
+    assert TextToImage(TextToImageConfig(data={"shapes": ShapesConfig()})).bucket().height == 32

@@ -65,7 +65,7 @@ def write(folder: Path, cameras: list, size=(40, 40), file="transforms.json", **
 def load(folder: Path, **options: object) -> ObjectsData:
     options = {"size": SIZE, "views": VIEWS, "distance": None, "max_bad_fraction": 0.5, **options}
     data = ObjectsData(
-        "t", ObjectsConfig(folder=folder, **options), DataContext(seed=0, pixel_multiple=4, global_batch=1)
+        ObjectsConfig(folder=folder, **options), DataContext(task="t", seed=0, pixel_multiple=4, global_batch=1)
     )
     data.prepare_data()
     return data

@@ -57,7 +57,7 @@ def write_nerf(folder: Path, views: int) -> None:
 
 def data_of(folder: Path, batch: int = 2, **settings: object) -> ObjectsData:
     config = ObjectsConfig(folder=folder, **{"size": 32, "views": 4, **settings})
-    data = ObjectsData("t", config, DataContext(seed=0, pixel_multiple=4, global_batch=batch))
+    data = ObjectsData(config, DataContext(task="t", seed=0, pixel_multiple=4, global_batch=batch))
     data.prepare_data()
     data.setup("fit")
     return data
@@ -235,7 +235,7 @@ def things(source: ObjectSource) -> Sequence[Thing]:
 def test_other_mistakes(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no folder") as caught:
         data_of(tmp_path / "nowhere")
-    assert caught.value.key == "data.objects.folder"
+    assert caught.value.key == "folder"
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="there are no objects in"):
         data_of(tmp_path / "empty")

@@ -36,7 +36,7 @@ def test_the_frames_are_those_of_the_files(tmp_path):
     for kind in KINDS:
         settings = write(kind, tmp_path / kind, files)
         config = ClipsConfig(size=32, frames=4, fps=6, max_bad_fraction=0.3, start="center", **settings)
-        data = ClipsData("t", config, DataContext(seed=0, pixel_multiple=8, global_batch=1))
+        data = ClipsData(config, DataContext(task="t", seed=0, pixel_multiple=8, global_batch=1))
         data.prepare_data()
         ((bad, why),) = data.context.quarantine.named("t").items()
         assert bad.endswith({"folder": "7.mp4", "tar": "!7.mp4", "parquet": "!2"}[kind])

@@ -33,7 +33,7 @@ def write_good(folder: Path, count: int, frames: int = 24) -> None:
 
 def data_of(folder: Path | None, batch: int = 4, **settings: object) -> ClipsData:
     config = ClipsConfig(folder=folder, **{"size": 32, "frames": 8, "fps": 6, "max_bad_fraction": 0.3, **settings})
-    data = ClipsData("t", config, DataContext(seed=0, pixel_multiple=8, global_batch=batch))
+    data = ClipsData(config, DataContext(task="t", seed=0, pixel_multiple=8, global_batch=batch))
     data.prepare_data()
     data.setup("fit")
     return data
@@ -142,14 +142,17 @@ def test_a_video_that_breaks_later_is_replaced_by_another_of_its_bucket(tmp_path
     [
         ({"fps": None}, "how frames are chosen is missing"),
         ({"stride": 2}, "there are both stride and fps"),
-        ({"size": 30}, "30 pixels must be a multiple of 8"),
         ({"frames": ()}, "name at least one number of frames"),
-        ({"folder": None}, "folder is missing"),
     ],
 )
 def test_settings_that_cannot_be(good: Path, settings: dict, message: str) -> None:
     with pytest.raises((UserError, ValueError), match=message):
         data_of(**{"folder": good, **settings})
+
+
+def test_a_recipe_without_videos_cannot_be_trained() -> None:
+    with pytest.raises(UserError, match="folder is missing"):
+        ClipsConfig(fps=8).check_trainable()
 
 
 def test_a_folder_without_videos_is_told_what_videos_are(tmp_path: Path) -> None:
@@ -177,7 +180,7 @@ def test_sixty_videos_of_which_seven_are_bad(tmp_path: Path) -> None:
         (videos / name).with_suffix(".txt").write_text("bad")
     command = [
         *(sys.executable, "-m", "t2x_core.cli.main", "fit", "text_to_video/quickstart", "--folder", "run"),
-        *("tasks.text-to-video.data.shapes=null", f"tasks.text-to-video.data.clips.folder={videos}"),
+        *("tasks.text-to-video.data.moving-shapes=null", f"tasks.text-to-video.data.clips.folder={videos}"),
         *("tasks.text-to-video.data.clips.size=16", "tasks.text-to-video.data.clips.fps=6"),
         *("tasks.text-to-video.data.clips.frames=8", "tasks.text-to-video.data.clips.max_bad_fraction=0.15"),
         *(

@@ -13,21 +13,21 @@ from t2x_plugins.captioned.captioned_config import ConditioningConfig
 from t2x_plugins.shapes.motion import combinations
 from t2x_plugins.shapes.motion_captions import parse
 from t2x_plugins.text_to_video.conditioning import VideoConditioning, embed_rate
-from t2x_plugins.text_to_video.data import MovingShapesData
+from t2x_plugins.text_to_video.data import MovingShapes, MovingShapesData
 from t2x_plugins.text_to_video.plugin import TextToVideo
-from t2x_plugins.text_to_video.video_config import DataConfig, MovingShapesConfig, SamplingConfig, TextToVideoConfig
+from t2x_plugins.text_to_video.video_config import MovingShapesConfig, SamplingConfig, TextToVideoConfig
 from tests.encoders.test_encoders import ByteWords, ByteWordsConfig
 
 NAME = "text-to-video"
 
 
 def config(**settings: object) -> TextToVideoConfig:
-    return TextToVideoConfig(data=DataConfig(shapes=MovingShapesConfig(backgrounds=("black",), **settings)))
+    return TextToVideoConfig(data={"moving-shapes": MovingShapesConfig(backgrounds=("black",), **settings)})
 
 
 def task(settings: TextToVideoConfig) -> TextToVideo:
     made = TextToVideo(settings)
-    made.name = NAME
+    made.name, made.source = NAME, MovingShapes(settings.source)
     return made
 
 
@@ -97,10 +97,6 @@ def test_mistakes() -> None:
     with pytest.raises(UserError, match=r"24 frames at 4 a second are longer than 1\.8 seconds") as caught:
         MovingShapesConfig(frames=24)
     assert caught.value.key == "fps"
-    with pytest.raises(UserError, match="set shapes"):
-        DataConfig()
-    with pytest.raises(UserError, match="do not divide into patches"):
-        data(size=36)
 
 
 def test_samples_are_shown_moving_at_their_frame_rate() -> None:

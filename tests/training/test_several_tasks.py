@@ -17,7 +17,7 @@ from t2x_core.types import Bucket
 from tests.conftest import TINY, TINY_JOINT, TINY_MODEL
 from tests.training.test_ranks import STEPS, Trace, assert_same, devices, traced
 
-VIDEO = ("tasks.text-to-video.data.shapes={size: 16, frames: 4, val_count: 6}", "tasks.text-to-video.weight=2")
+VIDEO = ("tasks.text-to-video.data.moving-shapes={size: 16, frames: 4, val_count: 6}", "tasks.text-to-video.weight=2")
 
 
 class Untouched(Callback):
@@ -91,7 +91,7 @@ def test_what_only_views_have_moves_in_their_own_steps_alone(optimizer, camera, 
     }
 
 
-TASKS = {"text-to-image": "shapes", "text-to-video": "shapes", "text-to-multiview": "turntables"}
+TASKS = {"text-to-image": "shapes", "text-to-video": "moving-shapes", "text-to-multiview": "turntables"}
 NO_LOGGING = ("logging.validate_every=99", "logging.sample_every=0", "logging.final_score_samples=0")
 
 

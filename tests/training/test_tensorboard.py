@@ -131,7 +131,7 @@ def test_several_tasks_are_told_apart(tmp_path):
     data = build_data(assembly, module)
     mine = data.modules[TASK]
     assert isinstance(mine, ShapesData)
-    data.modules["other"], data.weights["other"] = ShapesData("other", mine.config, mine.context), 1.0
+    data.modules["other"], data.weights["other"] = ShapesData(mine.config, mine.context), 1.0
     metrics = Metrics(4, EvalTimer())
     callbacks = [metrics, Steps()]
     trainer = build_trainer(assembly.recipe, tmp_path, callbacks, metrics.clock, first_step=0)
