@@ -75,7 +75,7 @@ def test_moving_shapes_have_a_name_of_their_own(tmp_path: Path) -> None:
     file.write_text(
         "base: text_to_video/quickstart\ntasks: {text-to-video: {data: {shapes: {size: 16, pictures: 0.1}}}}\n"
     )
-    data = compose(file).root.plain()["tasks"]["text-to-video"]["data"]
-    assert data.keys() == {"moving-shapes"}
-    assert (data["moving-shapes"]["size"], data["moving-shapes"]["images"]) == (16, 0.1)
-    assert data["moving-shapes"]["frames"] == 8  # what was inherited stays
+    found = compose(file).root.plain()["tasks"]["text-to-video"]["data"]
+    assert found.keys() == {"moving-shapes"}
+    own = found["moving-shapes"]
+    assert (own["size"], own["images"], own["frames"]) == (16, 0.1, 8)  # what was inherited stays
