@@ -54,6 +54,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def rounded(number: float) -> str:
+    """ "0.37", "27.6", "28,219"."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def file_size(count: float) -> str:
     """ "41 GB", "3.2 MB"."""
     for unit in ("bytes", "kB", "MB", "GB"):

@@ -13,7 +13,7 @@ from rich.table import Table
 from t2x_core.training.estimate import times
 from t2x_core.training.flops import in_flop
 from t2x_core.training.plan import BucketPlan, DevicePlan, Plan
-from t2x_core.wording import counted, duration, file_size
+from t2x_core.wording import counted, duration, file_size, rounded
 
 
 def cost_lines(plan: Plan) -> list[str]:
@@ -89,7 +89,7 @@ def bucket_table(plan: Plan) -> Table:
             "?" if bucket.samples is None else f"{bucket.samples:,}",
             f"{bucket.batch:,}",
             f"{bucket.steps:,.0f}",
-            "?" if bucket.repeats is None else f"{bucket.repeats:,.3g}",
+            "?" if bucket.repeats is None else rounded(bucket.repeats),
             f"{tokens.count:,}",
             f"{tokens.windows} of {times(tokens.window)}" if tokens.window else "-",
             f"{tokens.padding:.0%}, {tokens.shifted_padding:.0%}" if windowed else "-",

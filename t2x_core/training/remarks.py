@@ -8,7 +8,7 @@ from itertools import islice
 from t2x_core.data.mixture import MixedData
 from t2x_core.interfaces import Source, TextEncoder
 from t2x_core.recipe import Recipe
-from t2x_core.wording import counted
+from t2x_core.wording import counted, rounded
 
 MOST_CAPTIONS = 100_000
 """Captions of which the length is looked at."""
@@ -25,7 +25,7 @@ def remarks(
     seen = epochs(recipe.trainer.max_steps, data, sources)
     several = len(sources) > 1
     lines = [
-        f"{f'{name}: ' if several else ''}{number:.3g} of {counted(len(sources[name]), 'sample')}"
+        f"{f'{name}: ' if several else ''}{rounded(number)} of {counted(len(sources[name]), 'sample')}"
         for name, number in seen.items()
     ]
     notes = [

@@ -15,6 +15,7 @@ from t2x_core.generation import trained_shape
 from t2x_core.training.callbacks.validation import Validation
 from t2x_core.training.remarks import cut_captions, epochs, unseen_shapes, warm_up
 from t2x_core.types import Bucket
+from t2x_core.wording import rounded
 from tests.conftest import TINY
 
 
@@ -109,3 +110,8 @@ def test_the_last_line_offers_the_best_checkpoint_if_the_loss_has_risen_since(be
     out = capsys.readouterr().out
     offered = "the validation loss was lowest at step 2, and has risen since" in out
     assert offered == ("--checkpoint best --num 4" in out) == (best == 2)
+
+
+@pytest.mark.parametrize(("number", "said"), [(0.3712, "0.371"), (27.57, "27.6"), (99.99, "100"), (28218.7, "28,219")])
+def test_epochs_are_rounded(number: float, said: str) -> None:
+    assert rounded(number) == said
