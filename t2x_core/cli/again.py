@@ -44,6 +44,8 @@ def again(arguments: argparse.Namespace) -> argparse.Namespace:
         hint = "it needs a file that t2x sample wrote, and that nothing has written anew since"
         raise mistake(f"{printable(file, 200)} does not say how it was made", hint) from error
     made = parse(_words(noted))
+    if arguments.aspect is not None:
+        made.size = None
     if arguments.out is None:
         arguments.out = "again/" if noted.get("views") else f"again{file.suffix}"
     return argparse.Namespace(**{**vars(made), **_given(vars(arguments)), "again": None})

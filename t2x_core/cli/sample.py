@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from t2x_core.cli.sample_arguments import (
     input_files,
     mistake,
     output,
+    parse_aspect,
     read_prompts,
     size_settings,
     task_config,
@@ -66,6 +68,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--again", type=path, metavar="FILE", help="make the samples of a file that t2x sample wrote once more")
     add("--task", help="which task, if the model was trained on several")
     add("--size", metavar="PIXELS", help="height and width, or HEIGHTxWIDTH (default: the commonest of training)")
+    add(
+        "--aspect",
+        metavar="W:H",
+        help="the trained shape nearest to this ratio of width to height: 16:9, 1:1 …",
+    )
     add(
         "--set",
         dest="sampling",
@@ -124,7 +131,8 @@ def run(arguments: argparse.Namespace) -> int:
     model = find_model(name)
     recipe = check_recipe(compose(model.recipe), settings)  # a run's may have been edited
     inputs = input_files(arguments, recipe)
-    asked = [*size_settings(arguments.size, task_config(arguments, recipe)), *arguments.sampling]
+    aspect = parse_aspect(arguments.aspect, arguments.size)
+    size = size_settings(arguments.size, task_config(arguments, recipe))
     if not prompts and not without_prompt(arguments, recipe):
         raise mistake("nothing to sample", "give a prompt, or --prompts FILE")
     prompts = prompts or [""]
@@ -134,6 +142,10 @@ def run(arguments: argparse.Namespace) -> int:
     from t2x_core.inputs import expanded
 
     pipeline = _open(model, arguments)
+    if aspect is not None:
+        arguments.size = _size_of(aspect, pipeline, arguments.task)
+        size = size_settings(arguments.size, task_config(arguments, recipe))
+    asked = [*size, *arguments.sampling]
     given = {"name": arguments.sampler, "steps": arguments.steps, "guidance": arguments.guidance}
     first = arguments.seed or 0
     request = pipeline.request(
@@ -180,6 +192,15 @@ def _open(model: Model, arguments: argparse.Namespace) -> T2XPipeline:
 
         compile_blocks(pipeline.module)
     return pipeline
+
+
+def _size_of(aspect: float, pipeline: T2XPipeline, task: str | None) -> str:
+    """HEIGHTxWIDTH of the trained shape that is nearest to an aspect ratio, the commoner one of two."""
+    trained = pipeline.trained.get(pipeline.assembly.task(task).name, [])
+    if not trained:
+        raise mistake("in which shapes the model was trained is not known", "write --size HEIGHTxWIDTH")
+    chosen = min(trained, key=lambda b: (round(abs(math.log(b.width / b.height / aspect)), 6), -b.count))
+    return f"{chosen.height}x{chosen.width}"
 
 
 def _noted(

@@ -131,6 +131,18 @@ def output(text: str, format: str | None) -> tuple[Path, bool]:
     return out, True
 
 
+def parse_aspect(aspect: str | None, size: str | None) -> float | None:
+    """Width over height of `--aspect`."""
+    if aspect is None:
+        return None
+    if size is not None:
+        raise mistake("--aspect chooses the size; leave out --size")
+    found = re.fullmatch(r"([0-9]{1,5}(?:\.[0-9]{1,5})?)[:x×/]([0-9]{1,5}(?:\.[0-9]{1,5})?)", aspect)
+    if not found or not (width := float(found[1])) or not (height := float(found[2])):
+        raise mistake(f'--aspect is WIDTH:HEIGHT, such as 16:9, not "{printable(aspect, 60)}"')
+    return width / height
+
+
 def size_settings(size: str | None, config: TaskConfig | None) -> list[str]:
     """`--size` as keys of the task's block `sampling`."""
     if size is None or config is None:  # without a task there is a mistake later

@@ -21,7 +21,7 @@ from t2x_core.cli.main import main
 from t2x_core.file_notes import read_note
 from t2x_core.generation import T2XPipeline
 from t2x_core.rendering import rows, save
-from t2x_core.types import RenderedSamples
+from t2x_core.types import Bucket, RenderedSamples
 from t2x_plugins.text_to_multiview.camera_files import read_camera_files
 from t2x_plugins.text_to_multiview.cameras import Cameras
 from tests.conftest import TINY, TINY_MOVING, TINY_TURNTABLES
@@ -101,6 +101,37 @@ def test_again_makes_a_sample_again_bit_by_bit(model, tmp_path, monkeypatch):
     sampled("--again", "out/0004_5-x_seed1.png", "--seed", 2, "--out", "other.png")  # an option counts more
     assert (pixels("other.png") == pixels("out/0005_5-x_seed2.png")).all()
     assert pixels("other.png").shape == (16, 24, 3)
+
+
+def test_an_aspect_ratio_takes_the_nearest_trained_shape(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    trained = [Bucket(1, 16, 24, 3), Bucket(1, 32, 48, 5), Bucket(1, 24, 16, 9), Bucket(1, 20, 20, 4)]
+    T2XPipeline(tiny, build_module(tiny), {"text-to-image": trained}).save_pretrained("m")
+    for aspect, shape in {
+        "16:9": (32, 48),
+        "1.5:1": (32, 48),
+        "2:3": (24, 16),
+        "9:16": (24, 16),
+        "1:1": (20, 20),
+    }.items():
+        sampled("m", "a red circle", "--aspect", aspect, "--raw", "--out", "x.png")
+        assert pixels("x.png").shape[:2] == shape
+    sampled("--again", "x.png", "--out", "y.png")
+    assert Path("y.png").read_bytes() == Path("x.png").read_bytes()
+    sampled("--again", "x.png", "--aspect", "9:16", "--out", "z.png")
+    assert pixels("z.png").shape[:2] == (24, 16)
+    T2XPipeline(tiny, build_module(tiny)).save_pretrained("unknown")
+    capsys.readouterr()
+    for words, said in {
+        ("unknown", "--aspect", "16:9"): "in which shapes the model was trained is not known; write --size",
+        ("m", "--aspect", "0:9"): '--aspect is WIDTH:HEIGHT, such as 16:9, not "0:9"',
+        ("m", "--aspect", "wide"): '--aspect is WIDTH:HEIGHT, such as 16:9, not "wide"',
+        ("m", "--aspect", "1:1", "--size", "16"): "--aspect chooses the size; leave out --size",
+    }.items():
+        assert main(["sample", words[0], "a red circle", *words[1:]]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"t2x: command line: {said}")
+        assert error.count("\n") == 1
 
 
 def test_clips_are_written_at_their_rate_and_again(tmp_path, monkeypatch):
