@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageChops, ImageFile, ImageStat
 
 from t2x_core.data.decode import DECODING, SUFFIXES, DamagedImageError, decode, image_size
 from t2x_core.data_check.clip_signs import Watch
@@ -28,14 +29,14 @@ GLANCE = 96
 FLAT = 3.0
 """Standard deviation of every colour, of 255, below which an image is of one colour."""
 GREY = 1.0
-"""Mean difference between the colours of a pixel, of 255, below which an image has none."""
+"""Mean difference between two colours of a pixel, of 255, below which an image has none."""
 THUMBNAIL = 192
 """Pixels of its longer side."""
 Beat = Callable[[], None]
 """Is called now and then, to say that the work goes on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What a file turned out to be."""
 
@@ -101,25 +102,25 @@ def _moves(place: Place, video: bool) -> bool:
 
 def _look_at_image(job: LookJob, digest: str) -> Seen:
     height, width = image_size(job.place, False)
-    pixels = decode(job.place, job.background, covering=(GLANCE, GLANCE)).permute(1, 2, 0).numpy()
-    flat, signs = is_flat(pixels), []
+    image = Image.fromarray(decode(job.place, job.background, covering=(GLANCE, GLANCE)).permute(1, 2, 0).numpy())
+    flat, signs = is_flat(image), []
     if flat:
         signs.append(("flat", "is of one colour"))
-    elif is_grey(pixels):
+    elif is_grey(image):
         signs.append(("grey", "has no colours"))
-    image = Image.fromarray(pixels)
     hashes = () if flat else (perceptual_hash(image),)
     return Seen(None, height, width, 1, 0.0, digest, hashes, _text(colours(image)), tuple(signs))
 
 
-def is_flat(pixels: NDArray[np.uint8]) -> bool:
-    """Whether an image (H, W, 3) is of one colour."""
-    return bool(pixels.reshape(-1, 3).std(0).max() < FLAT)
+def is_flat(image: Image.Image) -> bool:
+    """Whether an RGB image is of one colour."""
+    return max(ImageStat.Stat(image).stddev) < FLAT
 
 
-def is_grey(pixels: NDArray[np.uint8]) -> bool:
-    """Whether an image (H, W, 3) has no colours."""
-    return bool((pixels.max(-1) - pixels.min(-1)).mean() < GREY)
+def is_grey(image: Image.Image) -> bool:
+    """Whether an RGB image has no colours."""
+    pairs = itertools.combinations(image.split(), 2)
+    return all(ImageStat.Stat(ImageChops.difference(a, b)).mean[0] < GREY for a, b in pairs)
 
 
 def _open_video(place: Place, background: tuple[int, int, int], longest: int) -> tuple[VideoReader, tuple[int, int]]:
@@ -154,7 +155,7 @@ def _look_at_video(job: LookJob, digest: str, beat: Beat) -> Seen:
     if complaints.first:
         signs.append(("decoding", f"the decoder complains: {complaints.first}"))
     images = [Image.fromarray(pixels) for pixels in (*shown, watch.last)]
-    hashes = () if all(map(is_flat, map(np.asarray, images))) else tuple(map(perceptual_hash, images))
+    hashes = () if all(map(is_flat, images)) else tuple(map(perceptual_hash, images))
     tiny = _text(b"".join(map(colours, images)))
     return Seen(None, height, width, watch.count, seconds, digest, hashes, tiny, tuple(signs))
 

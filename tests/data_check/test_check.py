@@ -288,3 +288,32 @@ def test_cameras(tmp_path: Path) -> None:
     assert "azimuth" in found["camera"]["outwards"]
     assert found["damaged"] == {"thing_1/03.png": "is empty"}
     assert not (tmp_path / "clean.jsonl").exists()
+
+
+def test_a_cleaned_manifest_for_each_of_several_sources(tmp_path: Path, capsys) -> None:
+    files, _ = make_files(30, 0)
+    names = list(files)
+    parts = [{name: files[name] for name in names[i::3]} for i in range(3)]
+    places = [next(iter(write(kind, tmp_path / kind, parts[i]).values())) for i, kind in enumerate(KINDS)]
+    (tmp_path / "folder" / names[0]).write_bytes(b"")
+    rows = "".join(f"{name},caption of {name}\n" for name in names[0::3])
+    (tmp_path / "folder" / "list.csv").write_text(f"file,words\n{rows}")
+    sources = [
+        {"manifest": f"{places[0]}/list.csv", "columns": {"path": "file", "captions": "words"}, "repeat": 2},
+        {"shards": str(places[1])},
+        {"shards": str(places[2])},
+    ]
+    where = [f"{IMAGES}.folder=null", f"{IMAGES}.sources={json.dumps(sources)}"]
+    code, found = run_check(tmp_path / "out", *where, "--fix", str(tmp_path / "clean.jsonl"))
+    assert code == 1
+    assert set(found) == {"damaged"}
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("use "))
+    words = shlex.split(line)[3:]
+    assembly = load_assembly(words[0], words[1:])
+    inventory = build_data(assembly, build_module(assembly, outline=True)).modules["text-to-image"].inventory()
+    before = {entry.place: entry.captions for entry in inventory_of(where).entries}
+    after = {entry.place: entry.captions for entry in inventory.entries}
+    assert len(after) == 29
+    assert before.items() - after.items() == {(str(tmp_path / "folder" / names[0]), (f"caption of {names[0]}",))}
+    assert after.items() <= before.items()
+    assert assembly.recipe.tasks["text-to-image"].data.images.sources[0].repeat == 2
