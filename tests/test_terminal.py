@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import unicodedata
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from t2x_core.errors import LONGEST, TrainingError, UserError
+from t2x_core.output import lasting_output
 from t2x_core.paths import user_path
 from t2x_core.terminal import UNSAFE, SafeStreams, command, printable, printable_lines, sample_command
 
@@ -142,3 +144,27 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("~nosuchuser/x", "a\0b", "x" * 256, "é" * 128, "x/" * 2049, "\ud83d"):
         with pytest.raises(UserError):
             user_path(wrong)
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_bar_is_drawn_and_what_is_printed_is_escaped(lasting: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.progress import Progress
+
+    from t2x_core.training.log import PlainConsole
+
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", screen)
+    with (
+        SafeStreams(),
+        lasting_output() if lasting else nullcontext(),
+        Progress(console=PlainConsole(force_terminal=True, width=80)) as bar,
+    ):
+        bar.advance(bar.add_task("working", total=2))
+        print("said\x1b]0;title\x07")
+        bar.console.print("told\x1b[2J")
+    text = screen.getvalue()
+    assert "\x1b[2K" in text  # the line of the bar is drawn anew
+    assert "\\x1b[2K" not in text
+    assert "\x1b]0;title" not in text
+    assert "\x1b[2J" not in text
+    assert "told\\x1b[2J" in text

@@ -306,7 +306,13 @@ def _progress(pipeline: T2XPipeline, request: Request) -> Iterator[Callable[[int
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("left"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+    with Progress(
+        *(*columns, TimeRemainingColumn()),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,  # else rich writes to what escapes the bar
+        redirect_stderr=False,
+    ) as bar:
         task, steps = bar.add_task("sampling", total=len(request) * request.settings.steps), 0
 
         def callback(step: int, of: int, latents: Tensor) -> None:

@@ -6,7 +6,7 @@ import logging
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -17,6 +17,16 @@ from t2x_core.terminal import printable_lines
 
 class PlainConsole(Console):
     """A console to which text is text: no markup, no emoji codes, nothing that a terminal would obey."""
+
+    @property
+    def file(self) -> IO[str]:
+        """What rich writes to. While it draws a bar, it takes one wrapper off less, and ours would escape the bar."""
+        found = super().file
+        return getattr(found, "rich_proxied_file", found)
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
 
     def print(self, *objects: Any, soft_wrap: bool | None = True, **options: Any) -> None:
         """As rich's, but a line is left whole: one that is to be copied may not be broken."""
