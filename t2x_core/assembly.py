@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from t2x_core.backbone import PRESETS, PTDiT, PTDiTConfig
+from t2x_core.backbone import PTDiT
+from t2x_core.backbone.from_recipe import backbone_config, check_room
 from t2x_core.cache.cache import Cache, KnownEncoder, identity_of
 from t2x_core.cache.source import CachedSource
 from t2x_core.calls import Calls
 from t2x_core.data.mixture import MixedData
 from t2x_core.data.order import BatchSize
 from t2x_core.errors import UserError
-from t2x_core.free_memory import GIB, free_memory
+from t2x_core.free_memory import free_memory
 from t2x_core.frozen import LaterEncoder
 from t2x_core.interfaces import (
     Component,
@@ -53,7 +54,7 @@ from t2x_core.recipe import (
 )
 from t2x_core.recipe.geometry import check_geometry
 from t2x_core.repa import Alignment
-from t2x_core.types import Bucket, ConditioningDims
+from t2x_core.types import Bucket
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def build_module(assembly: Assembly, cached: bool = True, outline: bool = False)
                 losses[name] = task.loss()
         with assembly.composed.error_location("backbone"), torch.device("meta") if mode else nullcontext():
             size = backbone_config(recipe, codec.channels, [a.dims for a in adapters.values()])
-            _check_room(size, free_memory() if mode is None else None)
+            check_room(size, free_memory() if mode is None else None)
             backbone = PTDiT(size)
         if mode is not None:
             without_content(backbone, mode)
@@ -219,19 +220,6 @@ def build_module(assembly: Assembly, cached: bool = True, outline: bool = False)
     return module
 
 
-def _check_room(config: PTDiTConfig, room: int | None) -> None:
-    """UserError if the weights of a backbone are larger than the memory that is free, `room` bytes; None: unknown."""
-    smaller = "make it smaller: width, depth or mlp_ratio"
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # takes none
-        try:
-            size = sum(weight.nbytes for weight in PTDiT(config).parameters())
-        except RuntimeError as error:  # its sizes overflow
-            raise UserError("its weights are larger than any memory", hint=smaller) from error
-    if room is not None and size > room:
-        has = f"{size / GIB:,.1f} GiB, and {room / GIB:,.1f} GiB of memory are free"
-        raise UserError(f"its weights take {has}", hint=smaller)
-
-
 def _name_parts(cache: Cache, recipe: Recipe, module: T2XModule) -> None:
     """Tells the cache by which weights and settings latents and text tokens are known."""
     if cache.latents:
@@ -257,41 +245,6 @@ def _build(component: Component, config: ComponentConfig, mode: FakeTensorMode |
     made = component.outline(config)
     without_content(made, mode)
     return made
-
-
-def backbone_config(recipe: Recipe, channels: int, dims: Sequence[ConditioningDims]) -> PTDiTConfig:
-    """The backbone's configuration: preset, what the recipe says instead, room for every task's conditioning."""
-    block = recipe.backbone
-    own = {"width": block.width, "depth": block.depth, "heads": block.heads}
-    preset = PRESETS[block.preset] if block.preset else {}
-    released = bool(preset.get("released"))
-    sizes: dict[str, Any] = {name: preset.get(name) if value is None else value for name, value in own.items()}
-    try:
-        return PTDiTConfig(
-            in_channels=channels,
-            **sizes,
-            out_channels=2 * channels if released else 0,  # the other half: a variance, which rectified flow ignores
-            released=released,
-            patch_size=block.patch_size,
-            attention=block.attention,
-            window=block.window,
-            bottleneck=block.bottleneck or 0,
-            mlp_ratio=block.mlp_ratio,
-            qk_norm=block.qk_norm,
-            position=block.position,
-            position_scale=block.position_scale,
-            giim=block.giim,
-            tcm=block.tcm,
-            dims=ConditioningDims(
-                text=max(d.text for d in dims),
-                vector=max(d.vector for d in dims),
-                frames=max(d.frames for d in dims),
-                concat=max(d.concat for d in dims),
-            ),
-            shared_by=tuple(dims),
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def _must_be(wanted: type, made: Any) -> Any:

@@ -104,7 +104,7 @@ class TextProjection(nn.Sequential):
         super().__init__(BandedLinear(text_widths, width), nn.GELU(approximate="tanh"), linear(width, width))
 
 
-def patch_embedding(widths: Sequence[int], bottleneck: int, width: int) -> nn.Module:
+def patch_embedding(widths: Sequence[int], bottleneck: int | None, width: int) -> nn.Module:
     """Patches (B, N, C·P·P) -> tokens (B, N, D): one Linear, or two with `bottleneck` channels between them.
 
     Natural images lie near a surface of far fewer dimensions than a large patch of pixels has, so a narrow linear

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from huggingface_hub import ModelHubMixin, constants, hf_hub_download
@@ -14,12 +14,10 @@ from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from t2x_core.backbone.config import PTDiTConfig
 from t2x_core.errors import UserError
 from t2x_core.tensor_files import save_tensors
 from t2x_core.types import ConditioningDims
-
-if TYPE_CHECKING:
-    from t2x_core.backbone.pt_dit import PTDiTConfig
 
 WEIGHTS = constants.SAFETENSORS_SINGLE_FILE
 INSIDE = "backbone."
@@ -108,8 +106,6 @@ class Pretrained(
 
 def config_of(plain: Mapping[str, Any], where: str) -> PTDiTConfig:
     """The configuration in a config.json; UserError if it is none."""
-    from t2x_core.backbone.pt_dit import PTDiTConfig
-
     known = {field.name for field in fields(PTDiTConfig)}
     try:
         values = {name: value for name, value in plain.items() if name in known}

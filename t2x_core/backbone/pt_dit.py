@@ -10,9 +10,7 @@ Time t is in [0, 1], t = 1 is pure noise.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from math import prod
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,88 +20,12 @@ from t2x_core.backbone.attention import CrossAttention, FusedAttention, WindowAt
 from t2x_core.backbone.banded import BandedLinear
 from t2x_core.backbone.conditioning_cache import ConditioningCache, no_cache
 from t2x_core.backbone.conditioning_parts import PARTS, check_parts, widths_of
+from t2x_core.backbone.config import PTDiTConfig
 from t2x_core.backbone.embeddings import TextProjection, TimeEmbedding, patch_embedding, position_table
 from t2x_core.backbone.linear import Init, linear
 from t2x_core.backbone.pretrained import Pretrained
 from t2x_core.backbone.windows import Layout, Triple, make_layout, resolve_window
-from t2x_core.types import Conditioning, ConditioningDims, FrameAxis
-
-
-@dataclass(frozen=True)
-class PTDiTConfig:
-    """What defines a backbone. A value that cannot work is a ValueError."""
-
-    in_channels: int
-    """C, channels of the latents."""
-    width: int
-    """D, channels of a token; a multiple of 16 and of `heads`."""
-    depth: int
-    """Blocks."""
-    heads: int
-    """Heads of each attention."""
-    out_channels: int = 0
-    """Channels that come out; 0 = `in_channels`."""
-    patch_size: int = 2
-    """P, latent pixels along the side of a token."""
-    attention: Literal["proxy", "fused", "dense"] = "proxy"
-    """`proxy` (the paper), `fused` (own window and all proxies in one attention) or `dense` (PixArt, the baseline)."""
-    window: Triple | Literal["auto"] = "auto"
-    """(pf, ph, pw) in tokens, or `auto`: about eight windows along h and w, four tokens along f."""
-    bottleneck: int = 0
-    """Channels between a patch and its token (`PatchEmbedding`); 0 = none."""
-    mlp_ratio: float = 4.0
-    """Hidden width of the MLP, in multiples of `width`."""
-    qk_norm: bool = False
-    """RMSNorm of queries and keys, over the channels of a head."""
-    position: Literal["sincos", "rope"] = "sincos"
-    """How tokens know their frame, row and column: a sin-cos table is added to them, or queries and keys are turned."""
-    giim: bool = True
-    """Global information through proxies; without it the layers are absent (`proxy` only; the paper's ablation)."""
-    tcm: bool = True
-    """Texture through windows and shifted windows; without it the layers are absent (`proxy` only)."""
-    dims: ConditioningDims = field(default_factory=ConditioningDims)
-    """Sizes of the parts of the conditioning; for an absent part (0) there are no layers."""
-    shared_by: tuple[ConditioningDims, ...] = ()
-    """Sizes of the parts in each task that shares the backbone, none above `dims` (`BandedLinear`)."""
-    position_scale: float = 1.0
-    """Row and column numbers are divided by this before they are embedded."""
-    released: bool = False
-    """The authors' released network (`load_released`): a second Linear after the visual cross-attention and the
-    shifted window attention, and no gate on the former; windows shifted also along an axis that has only one; columns
-    and rows numbered as `position_table` says."""
-    folded: bool = False
-    """A released network whose two projections after the visual cross-attention are one (`fold_released`)."""
-
-    def __post_init__(self) -> None:
-        if not self.out_channels:
-            object.__setattr__(self, "out_channels", self.in_channels)
-        for name in ("in_channels", "width", "depth", "heads", "out_channels", "patch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.width % self.heads or self.width % 16:
-            raise ValueError(f"width must be a multiple of 16 and of heads ({self.heads}), not {self.width}")
-        if self.attention not in ("proxy", "fused", "dense"):
-            raise ValueError(f'attention must be "proxy", "fused" or "dense", not "{self.attention}"')
-        if self.window != "auto" and (len(self.window) != 3 or min(self.window) < 1):
-            raise ValueError(f'window must be three numbers of at least 1, or "auto", not {self.window}')
-        if self.position not in ("sincos", "rope"):
-            raise ValueError(f'position must be "sincos" or "rope", not "{self.position}"')
-        if self.bottleneck < 0:
-            raise ValueError(f"bottleneck must be at least 1, or 0 for none, not {self.bottleneck}")
-        if self.bottleneck and self.released:
-            raise ValueError("the released network has no bottleneck")
-        if self.position == "rope" and self.width // self.heads % 2:
-            raise ValueError(f"rope needs an even number of channels a head, not {self.width // self.heads}")
-        if self.released and self.attention != "proxy":
-            raise ValueError(f'the released network has attention "proxy", not "{self.attention}"')
-        if self.released and self.position == "rope":
-            raise ValueError('the released network has position "sincos", not "rope"')
-        if self.folded and not self.released:
-            raise ValueError("only a released network has something to fold")
-        if not (self.giim and self.tcm) and (self.released or self.attention != "proxy"):
-            raise ValueError("giim and tcm can be left out of a proxy network of our own only")
-        if not (self.giim or self.tcm):
-            raise ValueError("giim and tcm cannot both be left out: nothing would see its neighbours")
+from t2x_core.types import Conditioning, FrameAxis
 
 
 def norm(x: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from t2x_core.backbone.config import PTDiTConfig
 from t2x_core.backbone.embeddings import position_table
-from t2x_core.backbone.pt_dit import PTDiT, PTDiTConfig
+from t2x_core.backbone.pt_dit import PTDiT
 from t2x_core.backbone.released_layout import POSITIONS, released_parameters, sources
 from t2x_core.types import ConditioningDims
 

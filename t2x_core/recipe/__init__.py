@@ -1,5 +1,6 @@
 """Recipes: YAML files, composed, overridden, and checked against dataclasses. Nothing here imports torch."""
 
+from t2x_core.recipe.backbone_config import BackboneConfig
 from t2x_core.recipe.cache_config import CacheConfig
 from t2x_core.recipe.catalog import find_recipe, list_recipes
 from t2x_core.recipe.check import build
@@ -23,7 +24,6 @@ from t2x_core.recipe.lora_config import LoraConfig
 from t2x_core.recipe.overrides import Written
 from t2x_core.recipe.repa_config import RepaConfig
 from t2x_core.recipe.schema import (
-    BackboneConfig,
     DiffusionConfig,
     EMAConfig,
     GuardConfig,

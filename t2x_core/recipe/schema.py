@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from t2x_core.errors import UserError
+from t2x_core.recipe.backbone_config import BackboneConfig
 from t2x_core.recipe.cache_config import CacheConfig
 from t2x_core.recipe.components import (
     Beta,
@@ -18,64 +18,10 @@ from t2x_core.recipe.components import (
     Positive,
     TaskConfig,
     TextEncoderConfig,
-    multiples,
 )
-from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, PATH_OR_NAME, Range
-from t2x_core.recipe.lora_config import LoraConfig
+from t2x_core.recipe.constraints import FROM_CURRENT_FOLDER, Range
 from t2x_core.recipe.repa_config import RepaConfig
 from t2x_core.recipe.trainer_config import TrainerConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneConfig:
-    """PT-DiT. A preset gives width, depth and heads; each of these, if set, overrides it."""
-
-    preset: Literal["S", "B", "L", "XL", "H", "qihoo-t2i-1b"] | None = None
-    """Named size of the network; `qihoo-t2i-1b`: also the layers of the authors' release; `null`: set the sizes."""
-    weights: Annotated[str, PATH_OR_NAME] | None = None
-    """Weights to start from, what fits: a run, an exported folder, a file, the release, hf://…; `null`: none."""
-    lora: LoraConfig | None = None
-    """Fine-tuning of a small update of `weights`, which stay as they are; `null`: all weights train."""
-    attention: Literal["proxy", "fused", "dense"] = "proxy"
-    """`proxy`: as in the paper; `fused`: own window and all proxies in one attention; `dense`: full self-attention."""
-    window: tuple[Count, Count, Count] | Literal["auto"] = "auto"
-    """Frames, rows and columns of a window, in tokens; `auto`: about 8 windows along each spatial axis."""
-    width: Count | None = None
-    """Channels of a token."""
-    depth: Count | None = None
-    """Number of blocks."""
-    heads: Count | None = None
-    """Attention heads; they share the width equally."""
-    patch_size: Count = 2
-    """Side of the square of latent pixels that makes one token, in latent pixels."""
-    bottleneck: Count | None = None
-    """Channels between a patch and its token, 32 to 128 for pixels in patches of 16 or 32; `null`: no bottleneck."""
-    mlp_ratio: Positive = 4.0
-    """Hidden width of the MLP, in widths of a token."""
-    qk_norm: bool = False
-    """Whether queries and keys are normalised (RMSNorm); stabilises long runs in low precision."""
-    position: Literal["sincos", "rope"] = "sincos"
-    """Position embedding of frame, row, column. `sincos`: a table is added to tokens; `rope`: rotary embedding."""
-    position_scale: Positive = 1.0
-    """Divides row and column numbers: r to go on at r times the size of `weights`, whose positions are interpolated."""
-    giim: bool = True
-    """Whether `proxy` has its proxies (global information); `false` is an ablation."""
-    tcm: bool = True
-    """Whether `proxy` has its windows and shifted windows (texture); `false` is an ablation."""
-
-    def __post_init__(self) -> None:
-        if self.lora is not None and self.weights is None:
-            raise UserError("a LoRA needs weights that it updates", key="lora", hint="set backbone.weights, a run say")
-        sizes = {"width": self.width, "depth": self.depth, "heads": self.heads}
-        unset = [name for name, value in sizes.items() if value is None]
-        if self.preset is None and unset:
-            raise ValueError(f"set a preset (S, B, L, XL, H), or width, depth and heads; not set: {', '.join(unset)}")
-        if self.width is not None and self.width % 16:
-            near = multiples(self.width, 16)
-            raise UserError(f"{self.width} is not divisible by 16; {near} are", key="width")
-        if self.width is not None and self.heads is not None and self.width % self.heads:
-            near = multiples(self.width, math.lcm(16, self.heads))
-            raise UserError(f"{self.width} is not divisible by {self.heads} heads; {near} are", key="width")
 
 
 @dataclass(frozen=True, kw_only=True)

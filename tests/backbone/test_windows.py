@@ -13,8 +13,9 @@ from torch.nn.attention.flex_attention import create_block_mask
 
 from t2x_core.backbone import fused, fused_flex
 from t2x_core.backbone.attention import CrossAttention, FusedAttention, SelfAttention, WindowAttention
+from t2x_core.backbone.config import PTDiTConfig
 from t2x_core.backbone.embeddings import rotation
-from t2x_core.backbone.pt_dit import PTDiTBlock, PTDiTConfig
+from t2x_core.backbone.pt_dit import PTDiTBlock
 from t2x_core.backbone.windows import Triple, Windows, make_layout, resolve_window
 from t2x_core.types import ConditioningDims
 

@@ -65,7 +65,7 @@ def test_a_backbone_that_does_not_fit_is_refused_before_it_is_made(monkeypatch, 
 def test_asking_for_the_size_draws_nothing(monkeypatch):
     recipe = load_assembly("quickstart", TINY)
     asked = build_module(recipe)
-    monkeypatch.setattr(assembly, "_check_room", lambda config, room: None)
+    monkeypatch.setattr(assembly, "check_room", lambda config, room: None)
     plain = build_module(recipe)
     for one, other in zip(asked.parameters(), plain.parameters(), strict=True):
         assert torch.equal(one, other)
