@@ -21,7 +21,7 @@ from t2x_core.remote import is_url, public_url
 
 TEXTS = 5
 """Of a file: its path or its name inside a container, name, group, content, and captions, a NUL behind each."""
-_DTYPES = {"I32": np.int32, "I64": np.int64, "U8": np.uint8, "U64": np.uint64}
+_DTYPES = {"I32": np.int32, "I64": np.int64, "U8": np.uint8, "U64": np.uint64, "F64": np.float64}
 
 
 class FileTable(Sequence[ImageFile]):
@@ -30,7 +30,8 @@ class FileTable(Sequence[ImageFile]):
     Args:
         columns: "text" (bytes) and "ends" (n × TEXTS,) of all texts; "container" (n,); "at" (n, 2), where in it; and
             "numbers" (n, 3), height, width (0: not known) and repeats. With `hashed` also "hashes" (n, 3): by which a
-            file is held out, of its name, and of its content and captions.
+            file is held out, of its name, and of its content and captions. Others (`with_column`) have
+            a row for each, too.
         containers: (kind, path, column) of the files that hold files; number 0 is none.
         order: which rows, in which order; None: all.
         file: where the columns are, if they are in a file; then the table pickles as its path.
@@ -116,6 +117,10 @@ class FileTable(Sequence[ImageFile]):
         with written_whole(file, f".{file.stem}.{os.getpid()}") as beside:
             beside.write_bytes(save(columns, metadata))
 
+    def with_column(self, name: str, column: NDArray[Any]) -> FileTable:
+        """A table in memory, of all rows in their order, with another column (n, …)."""
+        return FileTable({**self.columns, name: column}, self.containers, None, None, self.notes)
+
     def take(self, order: NDArray[np.int64]) -> FileTable:
         """The files at these places, in this order; the columns are shared."""
         own = order if self.order is None else self.order[order]
@@ -124,6 +129,11 @@ class FileTable(Sequence[ImageFile]):
     def column(self, name: str) -> NDArray[Any]:
         """A column with a row for each file, in the table's order."""
         return self.columns[name] if self.order is None else self.columns[name][self.order]
+
+    def row(self, name: str, place: int) -> NDArray[Any]:
+        """What a column has of one file."""
+        row: NDArray[Any] = self.columns[name][place if self.order is None else self.order[place]]
+        return row
 
     def __len__(self) -> int:
         return len(self.columns["container"]) if self.order is None else len(self.order)

@@ -35,6 +35,8 @@ CHUNK = 512
 """Files that are handed to the threads at once."""
 FIRST_NEWS, NEWS = 5.0, 15.0
 """Seconds until the first line on progress, and between two."""
+KEEP = 120.0
+"""Seconds after which what was found is remembered, if there is more to look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +99,13 @@ def examine(
                 log.info("nothing is remembered of the %s: cannot write %s (%s)", what, memory, error.strerror)
                 memory = None
         known = _recall(memory)
-        stamps, findings = _look(files, known, whole, measure, what)
-        remembered = {
-            file.name: [
-                *([*stamp], finding.height, finding.width, finding.frames),
-                *(finding.seconds, finding.exact, finding.content),
-            ]
-            for file, stamp, finding in zip(files, stamps, findings, strict=True)
-            if finding.damage is None and stamp is not None
-        }
+
+        def keep(stamps: Sequence[Stamp | None], findings: Sequence[Finding]) -> None:
+            if memory is not None:
+                _remember(memory, {**known, **_entries(files, stamps, findings)}, what)
+
+        stamps, findings = _look(files, known, whole, measure, what, keep)
+        remembered = _entries(files, stamps, findings)
         if memory is not None and remembered != known:
             _remember(memory, remembered, what)
     return findings
@@ -115,9 +115,28 @@ Stamp = tuple[int, ...]
 """By which a change of a file shows: `t2x_core.media.stamp`."""
 
 
+def _entries(files: Sequence[ImageFile], stamps: Sequence[Stamp | None], findings: Sequence[Finding]) -> dict[str, Any]:
+    """What is remembered of the files that were looked at, the first ones."""
+    return {
+        file.name: [
+            *([*stamp], finding.height, finding.width, finding.frames),
+            *(finding.seconds, finding.exact, finding.content),
+        ]
+        for file, stamp, finding in zip(files, stamps, findings, strict=False)
+        if finding.damage is None and stamp is not None
+    }
+
+
 def _look(
-    files: Sequence[ImageFile], known: dict[str, Any], whole: bool, measure: Measure, what: str
+    files: Sequence[ImageFile],
+    known: dict[str, Any],
+    whole: bool,
+    measure: Measure,
+    what: str,
+    keep: Callable[[Sequence[Stamp | None], Sequence[Finding]], None],
 ) -> tuple[list[Stamp | None], list[Finding]]:
+    """`keep` is called now and then with what was found so far, so that a start that is killed goes on from there."""
+
     def look(file: ImageFile) -> tuple[Stamp | None, Finding]:
         stamp: Stamp | None = None
         with suppress(OSError):
@@ -135,7 +154,7 @@ def _look(
             return stamp, Finding(damage=str(error))
 
     stamps, findings = [], []
-    began = last_report = time.monotonic()
+    began = last_report = last_kept = time.monotonic()
     with ThreadPoolExecutor(min(32, 2 * _cpus())) as pool:
         for start in range(0, len(files), CHUNK):
             for stamp, finding in pool.map(look, files[start : start + CHUNK]):
@@ -145,6 +164,9 @@ def _look(
             if now - last_report > (FIRST_NEWS if last_report == began else NEWS):
                 log.info("looking at the %s: %d of %d", what, len(findings), len(files))
                 last_report = now
+            if now - last_kept > KEEP:
+                keep(stamps, findings)
+                last_kept = time.monotonic()
     return stamps, findings
 
 

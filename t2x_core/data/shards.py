@@ -8,10 +8,14 @@ import itertools
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 from t2x_core.data.file_table import FileTable
@@ -36,6 +40,8 @@ VERSION = 1
 NEWS = 15.0
 """Seconds between two lines on progress."""
 _MEMBER = re.compile(r"(.+?\.(?:tar|parquet))!(.+)", re.IGNORECASE | re.DOTALL)
+FEW, SHARE, MOST_PROCESSES = 8, 4, 16
+"""Shards that one process indexes alone; those it takes at a time, of more; and processes, at most."""
 KINDS = {".tar": list_tar, ".parquet": list_parquet}
 """Ending of a shard → what lists it."""
 
@@ -60,17 +66,15 @@ def list_shards(
     files: list[ImageFile] = []
     remarks: list[str] = []
     damaged: list[tuple[str, str]] = []
-    alone, began, read = 0, time.monotonic(), 0
-    for number, shard in enumerate(shards):
+    alone = 0
+    read = _index_side_by_side(shards, columns, suffixes)
+    for shard in shards:
         try:
             table, was_known = _index(shard, columns, suffixes)
         except UserError as error:
             complain(error)
             continue
         read += not was_known
-        if time.monotonic() - began > NEWS:
-            log.info("indexing the shards: %d of %d", number + 1, len(shards))
-            began = time.monotonic()
         own = name_below(shard, root)
         files += [replace(file, name=f"{own}!{file.name}") for file in table]
         damaged += [(f"{own}!{name}" if name else own, why) for name, why in table.notes["damaged"]]
@@ -103,6 +107,46 @@ def in_shards(found: ImageList, columns: Columns, suffixes: Collection[str]) -> 
         else:
             files.append(replace(file, place=place))
     return replace(found, files=files, damaged=damaged)
+
+
+def _index_side_by_side(shards: Sequence[str], columns: Columns, suffixes: Collection[str]) -> int:
+    """Indexes what is not known yet in several processes, which leave what they find in the user's cache folder; how
+    many shards. What goes wrong in one is left to whoever reads the shard next."""
+
+    def is_new(shard: str) -> bool:
+        index, stamp = _remembered(shard, columns, suffixes)
+        return index is not None and _known(index, stamp, shard) is None
+
+    if sys.platform != "linux" or len(shards) < FEW:  # elsewhere to fork is not safe
+        return 0
+    with ThreadPoolExecutor(MOST_PROCESSES) as threads:  # a server takes its time
+        new = [shard for shard, is_it in zip(shards, threads.map(is_new, shards), strict=True) if is_it]
+    if len(new) < FEW:
+        return 0
+    began, read = time.monotonic(), 0
+    with ProcessPoolExecutor(min(len(os.sched_getaffinity(0)), MOST_PROCESSES), get_context("fork")) as pool:
+        tasks = [pool.submit(_try_index, new[i : i + SHARE], columns, suffixes) for i in range(0, len(new), SHARE)]
+        try:
+            for task in as_completed(tasks):
+                read += task.result()
+                if time.monotonic() - began > NEWS:
+                    log.info("indexing the shards: %d of %d", read, len(new))
+                    began = time.monotonic()
+        except BrokenProcessPool:  # out of memory, say: the rest is read by this process
+            return read
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return read
+
+
+def _try_index(shards: Sequence[str], columns: Columns, suffixes: Collection[str]) -> int:
+    """How many of these were not known."""
+    read = 0
+    for shard in shards:
+        with suppress(Exception):
+            read += not _index(shard, columns, suffixes)[1]
+    return read
 
 
 def shard_files(pattern: Path | Url) -> tuple[str, list[str]]:
@@ -192,17 +236,8 @@ def braces(text: str) -> list[str]:
 
 def _index(shard: str, columns: Columns, suffixes: Collection[str]) -> tuple[FileTable, bool]:
     """The files in a shard, and whether they were remembered."""
-    folder = cache_folder()
+    index, stamp = _remembered(shard, columns, suffixes)
     with ExitStack() as stack:
-        stamp: list[int] = []
-        try:
-            stamp = list(stamp_of(shard))
-        except OSError as error:
-            if is_url(shard):
-                raise UserError(f"{shown(shard)}: it {error.strerror}") from error
-        made_of = VERSION, public_url(shard) if is_url(shard) else os.path.realpath(shard), columns, sorted(suffixes)
-        digest = hashlib.blake2b(repr(made_of).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
-        index = None if folder is None else folder / "shards" / f"{digest}.safetensors"
         if index is not None:
             if (known := _known(index, stamp, shard)) is not None:
                 return known, True
@@ -221,8 +256,22 @@ def _index(shard: str, columns: Columns, suffixes: Collection[str]) -> tuple[Fil
             try:
                 table.save(index)
             except OSError as error:
-                log.info("nothing is remembered of %s: cannot write %s (%s)", shard, index, error.strerror)
+                log.info("nothing is remembered of %s: cannot write %s (%s)", shown(shard), index, error.strerror)
     return table, False
+
+
+def _remembered(shard: str, columns: Columns, suffixes: Collection[str]) -> tuple[Path | None, list[int]]:
+    """Where what is in a shard is remembered, and the shard's stamp, [] if it is not there."""
+    stamp: list[int] = []
+    try:
+        stamp = list(stamp_of(shard))
+    except OSError as error:
+        if is_url(shard):
+            raise UserError(f"{shown(shard)}: it {error.strerror}") from error
+    made_of = VERSION, public_url(shard) if is_url(shard) else os.path.realpath(shard), columns, sorted(suffixes)
+    digest = hashlib.blake2b(repr(made_of).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+    folder = cache_folder()
+    return None if folder is None else folder / "shards" / f"{digest}.safetensors", stamp
 
 
 def _known(index: Path, stamp: Sequence[int], shard: str) -> FileTable | None:

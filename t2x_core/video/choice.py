@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,14 @@ class Choice:
         needed_seconds = (self.frames - 1) / self.fps
         if seconds < needed_seconds - SLACK:
             raise ShortClipError(f"lasts {seconds:.3g} s, less than the {needed_seconds:.3g} s needed")
+
+    def fits(self, counts: NDArray[Any], seconds: Times) -> NDArray[np.bool_]:
+        """Which of many videos `check` accepts, (n,) of (n,) frames and (n,) seconds."""
+        if self.stride is not None:
+            return counts >= (self.frames - 1) * self.stride + 1
+        assert self.fps is not None
+        slow = (counts - 1 < SLOWEST * self.fps * seconds) if self.frames > 1 else np.zeros(len(counts), bool)
+        return ~slow & (seconds >= (self.frames - 1) / self.fps - SLACK)
 
     def __call__(self, times: Times, place: float) -> tuple[list[int], float]:
         """The frames (their numbers) of a clip, and its rate in frames a second.

@@ -30,6 +30,7 @@ from t2x_core.data.image_files import (
     settle_captions,
     walk,
 )
+from t2x_core.data.index import Finding
 from t2x_core.data.manifest import Columns, read_manifest
 from t2x_core.data.shards import in_shards, list_shards, shard_files
 from t2x_core.errors import Complain, UserError, stop
@@ -43,7 +44,7 @@ from t2x_plugins.captioned.captioned_config import ColumnsConfig, FilesConfig, P
 
 THREADS = 16
 """That ask at once whether files have changed."""
-INDEX = 1
+INDEX = 2
 """Counts changes of what `remembered` keeps."""
 SourceT = TypeVar("SourceT", bound=Source)
 
@@ -155,6 +156,22 @@ def captioned_files(
     return grouped(found, config.group, "group")
 
 
+def examined(found: ImageList, findings: Sequence[Finding]) -> FileTable:
+    """The good ones of the files with what they hold: their contents and sizes, and, in the column "frames" (n, 3),
+    frames, seconds, and whether decord may read them. What is damaged is in its notes, and remarks."""
+    pairs = list(zip(found.files, findings, strict=True))
+    damaged = [(file.name, finding.damage) for file, finding in pairs if finding.damage is not None]
+    good = (
+        replace(file, content=finding.content, size=(finding.height, finding.width))
+        for file, finding in pairs
+        if finding.damage is None
+    )
+    notes = {"damaged": [*damaged, *found.damaged], "remarks": list(found.remarks)}
+    table = FileTable.of(good, notes, hashed=True)
+    frames = [(each.frames, each.seconds, each.exact) for each in findings if each.damage is None]
+    return table.with_column("frames", np.asarray(frames, np.float64).reshape(-1, 3))
+
+
 class Where(NamedTuple):
     """One folder, manifest or pattern of shards."""
 
@@ -236,11 +253,15 @@ def joined(places: Sequence[Where], lists: Sequence[ImageList]) -> ImageList:
     return ImageList(every.files, [*remarks, *every.remarks], damaged)
 
 
-def remembered(config: FilesConfig, look: Callable[[], FileTable]) -> FileTable:
+def remembered(config: FilesConfig, look: Callable[[], FileTable], suffixes: Collection[str] = SUFFIXES) -> FileTable:
     """The table of files that `look` made before, in the user's cache folder, if manifest, shards and names in folders
-    are as they were; else what it makes now."""
+    are as they were; else what it makes now.
+
+    Args:
+        suffixes: endings of the files.
+    """
     places = config.sources, config.folder, config.manifest, config.shards, config.columns, config.repeat
-    made_of = INDEX, places, config.group, config.missing_captions
+    made_of = INDEX, places, config.group, config.missing_captions, sorted(suffixes)
     digest = hashlib.blake2b(repr(made_of).encode(), digest_size=12).hexdigest()
     folder = cache_folder()
     every = places_of(config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from t2x_core.types import Batch, Bucket, Sample, SampleKey, Variation
 from t2x_core.wording import counted
 from t2x_plugins.captioned.captioned_config import rgb
 from t2x_plugins.captioned.inventory import own_inventory
-from t2x_plugins.captioned.own_files import OwnFilesData, aspect_buckets, captioned_files, remembered
+from t2x_plugins.captioned.own_files import OwnFilesData, aspect_buckets, captioned_files, examined, remembered
 from t2x_plugins.text_to_image.image_config import ImagesConfig
 
 LISTED = 8
@@ -134,16 +133,7 @@ class ImagesData(OwnFilesData[ImageSource]):
         """The good images with their sizes; the others are in its notes."""
         config = self.config
         found = captioned_files(config, sized=True)
-        findings = examine(found.files, config.origin, config.check != "headers")
-        pairs = list(zip(found.files, findings, strict=True))
-        damaged = [(file.name, finding.damage) for file, finding in pairs if finding.damage is not None]
-        good = (
-            replace(file, content=finding.content, size=(finding.height, finding.width))
-            for file, finding in pairs
-            if finding.damage is None
-        )
-        notes = {"damaged": [*damaged, *found.damaged], "remarks": list(found.remarks)}
-        return FileTable.of(good, notes, hashed=True)
+        return examined(found, examine(found.files, config.origin, config.check != "headers"))
 
     def _split(self, good: FileTable, damage: Damage) -> tuple[ImageSource, ImageSource]:
         need = self.context.global_batch

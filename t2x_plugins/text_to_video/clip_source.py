@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from t2x_core import keyed
@@ -16,6 +17,7 @@ from t2x_core.data.buckets import Shape
 from t2x_core.data.damage import Damage
 from t2x_core.data.decode import DECODING, DamagedImageError, decode, fit_to
 from t2x_core.data.decode import SUFFIXES as IMAGE_SUFFIXES
+from t2x_core.data.file_table import FileTable
 from t2x_core.data.image_files import ImageFile
 from t2x_core.data.index import Finding, measure_image
 from t2x_core.errors import UnreadableError
@@ -60,31 +62,18 @@ class VideoMeasure:
         return Finding(video.height, video.width, video.frames, video.seconds, video.exact)
 
 
-@dataclass(frozen=True)
-class VideoFile:
-    """A video with what is known of it."""
-
-    file: ImageFile
-    finding: Finding
-
-
-def is_still(video: VideoFile) -> bool:
-    """Whether it is an image that does not move: a clip of one frame."""
-    return is_image(video.file.place) and video.finding.frames == 1
-
-
 class ClipSource(Source):
     """Clips in buckets of frames × height × width; a video that turns out to be damaged is replaced by another.
 
     Args:
-        buckets: (frames, (height, width)) with its videos; none is empty.
+        buckets: (frames, (height, width)) with its videos, with the column "frames" of `examined`; none is empty.
         damage: where videos that cannot be read are reported.
         train: whether start, crop, flip and caption are drawn.
     """
 
     def __init__(
         self,
-        buckets: Sequence[tuple[int, Shape, Sequence[VideoFile]]],
+        buckets: Sequence[tuple[int, Shape, FileTable]],
         config: ClipsConfig,
         seed: int,
         damage: Damage,
@@ -100,7 +89,7 @@ class ClipSource(Source):
         return sum(len(videos) for *_, videos in self._buckets)
 
     def vary(self, key: SampleKey) -> Variation:
-        captions = self._video(key).file.captions
+        captions = self._video(key).captions
         own = keyed.generator(self.seed, "clip", key.attempt, key.step, key.slot)
         place, x, y, mirror, word = torch.rand(5, generator=own, dtype=torch.float64).tolist()
         at = (y, x) if self.train and self.config.crop == "random" else (0.5, 0.5)
@@ -110,49 +99,51 @@ class ClipSource(Source):
 
     def load(self, variation: Variation) -> Sample:
         assert variation.caption is not None
-        video, (place, at, flip) = self._video(variation.key), variation.choices
-        frames, shape, _ = self._buckets[variation.key.bucket]
+        (place, at, flip), video = variation.choices, self._video(variation.key)
         try:
-            pixels, fps = self._read(video, frames, shape, place, at)
+            pixels, fps = self._read(variation.key, place, at)
         except (DamagedClipError, DamagedImageError, ShortClipError) as error:
-            self.damage.note([(video.file.name, str(error))])
+            self.damage.note([(video.name, str(error))])
             raise UnreadableError from error
         pixels = pixels.flip(-1) if flip else pixels
         return Sample(variation.key, pixels, variation.caption, {"fps": torch.tensor(fps)})
 
     def fingerprint(self, variation: Variation, identify: Identify) -> tuple[Any, ...]:
         frames, shape, _ = self._buckets[variation.key.bucket]
-        config, file = self.config, identify(self._video(variation.key).file.place)
+        config, file = self.config, identify(self._video(variation.key).place)
         return "clip", DECODING, file, frames, shape, config.stride, config.fps, config.background
 
     def captions(self, key: SampleKey) -> Sequence[str]:
-        captions = self._video(key).file.captions
+        captions = self._video(key).captions
         return captions if self.train else captions[:1]
 
-    def _video(self, key: SampleKey) -> VideoFile:
+    def _video(self, key: SampleKey) -> ImageFile:
         return self._buckets[key.bucket][2][key.id]
 
-    def _read(
-        self, video: VideoFile, frames: int, shape: Shape, start: float, at: tuple[float, float]
-    ) -> tuple[Tensor, float]:
+    def _read(self, key: SampleKey, start: float, at: tuple[float, float]) -> tuple[Tensor, float]:
         """Pixels (3, F, H, W) in [-1, 1], and frames a second."""
-        place, background = video.file.place, rgb(self.config.background)
-        if is_still(video):
-            return fit_to(decode(place, background, covering=shape), *shape, at), self.config.fps or 1.0
+        frames, shape, videos = self._buckets[key.bucket]
+        video, background = videos[key.id], rgb(self.config.background)
+        count, _, exact = videos.row("frames", key.id).tolist()
+        if count == 1 and is_image(video.place):
+            return fit_to(decode(video.place, background, covering=shape), *shape, at), self.config.fps or 1.0
+        assert video.size is not None
         choice = Choice(frames, self.config.stride, self.config.fps)
-        size = covering(shape, (video.finding.height, video.finding.width))
-        levels, fps = self.videos.clip(place, choice, start, size, shape, at, background, video.finding.exact)
+        size = covering(shape, video.size)
+        levels, fps = self.videos.clip(video.place, choice, start, size, shape, at, background, bool(exact))
         return torch.from_numpy(levels).permute(3, 0, 1, 2).float() / 127.5 - 1, fps
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         return stack(samples)
 
     def name(self, key: SampleKey) -> str:
-        return self._buckets[key.bucket][2][key.id].file.name
+        return self._video(key).name
 
     def content(self, key: SampleKey) -> str:
-        video = self._buckets[key.bucket][2][key.id]
-        return "\0".join((video.finding.content, *video.file.captions))
+        return self._video(key).made_of
+
+    def hashes(self, bucket: int) -> NDArray[np.uint64]:
+        return self._buckets[bucket][2].column("hashes")[:, 1:]
 
 
 def covering(shape: Shape, size: tuple[int, int]) -> tuple[int, int]:

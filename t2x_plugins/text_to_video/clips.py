@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from t2x_core.data.buckets import Shape, fill_buckets, nearest_bucket
 from t2x_core.data.damage import Damage
@@ -21,14 +23,12 @@ from t2x_core.types import Batch
 from t2x_core.video import ANIMATION_SUFFIXES, Choice, ShortClipError
 from t2x_core.wording import counted
 from t2x_plugins.captioned.inventory import own_inventory
-from t2x_plugins.captioned.own_files import OwnFilesData, aspect_buckets, captioned_files
+from t2x_plugins.captioned.own_files import OwnFilesData, aspect_buckets, captioned_files, examined, remembered
 from t2x_plugins.text_to_video.clip_source import (
     VIDEO_SUFFIXES,
     ClipSource,
-    VideoFile,
     VideoMeasure,
     is_image,
-    is_still,
     is_video,
 )
 from t2x_plugins.text_to_video.clips_config import ClipsConfig
@@ -47,7 +47,7 @@ class ClipsData(OwnFilesData[ClipSource]):
     def val_conditions(self, count: int) -> Batch:
         """First captions of the held-out videos, repeated if there are fewer, at the frame rate of training."""
         self.sources()
-        captions = tuple(self._held_out[i % len(self._held_out)].file.captions[0] for i in range(count))
+        captions = tuple(self._held_out[i % len(self._held_out)].captions[0] for i in range(count))
         return Batch(self.context.task, captions, extra={"fps": torch.full((count,), self.fps)})
 
     @property
@@ -56,8 +56,9 @@ class ClipsData(OwnFilesData[ClipSource]):
         if self.config.fps is not None:
             return self.config.fps
         assert self.config.stride is not None
-        rates = [f.finding.frames / f.finding.seconds for f in self._held_out if f.finding.seconds]
-        return float(np.median(rates)) / self.config.stride if rates else 1.0
+        frames, seconds, _ = self._held_out.column("frames").T
+        rates = frames[seconds > 0] / seconds[seconds > 0]
+        return float(np.median(rates)) / self.config.stride if len(rates) else 1.0
 
     def _what(self) -> tuple[frozenset[str], Callable[[ImageList], ImageList]]:
         """The endings of the files that are read, and what leaves out others of them."""
@@ -71,56 +72,57 @@ class ClipsData(OwnFilesData[ClipSource]):
     def find(self) -> tuple[ClipSource, ClipSource]:
         config = self.config
         suffixes, narrow = self._what()
-        found = captioned_files(config, suffixes, narrow=narrow)
-        self.files = found.files
-        sources = self._split(*self._good(found))
-        self.lines += found.remarks
+
+        def look() -> FileTable:
+            found, measure = captioned_files(config, suffixes, narrow=narrow), VideoMeasure(config)
+            return examined(found, examine(found.files, config.origin, config.check != "headers", measure, "videos"))
+
+        found = remembered(config, look, suffixes) if config.check == "index" else look()
+        good, damage = self._good(found)
+        self.files = good
+        sources = self._split(good, damage)
+        self.lines += found.notes["remarks"]
         return sources
 
-    def _good(self, found: ImageList) -> tuple[list[VideoFile], Damage]:
-        """The videos that can be read and are long enough."""
-        config, files = self.config, found.files
-        findings = examine(files, config.origin, config.check == "full", VideoMeasure(config), "videos")
-        damage = Damage(self.context, len(files) + len(found.damaged), config.max_bad_fraction, "videos")
-        good, damaged, short = [], list(found.damaged), []
-        for file, finding in zip(files, findings, strict=True):
-            if finding.damage is not None:
-                damaged.append((file.name, finding.damage))
-                continue
-            try:
-                if finding.frames == 1 and config.numbers[-1] > 1 and is_image(file.place):
-                    raise ShortClipError("is a still image, which is read with 1 among the numbers of frames")
-                self._choice(config.numbers[-1]).check(finding.frames, finding.seconds)
-                good.append(VideoFile(file, finding))
-            except ShortClipError as error:
-                short.append((file.name, str(error)))
+    def _good(self, found: FileTable) -> tuple[FileTable, Damage]:
+        """The videos that are long enough."""
+        damaged = [(str(name), str(why)) for name, why in found.notes["damaged"]]
+        damage = Damage(self.context, len(found) + len(damaged), self.config.max_bad_fraction, "videos")
+        fits = self._fits(found, self.config.numbers[-1])
+        short = [(found[i].name, self._why_short(found, i)) for i in np.flatnonzero(~fits).tolist()]
         damage.note([*damaged, *short])
         self.note_left_out(damaged, "videos", "cannot be read", 3)
         self.note_left_out(short, "videos", "are too short", 3)
-        return good, damage
+        return found.take(np.flatnonzero(fits)), damage
+
+    def _fits(self, videos: FileTable, frames: int) -> NDArray[np.bool_]:
+        """Which of the videos have a clip of so many frames."""
+        counts, seconds, _ = videos.column("frames").T
+        fits = self._choice(frames).fits(counts, seconds)
+        single = np.flatnonzero(counts == 1)
+        fits[single] = [frames == 1 or bool(fits[i] and not is_image(videos[i].place)) for i in single.tolist()]
+        return fits
+
+    def _why_short(self, videos: FileTable, i: int) -> str:
+        count, seconds, _ = videos.column("frames")[i].tolist()
+        if count == 1 and is_image(videos[i].place):
+            return "is a still image, which is read with 1 among the numbers of frames"
+        try:
+            self._choice(self.config.numbers[-1]).check(int(count), seconds)
+        except ShortClipError as error:
+            return str(error)
+        raise AssertionError(f"{videos[i].name} is long enough")
 
     def _choice(self, frames: int) -> Choice:
         return Choice(frames, self.config.stride, self.config.fps)
 
-    def _frames_of(self, video: VideoFile) -> int:
-        """The largest number of frames that the video has a clip of."""
-        if is_still(video):
-            return 1
-        for frames in self.config.numbers:
-            try:
-                self._choice(frames).check(video.finding.frames, video.finding.seconds)
-            except ShortClipError:
-                continue
-            return frames
-        raise AssertionError(f"{video.file.name} is too short")  # and has been left out
-
-    def _split(self, videos: Sequence[VideoFile], damage: Damage) -> tuple[ClipSource, ClipSource]:
+    def _split(self, videos: FileTable, damage: Damage) -> tuple[ClipSource, ClipSource]:
         need = self.context.global_batch
-        files = FileTable.of((video.file for video in videos), hashed=True)
-        train_ids, held_out = self.set_apart(files, self.config.held_out, "videos")
-        train = [videos[i] for i in train_ids]
-        self._held_out = [videos[i] for i in held_out[: self.config.val_count]]
+        train_ids, held_out = self.set_apart(videos, self.config.held_out, "videos")
+        train = videos.take(train_ids)
+        self._held_out = videos.take(held_out[: self.config.val_count])
         groups = self._by_frames(train, need)
+        of_held = self._frames_of(self._held_out, list(groups))
         train_buckets, val_buckets = [], []
         for frames, members in groups.items():
             shapes, bucket, moves = fill_buckets(_sizes(members), self.shapes, need)
@@ -133,13 +135,13 @@ class ClipsData(OwnFilesData[ClipSource]):
                 for move in moves
             ]
             train_buckets += _filled(frames, shapes, members, bucket)
-            held = [video for video in self._held_out if self._group(video, list(groups)) == frames]
-            if held:
+            held = self._held_out.take(np.flatnonzero(of_held == frames))
+            if len(held):
                 val_buckets += _filled(frames, shapes, held, nearest_bucket(_sizes(held), shapes))
         listed = ", ".join(f"{_name(frames, shape)}: {len(there)}" for frames, shape, there in train_buckets[:LISTED])
         listed += f" and {len(train_buckets) - LISTED} more" if len(train_buckets) > LISTED else ""
         trained, buckets = counted(len(train), "video"), counted(len(train_buckets), "bucket")
-        held_words = self.held_out_words(files, held_out)
+        held_words = self.held_out_words(videos, held_out)
         self.lines.insert(0, f"{trained} for training in {buckets} ({listed}), {held_words}")
         seed = self.context.seed
         return (
@@ -147,21 +149,27 @@ class ClipsData(OwnFilesData[ClipSource]):
             ClipSource(val_buckets, self.config, seed, damage, train=False),
         )
 
-    def _by_frames(self, videos: Sequence[VideoFile], need: int) -> dict[int, list[VideoFile]]:
+    def _frames_of(self, videos: FileTable, numbers: Sequence[int]) -> NDArray[np.int64]:
+        """The largest of these numbers of frames that each video has a clip of, (n,); 0 = none."""
+        most = np.zeros(len(videos), np.int64)
+        for frames in sorted(numbers):
+            most[self._fits(videos, frames)] = frames
+        return most
+
+    def _by_frames(self, videos: FileTable, need: int) -> dict[int, FileTable]:
         """Number of frames → its videos, as many as a batch needs. A small group goes to the next shorter clips, which
         its videos have, too; never to longer ones."""
-        groups: dict[int, list[VideoFile]] = {frames: [] for frames in self.config.numbers}
-        for video in videos:
-            groups[self._frames_of(video)].append(video)
+        most = self._frames_of(videos, self.config.numbers)
         for frames, shorter in zip(self.config.numbers, self.config.numbers[1:], strict=False):
-            if 0 < len(groups[frames]) < need:
+            count = int((most == frames).sum())
+            if 0 < count < need:
                 if self.config.small_buckets == "error":
-                    few = f"{counted(len(groups[frames]), 'video', 'give')} clips of {frames} frames"
+                    few = f"{counted(count, 'video', 'give')} clips of {frames} frames"
                     raise UserError(f"{few}, fewer than a batch of {need}", key="small_buckets")
-                few = f"{counted(len(groups[frames]), 'video', 'have')} {counted(frames, 'frame')}"
+                few = f"{counted(count, 'video', 'have')} {counted(frames, 'frame')}"
                 self.lines.append(f"{few} and a batch needs {need}: clips of {counted(shorter, 'frame')} instead")
-                groups[shorter] += groups.pop(frames)
-        filled = {frames: members for frames, members in groups.items() if members}
+                most[most == frames] = shorter
+        filled = {n: videos.take(np.flatnonzero(most == n)) for n in self.config.numbers if (most == n).any()}
         for frames, members in filled.items():
             if len(members) < need:
                 few = f"{counted(len(members), 'video', 'give')} clips of {counted(frames, 'frame')}"
@@ -172,11 +180,6 @@ class ClipsData(OwnFilesData[ClipSource]):
                 )
         return filled
 
-    def _group(self, video: VideoFile, numbers: Sequence[int]) -> int:
-        """The group of a video that is held out, among those that are trained on; 0 = none."""
-        own = self._frames_of(video)
-        return max((frames for frames in numbers if frames <= own), default=0)
-
 
 def only_videos(found: ImageList) -> ImageList:
     """Without still images: thumbnails beside the videos, say."""
@@ -186,15 +189,16 @@ def only_videos(found: ImageList) -> ImageList:
     return replace(found, files=videos, remarks=[*found.remarks, *([line] if stills else [])])
 
 
-def _sizes(videos: Sequence[VideoFile]) -> np.ndarray:
-    return np.asarray([(video.finding.height, video.finding.width) for video in videos])
+def _sizes(videos: FileTable) -> NDArray[np.int32]:
+    sizes: NDArray[np.int32] = videos.column("numbers")[:, :2]
+    return sizes
 
 
 def _filled(
-    frames: int, shapes: Sequence[Shape], videos: Sequence[VideoFile], bucket: np.ndarray
-) -> list[tuple[int, Shape, list[VideoFile]]]:
-    members = [[video for video, b in zip(videos, bucket, strict=True) if b == j] for j in range(len(shapes))]
-    return [(frames, shape, there) for shape, there in zip(shapes, members, strict=True) if there]
+    frames: int, shapes: Sequence[Shape], videos: FileTable, bucket: NDArray[Any]
+) -> list[tuple[int, Shape, FileTable]]:
+    members = [videos.take(np.flatnonzero(bucket == j)) for j in range(len(shapes))]
+    return [(frames, shape, there) for shape, there in zip(shapes, members, strict=True) if len(there)]
 
 
 def _name(frames: int, shape: Shape) -> str:

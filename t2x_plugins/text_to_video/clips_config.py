@@ -47,8 +47,10 @@ class ClipsConfig(FilesConfig, ClipSourceConfig):
     """Where in its video a clip begins (training only; else in the middle)."""
     val_count: Count = 128
     """Most clips of the validation set; of the videos held out, always the same."""
-    check: Literal["full", "headers"] = "full"
-    """Before training, decode three frames of every video (and remember the good ones), or look at headers only."""
+    check: Literal["full", "headers", "index"] = "full"
+    """Before training, decode three frames of every video (and remember the good ones), or look at headers only;
+    `index`: decode these once, and look at no file again as long as the manifest, the shards or the names in the folder
+    are the same."""
     decode_seconds: Annotated[float, Range(above=0)] = 60.0
     """Longest time for one clip; then the decoder is killed, another one tries, and the video is left out."""
 

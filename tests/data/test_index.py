@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 
@@ -9,7 +10,7 @@ import pytest
 
 from t2x_core.data import index
 from t2x_core.data.image_files import ImageFile, list_folder
-from t2x_core.data.index import Finding, examine
+from t2x_core.data.index import Finding, examine, measure_image
 from tests.data.image_set import make_image, write_damaged, write_good
 
 
@@ -101,3 +102,23 @@ def test_processes_that_start_together_look_at_each_file_once(files):
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert looked.value == 30
+
+
+def test_a_look_that_is_killed_goes_on_where_it_was(tmp_path, monkeypatch):
+    write_good(tmp_path, 24)
+    files = list_folder(tmp_path).files
+    monkeypatch.setattr(index, "CHUNK", 8)
+    monkeypatch.setattr(index, "KEEP", -1.0)
+    turns = itertools.count()
+
+    def killed(place, whole):
+        if next(turns) >= 19:
+            raise KeyboardInterrupt
+        return measure_image(place, whole)
+
+    with pytest.raises(KeyboardInterrupt):
+        examine(files, "x", True, killed)
+    looked = []
+    findings = examine(files, "x", True, lambda *how: looked.append(how) or measure_image(*how))
+    assert all(finding.damage is None for finding in findings)
+    assert sorted(place for place, _ in looked) == sorted(file.place for file in files[16:])

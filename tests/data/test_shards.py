@@ -281,3 +281,34 @@ def test_a_table_of_files_is_the_list_of_them(tmp_path):
     assert opened.notes == {"note": [1]}
     assert len(pickle.dumps(opened)) < 1000
     assert list(FileTable.of([])) == []
+
+
+def test_many_new_shards_are_indexed_in_several_processes_and_the_same_is_found(tmp_path, monkeypatch):
+    for number in range(20):
+        write_tar(tmp_path / f"{number:02d}.tar", {f"{number}_{name}": file for name, file in images(3).items()})
+    (tmp_path / "07.tar").write_bytes((tmp_path / "07.tar").read_bytes()[:3000])
+    processes = tmp_path / "processes.txt"
+    real = tar_shard.list_tar
+
+    def noting(path, *rest):
+        with processes.open("a") as file:
+            file.write(f"{os.getpid()} {Path(path).name}\n")
+        return real(path, *rest)
+
+    monkeypatch.setitem(shards.KINDS, ".tar", noting)
+    found = list_shards(tmp_path, COLUMNS, SUFFIXES)
+    lines = [line.split() for line in processes.read_text().splitlines()]
+    assert sorted(name for _, name in lines) == [f"{number:02d}.tar" for number in range(20)]  # each once
+    assert str(os.getpid()) not in {process for process, _ in lines}
+    monkeypatch.setattr(shards, "FEW", 100)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "alone"))
+    alone = list_shards(tmp_path, COLUMNS, SUFFIXES)
+    assert found.files == alone.files
+    assert found.damaged == alone.damaged
+    assert len(found.damaged) == 1
+    # A shard that stops the run does so as alone.
+    monkeypatch.setattr(shards, "FEW", 2)
+    (tmp_path / "11.tar").write_bytes(b"no tar file" * 100)
+    (tmp_path / "12.tar").write_bytes(b"")
+    with pytest.raises(UserError, match=r"11\.tar is no tar file"):
+        list_shards(tmp_path, COLUMNS, SUFFIXES)

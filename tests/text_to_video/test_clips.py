@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from PIL import Image
 from t2x_core.errors import UserError
 from t2x_core.interfaces import DataContext
 from t2x_core.types import SampleKey
+from t2x_core.video import Choice, ShortClipError
+from t2x_plugins.text_to_video.clip_source import VideoMeasure
 from t2x_plugins.text_to_video.clips import ClipsData
 from t2x_plugins.text_to_video.clips_config import ClipsConfig
 from tests.video.video_set import number_of, write_damaged, write_video
@@ -206,3 +209,43 @@ def test_sixty_videos_of_which_seven_are_bad(tmp_path: Path) -> None:
     assert "trained 12 steps" in done.stdout
     assert list((tmp_path / "run" / "samples").glob("*.mp4"))
     assert list((tmp_path / "run" / "samples").glob("*.gif"))
+
+
+@pytest.mark.parametrize("how", [{"stride": 3}, {"fps": 6.0}, {"fps": 24.0}])
+@pytest.mark.parametrize("frames", [1, 5, 16])
+def test_which_of_many_videos_are_long_enough_is_as_for_each(how: dict, frames: int) -> None:
+    choice, chance = Choice(frames, **how), np.random.default_rng(0)
+    counts = chance.integers(1, 200, 2000)
+    seconds = np.round(counts / chance.choice([5, 12, 23.976, 24, 60], 2000), 3)
+    fits = choice.fits(counts, seconds)
+    for count, length, fit in zip(counts.tolist(), seconds.tolist(), fits.tolist(), strict=True):
+        if fit:
+            choice.check(count, length)
+        else:
+            with pytest.raises(ShortClipError):
+                choice.check(count, length)
+    assert fits.any()
+    assert fits.all() == (frames == 1)
+
+
+def test_with_an_index_no_video_is_opened_again_and_little_goes_to_a_loader_process(
+    good: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    settings = {"frames": (5, 1), "fps": 6, "held_out": 0.2}
+    plain, first = data_of(good, **settings), data_of(good, check="index", **settings)
+    monkeypatch.setattr(VideoMeasure, "__call__", lambda *_: pytest.fail("a video was opened"))
+    again = data_of(good, check="index", **settings)
+    assert plain.describe() == first.describe() == again.describe()
+    for one, other in ((plain, again), (first, again)):
+        for mine, theirs in zip(
+            (one.train_source(), one.val_source()), (other.train_source(), other.val_source()), strict=True
+        ):
+            assert mine.buckets() == theirs.buckets()
+            for bucket in range(len(mine.buckets())):
+                assert np.array_equal(mine.hashes(bucket), theirs.hashes(bucket))
+    source = pickle.loads(pickle.dumps(again.train_source()))
+    assert torch.equal(source[key(1)].pixels, plain.train_source()[key(1)].pixels)
+    assert plain.fps == again.fps
+    without = len(pickle.dumps(plain.train_source()))
+    assert len(pickle.dumps(again.train_source())) < without
