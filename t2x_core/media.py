@@ -205,19 +205,25 @@ class _Cells:
 
 
 _open = threading.local()
-"""Of each thread, the column that it reads: `key` and `cells`."""
+"""Of each thread, the columns of row groups that it reads: `cells`, by key, the latest last."""
+MOST_OPEN = 64
 
 
 def _cell(place: ParquetCell) -> bytes:
     pyarrow, _ = import_parquet()
     key = os.getpid(), *stamp(replace(place, row=0)), place.path, place.column
+    if not hasattr(_open, "cells"):
+        _open.cells = {}
+    opened: dict[object, _Cells] = _open.cells
     try:
-        if getattr(_open, "key", None) != key or _open.cells.next > place.row:
-            _open.key, _open.cells = None, None
-            _open.key, _open.cells = key, _Cells(place)
-        found: bytes = _open.cells[place.row]
+        cells = opened.pop(key, None)
+        if cells is None or cells.next > place.row:
+            while len(opened) >= MOST_OPEN:
+                del opened[next(iter(opened))]
+            cells = _Cells(place)
+        found = cells[place.row]
+        opened[key] = cells
     except (pyarrow.ArrowException, OSError) as error:
-        _open.key = None
         why = f"row group {place.group} of the Parquet file is damaged ({shorten(str(error))})"
         raise OSError(None, why) from error
     return found

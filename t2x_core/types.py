@@ -36,6 +36,8 @@ class Bucket:
     """W, in pixels."""
     count: int = 0
     """Samples that there are of it."""
+    block: int = 0
+    """Samples in a row that are near each other on disk and read together; 0: they come in any order."""
 
 
 class SampleKey(NamedTuple):

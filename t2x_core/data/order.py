@@ -3,10 +3,13 @@
 Each bucket is an endless stream: its samples in a random order, then again in another one, and so on. Each optimizer
 step takes the next batch of samples of one bucket's stream, so nothing is left over at the end of an epoch. If
 the batch divides every bucket, an epoch shows each sample exactly once; if not, what is left comes in the next.
+
+Where random reads cost much, the order is random in blocks of neighbours (`in_blocks`).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +19,45 @@ import numpy as np
 from t2x_core import keyed
 from t2x_core.keyed import Permutation
 from t2x_core.types import Bucket, SampleKey
+
+MIXED = 16
+"""Blocks that are read side by side."""
+
+
+def in_blocks(places: np.ndarray, count: int, block: int, seed: int, *words: keyed.Word) -> np.ndarray:
+    """Which of `count` samples stand at these places, both int64, of an order that is random in blocks.
+
+    Blocks of `block` neighbours come in a random order, MIXED of them at a time. Of these it is random whose turn it
+    is, and each gives its samples from the first to the last; so files and row groups are read forwards, few at a time.
+    """
+    starts = _block_order(count, block, seed, *words)[1]
+    windows = np.searchsorted(starts, places, side="right") - 1
+    ids = np.empty_like(places)
+    for window in np.unique(windows).tolist():
+        here = windows == window
+        ids[here] = _window(count, block, window, seed, *words)[places[here] - starts[window]]
+    return ids
+
+
+@functools.lru_cache(maxsize=64)
+def _block_order(count: int, block: int, seed: int, *words: keyed.Word) -> tuple[np.ndarray, np.ndarray]:
+    """The blocks in their order, and at which place each MIXED of them begin."""
+    blocks = -(-count // block)
+    order = Permutation(blocks, seed, "blocks", *words)(np.arange(blocks))
+    ends = np.cumsum(np.minimum(block, count - order * block))
+    return order, np.insert(ends, 0, 0)[:-1:MIXED]
+
+
+@functools.lru_cache(maxsize=256)
+def _window(count: int, block: int, window: int, seed: int, *words: keyed.Word) -> np.ndarray:
+    """The samples of blocks that are read side by side, in their order."""
+    blocks = _block_order(count, block, seed, *words)[0][window * MIXED : (window + 1) * MIXED]
+    members = [np.arange(first, min(first + block, count)) for first in (blocks * block).tolist()]
+    whose = np.repeat(np.arange(len(members)), [len(there) for there in members])
+    whose = whose[Permutation(len(whose), seed, "mixed", *words, window)(np.arange(len(whose)))]
+    ids = np.empty(len(whose), np.int64)
+    ids[np.argsort(whose, kind="stable")] = np.concatenate(members)
+    return ids
 
 
 class TaskSchedule:
@@ -140,17 +182,22 @@ class SampleOrder:
         task, task_turn = self.turns(step)
         stream = self.streams[task]
         bucket, bucket_turn = stream.turns(task_turn)
-        ids = self.ids(stream.name, bucket, stream.buckets[bucket].count, stream.batches[bucket], bucket_turn)
+        ids = self.ids(stream.name, bucket, stream.buckets[bucket], stream.batches[bucket], bucket_turn)
         return [SampleKey(stream.name, bucket, id, step, slot, attempt) for slot, id in enumerate(ids)]
 
-    def ids(self, task: str, bucket: int, count: int, batch: int, turn: int) -> list[int]:
+    def ids(self, task: str, bucket: int, shape: Bucket, batch: int, turn: int) -> list[int]:
         """The `batch` samples of a bucket in its turn `turn`."""
+        count = shape.count
         places = np.arange(turn * batch, (turn + 1) * batch, dtype=np.int64)
         epochs, places = places // count, places % count
         ids = np.empty_like(places)
         for epoch in np.unique(epochs):
             now = epochs == epoch
-            ids[now] = Permutation(count, self.seed, "order", task, bucket, int(epoch))(places[now])
+            words = self.seed, "order", task, bucket, int(epoch)
+            if shape.block:
+                ids[now] = in_blocks(places[now], count, shape.block, *words)
+            else:
+                ids[now] = Permutation(count, *words)(places[now])
         return ids.tolist()
 
 

@@ -90,7 +90,8 @@ class RemoteFile(io.RawIOBase):
         number, start = divmod(self._at, store.BLOCK) if self._facts.ranges else (0, self._at)
         if number != self._number or self._block is None:
             self._ahead = min(2 * self._ahead, MOST_AHEAD) if number == self._number + 1 else 1
-            block = store.open_block(self._url, self._facts, number, self._ahead)
+            wanted_here = -(-(start + len(wanted)) // store.BLOCK)
+            block = store.open_block(self._url, self._facts, number, max(self._ahead // 2, wanted_here))
             self._drop()
             self._number, self._block = number, block
         self._block.seek(start)

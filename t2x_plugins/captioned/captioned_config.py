@@ -151,6 +151,10 @@ class FilesConfig(PlaceConfig, SourceConfig):
     held_out: Annotated[float, Range(above=0, max=0.5)] = 0.05
     """Share of the files that is never trained on, at least one; chosen by the path (or the group), so
     that it stays the same."""
+    block: Annotated[int, Range(min=1)] | None = None
+    """Files in a row that are read near each other, of shards where random reads cost much: blocks of so many come in a
+    random order, 16 of them mixed; about as many as a Parquet row group has, or some hundreds of a tar file. `null`:
+    any file may follow any other."""
     group: Annotated[str, Pattern()] | None = None
     """Regular expression for the path below the folder: files in which it matches the same text (or the same groups in
     parentheses) are pieces of one source, and are held out together; `null`: each by itself."""

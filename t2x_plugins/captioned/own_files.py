@@ -98,7 +98,8 @@ class OwnFilesData(TaskDataModule, Generic[SourceT]):
         need = self.context.global_batch
         held_out = hold_out_hashed(hashes, share) if len(hashes) else np.zeros(0, np.int64)
         repeats[held_out] = 0
-        train = np.repeat(np.arange(len(hashes)), repeats)
+        turns = [np.flatnonzero(repeats > turn) for turn in range(int(repeats.max(initial=0)))]
+        train = np.concatenate([np.zeros(0, np.int64), *turns])  # so that none stands beside itself
         if len(train) < need:
             groups = len(different(hashes))
             of = f"{len(hashes)} good ones" + (f" in {counted(groups, 'group')}" if groups < len(hashes) else "")

@@ -53,7 +53,8 @@ class ImageSource(Source):
         self._buckets, self.config, self.seed, self.damage, self.train = list(buckets), config, seed, damage, train
 
     def buckets(self) -> Sequence[Bucket]:
-        return [Bucket(1, height, width, len(files)) for (height, width), files in self._buckets]
+        block = self.config.block or 0
+        return [Bucket(1, height, width, len(files), block) for (height, width), files in self._buckets]
 
     def __len__(self) -> int:
         return sum(len(files) for _, files in self._buckets)

@@ -83,7 +83,8 @@ class ClipSource(Source):
         self.videos = Videos(config.decode_seconds)
 
     def buckets(self) -> Sequence[Bucket]:
-        return [Bucket(frames, height, width, len(videos)) for frames, (height, width), videos in self._buckets]
+        block = self.config.block or 0
+        return [Bucket(frames, *shape, len(videos), block) for frames, shape, videos in self._buckets]
 
     def __len__(self) -> int:
         return sum(len(videos) for *_, videos in self._buckets)

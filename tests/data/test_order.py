@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from t2x_core import keyed
-from t2x_core.data.order import BucketSchedule, MicroBatches, Permutation, SampleOrder, TaskSchedule
+from t2x_core.data.order import MIXED, BucketSchedule, MicroBatches, Permutation, SampleOrder, TaskSchedule, in_blocks
 from t2x_core.types import Bucket
 
 
@@ -142,3 +142,40 @@ def test_buckets_with_batches_of_their_own():
 
 def order_sizes(sizes):
     return lambda task, bucket: sizes[bucket.frames]
+
+
+@pytest.mark.parametrize("block", [1, 3, 10, 64, 1000])
+@pytest.mark.parametrize("count", [1, 16, 63, 160, 161, 1000])
+def test_in_blocks_each_sample_comes_once_an_epoch_and_few_blocks_are_open_at_a_time(count, block):
+    ids = in_blocks(np.arange(count), count, block, 3, "x", 7)
+    assert sorted(ids.tolist()) == list(range(count))
+    chance = np.random.default_rng(0).permutation(count)  # any place by itself, in any order
+    assert in_blocks(chance, count, block, 3, "x", 7).tolist() == ids[chance].tolist()
+    first, last, latest = {}, {}, {}
+    for place, id in enumerate(ids.tolist()):
+        own = id // block
+        assert latest.get(own, -1) < id  # forwards
+        latest[own] = id
+        first.setdefault(own, place)
+        last[own] = place
+    for place in range(count):
+        assert sum(first[own] <= place <= last[own] for own in first) <= MIXED
+    if block == 10 and count == 1000:
+        assert ids.tolist() != in_blocks(np.arange(count), count, block, 3, "x", 8).tolist()
+        assert np.corrcoef(ids[:-1], ids[1:])[0, 1] < 0.5
+
+
+def test_the_order_in_blocks_is_exact_on_any_number_of_ranks():
+    buckets = [Bucket(1, 8, 8, 60, 7), Bucket(1, 8, 16, 36, 7)]
+    order = SampleOrder(5, {"t": (1.0, buckets)}, lambda *_: 12)
+    steps = [[(key.bucket, key.id) for key in order.keys(step)] for step in range(16)]  # two epochs
+    counts = Counter(key for step in steps for key in step)
+    assert set(counts.values()) == {2}
+    assert len(counts) == 96
+    for ranks in (2, 3, 4):
+        shares = [
+            list(MicroBatches(order, steps=16, accumulation=1, rank=rank, ranks=ranks, first_step=lambda: 0))
+            for rank in range(ranks)
+        ]
+        joined = [[(key.bucket, key.id) for part in step for key in part] for step in zip(*shares, strict=True)]
+        assert joined == steps

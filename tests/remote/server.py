@@ -22,6 +22,7 @@ class Server:
         fails: every so many requests are answered with 503; 0: none.
         drops: every so many answers end in the middle; 0: none.
         delay: seconds before each answer.
+        rate: bytes a second of each answer; 0: as fast as it goes.
         token: must be in the query, or the answer is 403.
         down: every answer is 503.
     """
@@ -31,6 +32,7 @@ class Server:
     fails: int = 0
     drops: int = 0
     delay: float = 0.0
+    rate: float = 0.0
     token: str = ""
     down: bool = False
     url: str = ""
@@ -97,6 +99,7 @@ def serving(folder: Path, **how: object) -> Iterator[Server]:
             self.end_headers()
             if body:
                 part = data[start:end]
+                time.sleep(len(part) / server.rate if server.rate else 0)
                 with suppress(ConnectionError):  # a client without ranges goes when it has what it wants
                     self.wfile.write(part[: len(part) // 2] if drop else part)
                 server.sent += len(part)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from t2x_core.cli.main import main
 from t2x_core.data.loader import KeyedLoader
 from t2x_core.data.order import MicroBatches, SampleOrder
 from t2x_core.interfaces import DataContext
-from t2x_core.remote import Url, fetch, file
+from t2x_core.remote import Url, fetch, file, store
 from t2x_core.runs import find_run
 from t2x_plugins.captioned.captioned_config import PlaceConfig
 from t2x_plugins.text_to_image.image_config import ImagesConfig
@@ -96,6 +100,33 @@ def test_every_sample_is_right_and_each_is_shown_once_an_epoch(tmp_path, kind, r
         again = data_of(**settings_of(kind, server, "a"))
         assert [file.name for file in again.files] == [file.name for file in data.files]
         assert server.count(206) + server.count(200, "GET") == loaded
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_in_blocks_a_slow_server_is_asked_for_each_byte_once(tmp_path, monkeypatch, kind):
+    """The cache holds a third of the shards. `pytest -s` shows the figures."""
+    monkeypatch.setattr(store, "BLOCK", 2**15)
+    monkeypatch.setenv("T2X_REMOTE_CACHE_GB", "0.001")
+    noise = np.random.default_rng(0)
+    files = {}
+    for i in range(160):
+        pixels = noise.integers(0, 256, (80, 70, 3), dtype=np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
+        files[f"{i:04d}.png"] = stream.getvalue(), [f"image {i}"]
+    write(kind, tmp_path / "a", files, shards=4)
+    size = sum(each.stat().st_size for each in (tmp_path / "a").iterdir())
+    sent, seconds = {}, {}
+    for block in (None, 16):
+        with serving(tmp_path, delay=0.002, rate=2e7) as server:
+            data = data_of(shards=Url(f"{server.url}/a/{{000..003}}.{kind}"), block=block)
+            steps, server.sent, began = len(data.train_source()) // 4, 0, time.monotonic()
+            captions = [caption for caption, _ in read_all(data, 0, steps, 1, 0)]
+            sent[block], seconds[block] = server.sent / size, time.monotonic() - began
+        assert len(set(captions)) == len(captions) == 4 * steps
+    print({block: f"{sent[block]:.2f} times the shards in {seconds[block]:.1f} s" for block in sent})
+    assert sent[16] < 1.5 if kind == "tar" else 2.5  # reading ahead in a cache that is too small
+    assert sent[16] < sent[None] / 1.5
 
 
 def test_a_server_that_goes_while_training_is_waited_for(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from t2x_core.cli.bench import backbone, data, fit, gpu, presets, samplers
+from t2x_core.cli.bench import backbone, data, fit, gpu, presets, samplers, start
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,5 +17,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     samplers.configure(
         kinds.add_parser("samplers", help="scores of a trained model by solver, evaluations and guidance")
     )
+    start.configure(kinds.add_parser("start", help="time and memory of a start on many images, first and second"))
     presets.configure(kinds.add_parser("presets", help="parameters and FLOPs of the named sizes, as Markdown"))
     gpu.configure(kinds.add_parser("gpu", help="all that is measured on a GPU, in one go: tests, times, trainings"))
