@@ -15,6 +15,7 @@ from t2x_core.errors import UserError, did_you_mean
 from t2x_core.terminal import SafeStreams
 
 COMMANDS = {
+    "new": "write a recipe that fits your data and this machine",
     "plan": "say what a recipe takes: data, arithmetic, memory, time, energy",
     "fit": "train a recipe",
     "cache": "encode a recipe's images, clips and captions once",
