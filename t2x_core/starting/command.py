@@ -74,6 +74,7 @@ def _next(file: Path, choice: Choice) -> Sequence[str]:
     summary, name = choice.summary, file.stem
     encode = [f"{command('t2x', 'cache', file)}  # encodes all once"] if choice.latents else []
     return [
+        f"{command('t2x', 'data', 'check', file)}  # names what is damaged, doubled or odd",
         f"{command('t2x', 'fit', file, '--dry-run')}  # looks at every {summary.noun}, and tries one step",
         *encode,
         f"{command('t2x', 'fit', file)}",

@@ -107,7 +107,7 @@ def missing_captions(there: int, total: int, what: str, where: str) -> tuple[lis
     if not there:
         raise UserError(
             f"none of the {total:,} {what} has a caption ({where})",
-            hint="write captions, or name a table of them as manifest in a recipe (`t2x fit` reads it)",
+            hint="`t2x data caption` writes some" if what == "images" else "write one for each",
         )
     if there == total:
         return [], []

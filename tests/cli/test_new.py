@@ -240,7 +240,11 @@ MISTAKES = [
     ("images", None, "mine is not there; name a folder of images"),
     ("image", bare, 'there is no kind of data "image"; did you mean "images"?'),
     ("images", lambda folder: None, "there are no images in mine: it is empty"),
-    ("images", bare, "none of the 9 images has a caption (that of cat.jpg is in cat.txt); write captions"),
+    (
+        "images",
+        bare,
+        "none of the 9 images has a caption (that of cat.jpg is in cat.txt); `t2x data caption` writes some",
+    ),
     ("images", three, "3 images are too few to train on; 8 are the least"),
     ("images", damaged, "none of the images looked at can be read: 0.png"),
     ("images", lambda folder: (folder / "a.mp4").touch(), "but 1 videos; t2x new videos mine?"),
