@@ -25,41 +25,18 @@ from t2x_core.initial import open_start
 from t2x_core.inputs import with_inputs
 from t2x_core.model_card import check_license
 from t2x_core.module import T2XModule
-from t2x_core.plain_files import read_json
 from t2x_core.rendering import check_rendered, to_uint8
-from t2x_core.run_facts import RunFacts, read_facts
-from t2x_core.runs import DATA_FILE, MODEL_FILE, RECIPE_FILE
+from t2x_core.run_facts import RunFacts, read_facts, trained_shape, trained_shapes
+from t2x_core.runs import RECIPE_FILE
 from t2x_core.sampling import Request, arithmetic, offload_blocks, sample_batches
 from t2x_core.tensor_files import check_shapes
 from t2x_core.types import Batch, Bucket, RenderedSamples
-from t2x_core.weights import about_exported, open_weights
+from t2x_core.weights import open_weights
 
 log = logging.getLogger("t2x")
 
 SHAPE_KEYS = ("height", "width", "size")
 """Keys of a block `sampling` by which somebody asks for a shape, trained or not."""
-
-
-def trained_shape(wanted: Bucket, trained: Sequence[Bucket]) -> Bucket:
-    """The shape that is wanted if it is trained, else the commonest with as many frames (if there is one)."""
-    same = [bucket for bucket in trained if bucket.frames == wanted.frames and bucket.count]
-    if not same or any((b.height, b.width) == (wanted.height, wanted.width) for b in same):
-        return wanted
-    return max(same, key=lambda bucket: bucket.count)
-
-
-def trained_shapes(folder: Path) -> dict[str, list[Bucket]]:
-    """Task → the shapes of its training data, as a run's or an exported folder says; none where it does not."""
-    try:
-        exported = (folder / MODEL_FILE).is_file()
-        noted = about_exported(folder / MODEL_FILE)["shapes"] if exported else _of_run(read_json(folder / DATA_FILE))
-        return {task: [Bucket(*map(int, shape)) for shape in shapes] for task, shapes in noted.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # an older one, or damaged
-        return {}
-
-
-def _of_run(noted: Mapping[str, Any]) -> dict[str, Any]:
-    return {task: data["train"]["buckets"] for task, data in noted.items()}
 
 
 @dataclass(frozen=True)

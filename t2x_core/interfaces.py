@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import lightning as L
-import torch
 from torch import Tensor, nn
 
 from t2x_core.errors import UserError
 from t2x_core.inventory import Inventory
 from t2x_core.losses import velocity_error
+from t2x_core.metric import MeanScore, Metric
 from t2x_core.quarantine import Quarantine
 from t2x_core.recipe import ComponentConfig, SourceConfig, SourcedTaskConfig, TaskConfig
 from t2x_core.rendering import caption_grid
@@ -156,35 +156,6 @@ class Loss(Protocol):
 
     def __call__(self, velocity: Tensor, noised: Noised, batch: Batch) -> Tensor | Mapping[str, Tensor]:
         """From the predicted velocity (B, C, F', H', W'), one value per sample (B,), unreduced; or several by name."""
-
-
-class Metric(Protocol):
-    """A running score of samples, as in torchmetrics."""
-
-    def update(self, samples: Tensor, conditions: Batch) -> None:
-        """Takes samples (B, 3, F, H, W) in [-1, 1] and what they were sampled from; a part of all, on the CPU."""
-
-    def compute(self) -> Mapping[str, Any]:
-        """Name → value of all that was taken; empty: unknown."""
-
-
-class MeanScore:
-    """The metric of a function that scores samples one by one: the mean of each of its figures."""
-
-    def __init__(self, score: Callable[[Tensor, Batch], Mapping[str, Tensor] | None]) -> None:
-        self.score = score
-        self._sums: dict[str, Tensor] = {}
-
-    def update(self, samples: Tensor, conditions: Batch) -> None:
-        for name, values in (self.score(samples, conditions) or {}).items():
-            if values.shape != (len(samples),):
-                raise ValueError(f"score {name} is {tuple(values.shape)}, not one value for each of {len(samples)}")
-            known = ~values.isnan()
-            added = torch.stack([values.double().where(known, 0).sum(), known.double().sum()]).cpu()
-            self._sums[name] = self._sums.get(name, 0) + added
-
-    def compute(self) -> dict[str, float]:
-        return {name: (total / count).item() for name, (total, count) in self._sums.items() if count}
 
 
 @dataclass(frozen=True)

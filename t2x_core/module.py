@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -15,13 +15,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from t2x_core import keyed
 from t2x_core.backbone import ConditioningCache, PTDiT
 from t2x_core.cache.cache import Cache
 from t2x_core.calls import Calls
-from t2x_core.data.mixture import VAL_STEP
 from t2x_core.data.text import Tokenizer
-from t2x_core.diffusion import automatic_shift, logit_normal, make_path
+from t2x_core.diffusion import Draws, automatic_shift, draw, make_path
 from t2x_core.errors import UserError
 from t2x_core.frozen import Codec, Frozen, LaterEncoder, check_records, encode_texts
 from t2x_core.interfaces import ConditioningAdapter, LatentCodec, Loss, Task, TextEncoder
@@ -34,18 +32,6 @@ from t2x_core.recipe import DiffusionConfig, OptimizerConfig
 from t2x_core.repa import Alignment
 from t2x_core.tensor_files import check_shapes
 from t2x_core.types import Batch, Bucket, Conditioning, LatentShape, SampleKey, TextTokens
-
-
-@dataclass(frozen=True)
-class Draws:
-    """What is random about the samples of a batch."""
-
-    t: Tensor
-    """(B,) times in [0, 1]."""
-    noise: Tensor
-    """(B, C, F, H, W)."""
-    dropped: Tensor
-    """(B,) bool: this sample is trained without its condition."""
 
 
 class T2XModule(L.LightningModule):
@@ -117,14 +103,14 @@ class T2XModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         given, batch, loss = batch, self.encode(batch), self.loss_of(batch.task)
-        assert batch.latents is not None  # (B, C, F', H', W')
-        draws = self.draw(batch.keys, batch.latents)
+        assert batch.latents is not None  # x₀ (B, C, F', H', W')
+        draws = self.draw(batch.keys, batch.latents)  # t, noise ε, and which conditions are dropped
         conditioning = self.condition(batch, draws.dropped)
-        noised = self.path.corrupt(batch.latents, draws.noise, draws.t)
-        aligned = self._aligned(given)
+        noised = self.path.corrupt(batch.latents, draws.noise, draws.t)  # x_t = (1 - t)·x₀ + t·ε
+        aligned = self.alignment if self.alignment is not None and self.alignment.due(given) else None
         capture = loss.capture if aligned is None else loss.capture | {aligned.block}
         output, hidden = self.predict(noised.latents, noised.t, conditioning, capture=capture)
-        velocity = self.path.velocity(output, noised.latents, noised.t)  # (B, C, F', H', W')
+        velocity = self.path.velocity(output, noised.latents, noised.t)  # ε - x₀
         with self.calls(f"tasks.{batch.task}", "loss", batch, self._code_of_loss(batch.task)):
             losses, terms = loss(velocity, noised, batch, hidden)  # (B,)
         if batch.task not in self._seen and not isinstance(losses, FakeTensor):
@@ -137,12 +123,6 @@ class T2XModule(L.LightningModule):
             **{"loss": total, "losses": losses.detach(), "t": draws.t},
             **{"terms": {name: term.detach() for name, term in terms.items()}, "tokens": self.tokens(batch.latents)},
         }
-
-    def _aligned(self, batch: Batch) -> Alignment | None:
-        """The alignment, if there is one for this batch: not in validation, whose loss is compared over all steps."""
-        found = self.alignment
-        due = found is not None and self.training and batch.pixels is not None and bool(batch.keys)
-        return found if found is not None and due and found.due(batch.keys[0].step) else None
 
     def _check_first(self, batch: Batch, losses: Tensor, velocity: Tensor) -> None:
         """What is looked at in a task's first batch, its pixels included, alone."""
@@ -216,34 +196,14 @@ class T2XModule(L.LightningModule):
         self.backbone.prepare(latents, conditioning.frame_axis)
 
     def draw(self, keys: Sequence[SampleKey], latents: Tensor) -> Draws:
-        """Time, noise and condition dropout of each sample, from its key alone, whatever the device.
-
-        The times of validation samples are spread evenly over the set, so that few samples measure the loss well.
-        """
-        own = [keyed.key(self.seed, "diffusion", key.attempt, key.step, key.slot) for key in keys]
-        time, drop = keyed.uniform(own, 2).unbind(1)
-        for i, key in enumerate(keys):
-            if key.step == VAL_STEP:
-                time[i] = keyed.evenly(key.slot, self.seed, "validation")
-        return Draws(
-            t=self.times(time, self.shift(latents.shape[1:])).to(latents.device, torch.float32),
-            noise=keyed.normal(own, latents.shape[1:], latents.device),
-            dropped=(drop < self.diffusion.condition_dropout).to(latents.device),
-        )
+        """Time, noise and condition dropout of each sample, from its key alone, whatever the device."""
+        return draw(keys, latents, self.seed, self.diffusion, self.path, self.shift(latents.shape[1:]))
 
     def shift(self, latent_shape: Sequence[int], own: float | Literal["auto"] | None = None) -> float:
         """The timestep shift of samples whose latents are (C, F, H, W): that of training unless `own` is set."""
         wanted = self.diffusion.timesteps.shift if own is None else own
         tokens = math.prod(latent_shape[1:]) // self.backbone.config.patch_size**2
         return automatic_shift(tokens) if wanted == "auto" else wanted
-
-    def times(self, u: Tensor, shift: float) -> Tensor:
-        """Uniform numbers (B,) in [0, 1) → the times that are trained on, (B,)."""
-        config = self.diffusion.timesteps
-        pure = u >= 1 - config.pure_noise
-        u = (u / max(1 - config.pure_noise, 1e-9)).clamp(1e-9, 1 - 1e-9)
-        t = logit_normal(u, config.mean, config.std) if config.distribution == "logit-normal" else u
-        return torch.where(pure, 1.0, self.path.time(t, shift))
 
     def condition(self, batch: Batch, dropped: Tensor) -> Conditioning:
         """The conditioning of an encoded batch, the unconditional one where `dropped` (B,) is true."""

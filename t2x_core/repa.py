@@ -13,6 +13,7 @@ from t2x_core.errors import UserError, did_you_mean
 from t2x_core.frozen import Frozen
 from t2x_core.hub import HubPlace
 from t2x_core.recipe import RepaConfig
+from t2x_core.types import Batch
 
 
 class ImageEncoder(nn.Module):
@@ -99,9 +100,12 @@ class Alignment(nn.Module):
             *(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, features))
         )
 
-    def due(self, step: int) -> bool:
-        """Whether optimizer step `step`, counted from 0, is aligned."""
-        return self.config.stop_step is None or step < self.config.stop_step
+    def due(self, batch: Batch) -> bool:
+        """Whether a batch is aligned: it has pixels, and its step is before `stop_step`; not in validation, whose loss is
+        compared over all steps."""
+        if not self.training or batch.pixels is None or not batch.keys:
+            return False
+        return self.config.stop_step is None or batch.keys[0].step < self.config.stop_step
 
     def forward(self, hidden: Tensor, pixels: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """Weight times the mean over tokens of 1 − cosine similarity (the paper's eq. 8 up to a constant), (B,).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from t2x_core.plain_files import read_json
 from t2x_core.runs import DATA_FILE, ENVIRONMENT_FILE, MODEL_FILE, SAMPLES, TENSORBOARD
+from t2x_core.types import Bucket
 from t2x_core.weights import about_exported
 
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
@@ -108,3 +109,25 @@ def _of_exported(folder: Path) -> RunFacts:
         return RunFacts(**known, sheets=sheets)
     except DAMAGE:  # an older one
         return RunFacts()
+
+
+def trained_shape(wanted: Bucket, trained: Sequence[Bucket]) -> Bucket:
+    """The shape that is wanted if it is trained, else the commonest with as many frames (if there is one)."""
+    same = [bucket for bucket in trained if bucket.frames == wanted.frames and bucket.count]
+    if not same or any((b.height, b.width) == (wanted.height, wanted.width) for b in same):
+        return wanted
+    return max(same, key=lambda bucket: bucket.count)
+
+
+def trained_shapes(folder: Path) -> dict[str, list[Bucket]]:
+    """Task → the shapes of its training data, as a run's or an exported folder says; none where it does not."""
+    try:
+        exported = (folder / MODEL_FILE).is_file()
+        noted = about_exported(folder / MODEL_FILE)["shapes"] if exported else _of_run(read_json(folder / DATA_FILE))
+        return {task: [Bucket(*map(int, shape)) for shape in shapes] for task, shapes in noted.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # an older one, or damaged
+        return {}
+
+
+def _of_run(noted: Mapping[str, Any]) -> dict[str, Any]:
+    return {task: data["train"]["buckets"] for task, data in noted.items()}

@@ -40,6 +40,10 @@ class Bucket:
     """Samples in a row that are near each other on disk and read together; 0: they come in any order."""
 
 
+VAL_STEP = -1
+"""The step in the keys of validation samples: no optimizer step has it, so their noise is theirs alone."""
+
+
 class SampleKey(NamedTuple):
     """Names one sample of one optimizer step, whatever the number of ranks.
 

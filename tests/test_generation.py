@@ -7,8 +7,9 @@ from safetensors.torch import load_file, save_file
 from t2x_core import keyed
 from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.errors import UserError
-from t2x_core.generation import T2XPipeline, trained_shapes
+from t2x_core.generation import T2XPipeline
 from t2x_core.rendering import to_uint8
+from t2x_core.run_facts import trained_shapes
 from t2x_core.runs import DATA_FILE
 from t2x_core.types import Bucket
 from tests.conftest import TINY, TINY_MODEL

@@ -40,8 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
     if tuned and not arguments.merge and arguments.format == "t2x":  # a pipeline of diffusers is a whole model
         return _export_lora(run, arguments)
 
-    from t2x_core.generation import MODEL_FILE, T2XPipeline
+    from t2x_core.generation import T2XPipeline
     from t2x_core.model_card import check_license
+    from t2x_core.runs import MODEL_FILE
 
     if arguments.license is not None:
         check_license(arguments.license)

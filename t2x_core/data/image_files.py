@@ -209,11 +209,6 @@ def grouped(found: ImageList, pattern: str | None, setting: str) -> ImageList:
     return replace(found, files=files, remarks=remarks)
 
 
-def group_names(files: Sequence[ImageFile]) -> list[str]:
-    """For each file what it is held out by: its group, or its own name."""
-    return [group_name(file) for file in files]
-
-
 def group_name(file: ImageFile) -> str:
     """What a file is held out by."""
     return f"group\n{file.group}" if file.group else file.name

@@ -18,10 +18,7 @@ from t2x_core.data.text import Tokenizer
 from t2x_core.errors import UserError
 from t2x_core.interfaces import Source, TaskDataModule
 from t2x_core.quarantine import Quarantine
-from t2x_core.types import Batch, Bucket, SampleKey
-
-VAL_STEP = -1
-"""The step in the keys of validation samples: no optimizer step has it, so their noise is theirs alone."""
+from t2x_core.types import VAL_STEP, Batch, Bucket, SampleKey
 
 
 class FixedBatches:

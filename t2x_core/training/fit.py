@@ -49,7 +49,7 @@ from t2x_core.training.eval_timer import EvalTimer
 from t2x_core.training.event_file import EventLogger
 from t2x_core.training.fit_loop import WholeLoop
 from t2x_core.training.learning_rate import LearningRate
-from t2x_core.training.log import PlainConsole
+from t2x_core.training.log import PlainConsole, silence_lightning
 from t2x_core.training.parallel import Environment, Launch, Ranks, build_strategy, launched
 from t2x_core.training.precision import precision_plugin
 from t2x_core.training.steps import Steps
@@ -211,7 +211,7 @@ def _train_once(
         Steps(),
     ]
     with warnings.catch_warnings():
-        _silence_lightning()
+        silence_lightning()
         first_step = step_of(start) if start else 0
         trainer = build_trainer(recipe, folder, watchers, metrics.clock, first_step=first_step, launch=launch)
         _announce(trainer, assembly, module, data, folder)
@@ -338,17 +338,3 @@ def _announce(trainer: L.Trainer, assembly: Assembly, module: T2XModule, data: M
     for line in preflight.about(assembly, module, data):
         log.info(line)
     log.info("on         %s × %d, %s", device, trainer.world_size, trainer.precision)
-
-
-def _silence_lightning() -> None:
-    """Its greetings, and advice that does not hold: the sampler is exact on resume, small data needs no workers."""
-    for logger in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(logger).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*resuming from a checkpoint that ended before.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        ".*isinstance.treespec, LeafSpec.*",
-        ".*FSDP2-wrapped module .* returned a view tensor.*",
-    ):
-        warnings.filterwarnings("ignore", message)

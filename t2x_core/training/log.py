@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -97,3 +98,17 @@ def start_log(file: Path | None, quiet: bool = False) -> Console:
     to_file.setFormatter(PlainFormatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(to_file)
     return console
+
+
+def silence_lightning() -> None:
+    """Its greetings, and advice that does not hold: the sampler is exact on resume, small data needs no workers."""
+    for logger in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*resuming from a checkpoint that ended before.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*FSDP2-wrapped module .* returned a view tensor.*",
+    ):
+        warnings.filterwarnings("ignore", message)

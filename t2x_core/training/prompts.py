@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from t2x_core.assembly import Assembly, sample_bucket
 from t2x_core.data.mixture import MixedData
-from t2x_core.generation import trained_shape
 from t2x_core.module import T2XModule
+from t2x_core.run_facts import trained_shape
 from t2x_core.types import Batch, Bucket
 
 

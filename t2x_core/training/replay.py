@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from t2x_core.assembly import Assembly, build_data, build_module, load_assembly
+from t2x_core.diffusion import Draws
 from t2x_core.errors import UserError
-from t2x_core.module import Draws
 from t2x_core.runs import RECIPE_FILE
 from t2x_core.training.run_folder import NAN_REPORT
 from t2x_core.types import Batch, RenderedSamples

@@ -10,9 +10,9 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
 
-from .scene import BACKGROUNDS, COLOURS, INVERSE, SHAPES, Scene, choose
+from .scene import BACKGROUNDS, COLOURS, INVERSE, SHAPES, Scene
+from .wording import all_wordings, any_wording, plainest
 
 
 @dataclass(frozen=True)
@@ -131,22 +131,17 @@ def caption_spec(scene: Scene, rng: random.Random, omit: float = 0.0, background
 
 def canonical(description: CaptionSpec) -> str:
     """The plainest wording, such as "a large red circle on the left"."""
-    return _fill(_templates(description)[0], {slot: words[0] for slot, words in _slots(description).items()})
+    return plainest(_templates(description), _slots(description))
 
 
 def render_caption(description: CaptionSpec, rng: random.Random) -> str:
     """One of the wordings, in lower case."""
-    template = choose(rng, _templates(description))
-    return _fill(template, {slot: choose(rng, words) for slot, words in _slots(description).items()})
+    return any_wording(_templates(description), _slots(description), rng)
 
 
 def phrases(description: CaptionSpec) -> Iterator[str]:
     """Every wording that `render_caption` can give."""
-    slots = _slots(description)
-    for template in _templates(description):
-        used = [slot for slot in slots if f"{{{slot}}}" in template]
-        for words in product(*(slots[slot] for slot in used)):
-            yield _fill(template, dict.fromkeys(slots, "") | dict(zip(used, words, strict=True)))
+    return all_wordings(_templates(description), _slots(description))
 
 
 def _templates(description: CaptionSpec) -> tuple[str, ...]:
@@ -168,12 +163,6 @@ def _slots(description: CaptionSpec) -> dict[str, tuple[str, ...]]:
         slots["side"], slots["side2"] = (PLACE_WORDS[side][:1] for side in SIDES[description.relation])
     slots["background"] = BACKGROUND_WORDS[description.background] if description.background else silent
     return slots
-
-
-def _fill(template: str, words: dict[str, str]) -> str:
-    text = " ".join(template.format(**words).split())
-    text = re.sub(r"( ?,)+", ",", text).strip(", ")
-    return re.sub(r"@ (?=(.))", lambda found: "an " if found[1] in "aeiou" else "a ", text)
 
 
 _VOCABULARY: dict[str, dict[str, str]] = {

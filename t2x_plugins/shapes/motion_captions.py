@@ -11,6 +11,7 @@ from itertools import product
 from .captions import SHAPE_WORDS
 from .motion import ClipScene, Motion
 from .scene import COLOURS, choose
+from .wording import articles
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,7 @@ def phrases(words: ClipWords) -> Iterator[str]:
         TEMPLATES, KIND_WORDS[motion.kind], SHAPE_WORDS[words.shape], speeds, directions, edges
     ):
         does = kind.format(speed=speed, direction=direction, edge=edge)
-        text = template.format(colour=words.colour, shape=shape, does=does)
-        text = re.sub(r"@ (?=(.))", lambda found: "an " if found[1] in "aeiou" else "a ", text)
+        text = articles(template.format(colour=words.colour, shape=shape, does=does))
         if text not in seen:
             seen.add(text)
             yield text

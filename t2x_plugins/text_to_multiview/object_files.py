@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL import ExifTags, Image
+
 from t2x_core.data.content import content_hash
-from t2x_core.data.decode import SUFFIXES
+from t2x_core.data.decode import SUFFIXES, image_size
 from t2x_core.data.files import read_captions
 from t2x_core.data.image_files import ImageFile, walk
+from t2x_core.data.index import Finding
 from t2x_core.errors import UserError
-from t2x_core.media import container
+from t2x_core.media import Place, container, open_place
 from t2x_plugins.text_to_multiview.camera_files import CameraFile, Frame, camera_files, read_camera_files
 from t2x_plugins.text_to_multiview.lenses import Lens
 from t2x_plugins.text_to_multiview.rigs import Matrix
@@ -152,3 +155,15 @@ def _captions(folder: Path, where: str, written: object) -> tuple[str, ...]:
         if text.is_file():
             return read_captions(text)
     return ()
+
+
+def measure_view(place: Place, whole: bool) -> Finding:
+    """The upright image's size; `frames` is its EXIF orientation, which says how its pixels were turned for that."""
+    height, width = image_size(place, whole)
+    with open_place(place) as stream, Image.open(stream) as image:
+        try:
+            exif = image.getexif() if whole else Image.Image.getexif(image)
+            orientation = int(exif.get(ExifTags.Base.Orientation, 1))
+        except Exception:  # as `decode` has it: damaged EXIF is no reason to give up the image
+            orientation = 1
+    return Finding(height, width, orientation if 1 <= orientation <= 8 else 1)

@@ -10,9 +10,9 @@ from t2x_core.errors import UserError
 from t2x_core.inventory import Entry, Inventory, Problem
 from t2x_plugins.captioned.captioned_config import rgb
 from t2x_plugins.captioned.inventory import held_out
-from t2x_plugins.text_to_multiview.object_files import list_objects
+from t2x_plugins.text_to_multiview.object_files import list_objects, measure_view
 from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
-from t2x_plugins.text_to_multiview.placement import Readable, measure_view, place
+from t2x_plugins.text_to_multiview.placement import Readable, place
 
 
 def objects_inventory(folder: Path, config: ObjectsConfig) -> Inventory:

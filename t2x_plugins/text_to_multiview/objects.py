@@ -26,10 +26,10 @@ from t2x_core.wording import counted, first_of, shorten
 from t2x_plugins.captioned.captioned_config import rgb
 from t2x_plugins.captioned.own_files import OwnFilesData
 from t2x_plugins.text_to_multiview.cameras import Cameras
-from t2x_plugins.text_to_multiview.object_files import Found, ObjectFiles, list_objects
+from t2x_plugins.text_to_multiview.object_files import Found, ObjectFiles, list_objects, measure_view
 from t2x_plugins.text_to_multiview.object_inventory import objects_inventory
 from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
-from t2x_plugins.text_to_multiview.placement import Readable, View, measure_view, place
+from t2x_plugins.text_to_multiview.placement import Readable, View, place
 
 
 @dataclass(frozen=True, eq=False)

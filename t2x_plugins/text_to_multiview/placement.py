@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image
 
-from t2x_core.data.decode import image_size
 from t2x_core.data.image_files import ImageFile
 from t2x_core.data.index import Finding
-from t2x_core.media import Place, open_place
 from t2x_core.wording import counted, first_of
 from t2x_plugins.text_to_multiview.object_files import ObjectFiles, Shot
 from t2x_plugins.text_to_multiview.objects_config import ObjectsConfig
@@ -73,18 +70,6 @@ class Readable:
     shots: Sequence[tuple[Shot, Finding]]
     content: str = ""
     """Hashes of all of its files."""
-
-
-def measure_view(place: Place, whole: bool) -> Finding:
-    """The upright image's size; `frames` is its EXIF orientation, which says how its pixels were turned for that."""
-    height, width = image_size(place, whole)
-    with open_place(place) as stream, Image.open(stream) as image:
-        try:
-            exif = image.getexif() if whole else Image.Image.getexif(image)
-            orientation = int(exif.get(ExifTags.Base.Orientation, 1))
-        except Exception:  # as `decode` has it: damaged EXIF is no reason to give up the image
-            orientation = 1
-    return Finding(height, width, orientation if 1 <= orientation <= 8 else 1)
 
 
 def upright(shot: Shot, finding: Finding, own: bool) -> tuple[Matrix, Intrinsics]:

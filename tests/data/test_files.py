@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from t2x_core.data.files import LONGEST_CAPTIONS
-from t2x_core.data.image_files import ImageFile, ImageList, group_names, grouped, hold_out, list_folder
+from t2x_core.data.image_files import ImageFile, ImageList, group_name, grouped, hold_out, list_folder
 from t2x_core.data.index import examine
 from t2x_core.data.manifest import Columns, read_manifest
 from t2x_core.errors import UserError
@@ -155,7 +155,7 @@ def test_groups_are_held_out_as_a_whole(folder):
     files = [ImageFile(f"{v}_{c}.png", f"{v}_{c}.png") for v in range(40) for c in range(5)]
     of_names = grouped(ImageList(files), r"^(\d+)_", "data.group").files
     for named in (of_column, of_names):
-        groups = group_names(named)
+        groups = [group_name(file) for file in named]
         held = hold_out(groups, 0.2)
         apart = {groups[i] for i in held}
         assert len(held) == 5 * len(apart)

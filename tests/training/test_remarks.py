@@ -11,7 +11,7 @@ from t2x_core.data.mixture import MixedData
 from t2x_core.encoders.byte_words import ByteWords
 from t2x_core.encoders.encoder_config import ByteWordsConfig
 from t2x_core.errors import UserError
-from t2x_core.generation import trained_shape
+from t2x_core.run_facts import trained_shape
 from t2x_core.training.callbacks.validation import Validation
 from t2x_core.training.remarks import cut_captions, epochs, unseen_shapes, warm_up
 from t2x_core.types import Bucket
