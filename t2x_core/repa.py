@@ -101,8 +101,8 @@ class Alignment(nn.Module):
         )
 
     def due(self, batch: Batch) -> bool:
-        """Whether a batch is aligned: it has pixels, and its step is before `stop_step`; not in validation, whose loss is
-        compared over all steps."""
+        """Whether a batch is aligned: it has pixels, and its step is before `stop_step`; not in validation, whose loss
+        is compared over all steps."""
         if not self.training or batch.pixels is None or not batch.keys:
             return False
         return self.config.stop_step is None or batch.keys[0].step < self.config.stop_step
