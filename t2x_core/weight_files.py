@@ -6,6 +6,7 @@ Nothing is read with pickle's freedom: of a PyTorch file only tensors and plain 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def _files_of(folder: Path) -> list[Path]:
         raise UserError(f"{indices[0]} is damaged: {error}") from error
     if outside := next((name for name in sorted(names) if Path(name).name != name), None):
         raise UserError(f'{indices[0]} names "{outside}", which is outside of its folder')
-    if missing := next((name for name in sorted(names) if not (folder / name).is_file()), None):
+    if missing := next((name for name in sorted(names) if not os.path.isfile(folder / name)), None):
         raise UserError(f"{folder} is not whole: its index lists {missing}, which is not there")
     return [folder / name for name in sorted(names)]
 

@@ -71,6 +71,11 @@ def entry_bytes(record: Record) -> int:
     return sum(-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in record.values()) + 40
 
 
+def packed_size(layout: Layout) -> int:
+    """Bytes of a record."""
+    return sum(part.nbytes + -part.nbytes % ALIGNMENT for part in layout)
+
+
 def checksum(key: bytes, layout: Layout, data: bytes | bytearray) -> int:
     """CRC-32 of a record and its key."""
     return zlib.crc32(data, zlib.crc32(repr(layout).encode(), zlib.crc32(key)))
@@ -181,7 +186,11 @@ def read_table(file: Path) -> Table:
         kinds = layouts_of(header.about["layouts"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file.name} is damaged: {error}") from error
-    offsets = columns["offsets"]
+    offsets, layouts = columns["offsets"], columns["layouts"]
+    sizes = np.asarray([packed_size(layout) for layout in kinds], np.int64)
+    in_range = ((layouts >= 0) & (layouts < len(sizes))).all()
+    if not in_range or offsets[:1] != 0 or not np.array_equal(np.diff(offsets), sizes[layouts]):
+        raise ValueError(f"{file.name} is damaged: what it says of its records cannot be")
     return Table(
         columns["keys"], start + offsets[:-1], np.diff(offsets), columns["layouts"], columns["checksums"], kinds
     )

@@ -31,6 +31,7 @@ from t2x_core.cache.shard import (
     checksum,
     layouts_of,
     pack,
+    packed_size,
     read_header,
     read_table,
     unpack,
@@ -82,7 +83,7 @@ class Store:
         self.shards: list[str] = []
         self.layouts: list[Layout] = []
         self._files: OrderedDict[int, int] = OrderedDict()  # shard → open file
-        self._bad: set[int] = set()  # shards of which a record was not what was written
+        self._bad: set[Path] = set()  # files of which a record was not what was written
         there = sorted(path.name for path in (self.folder / SHARDS).glob(f"*{SUFFIX}"))
         self._parts: list[Columns] = []
         covered = self._open_index(set(there))
@@ -102,15 +103,19 @@ class Store:
         if found is None:
             return None
         part, row = found
-        shard, size = int(part["shard"][row]), int(part["size"][row])
-        layout, data = self.layouts[int(part["layout"][row])], bytearray(size)
+        shard, size, kind = (int(part[name][row]) for name in ("shard", "size", "layout"))
+        in_range = 0 <= shard < len(self.shards) and 0 <= kind < len(self.layouts)
+        if not in_range or size != packed_size(self.layouts[kind]):
+            self._complain(self.folder / INDEX, "what it says of a record cannot be")
+            return None
+        layout, data, file = self.layouts[kind], bytearray(size), self.folder / SHARDS / self.shards[shard]
         try:
             read = os.preadv(self._file(shard), [data], int(part["start"][row]))
         except OSError as error:
-            self._complain(shard, error.strerror or str(error))
+            self._complain(file, error.strerror or str(error))
             return None
         if read != size or checksum(key, layout, data) != int(part["checksum"][row]):
-            self._complain(shard, "a record is not what was written (its checksum differs)")
+            self._complain(file, "a record is not what was written (its checksum differs)")
             return None
         return unpack(layout, data)
 
@@ -153,12 +158,10 @@ class Store:
         self._files[shard] = os.open(self.folder / SHARDS / self.shards[shard], os.O_RDONLY)
         return self._files[shard]
 
-    def _complain(self, shard: int, why: str) -> None:
-        if shard not in self._bad:
-            self._bad.add(shard)
-            log.warning(
-                "%s is damaged: %s; `t2x cache --verify` says what", self.folder / SHARDS / self.shards[shard], why
-            )
+    def _complain(self, file: Path, why: str) -> None:
+        if file not in self._bad:
+            self._bad.add(file)
+            log.warning("%s is damaged: %s; `t2x cache --verify` says what", file, why)
 
     def _open_index(self, there: set[str]) -> set[str]:
         """Maps the index; the names of the shards that it covers, none if it is missing, damaged or names others."""
@@ -230,6 +233,7 @@ class Writer:
             folder.mkdir(parents=True, exist_ok=True)
             write_shard(folder, self._keys, self._packed)
         except OSError as error:
+            self._keys, self._packed, self._bytes = [], [], 0  # not to be tried again at the end
             raise UserError(
                 f"the cache {self.folder} cannot be written: {error.strerror or error}",
                 hint=f"{self.written} entries of this call are kept; make room, and run the same command again",
@@ -243,8 +247,11 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, UserError):
+        try:
             self.flush()
+        except KeyboardInterrupt:
+            self.flush()
+            raise
 
 
 def remove_leftovers(folder: Path) -> int:

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from t2x_core.cli.completion import ASKED, answer
 from t2x_core.errors import UserError, did_you_mean
+from t2x_core.signals import exit_code, stopping
 from t2x_core.terminal import SafeStreams
 
 COMMANDS = {
@@ -45,7 +46,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 2 the user's mistake, 3 training failed, 130/143 interrupted."""
-    with SafeStreams():
+    with SafeStreams(), stopping():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -61,8 +62,9 @@ def _main(arguments: list[str]) -> int:
             raise
         print(f"t2x: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as error:
+        print(f"t2x: stopped by {str(error) or 'Ctrl-C'}", file=sys.stderr)
+        return exit_code(error)
     except BrokenPipeError:
         return 0
 

@@ -29,6 +29,7 @@ from t2x_core.cli.sample_arguments import (
     without_prompt,
 )
 from t2x_core.paths import home_as_tilde
+from t2x_core.signals import exit_code
 from t2x_core.wording import counted
 
 if TYPE_CHECKING:
@@ -162,15 +163,15 @@ def run(arguments: argparse.Namespace) -> int:
     )
     noted = _noted(arguments, model, pipeline, request, {name: list(map(str, files)) for name, files in inputs.items()})
     writer = _Writer(pipeline, request, noted, prompts, each)
-    stopped = False
+    stopped = 0
     try:
         with _progress(pipeline, request) as callback:
             for pixels in pipeline.stream(request, callback):
                 writer.add(pixels, out if to_folder else None, arguments.format)
-    except KeyboardInterrupt:
-        stopped = True
-    print(writer.finish(out, to_folder, arguments.raw, stopped))
-    return 130 if stopped else 0
+    except KeyboardInterrupt as error:
+        stopped = exit_code(error)
+    print(writer.finish(out, to_folder, arguments.raw, bool(stopped)))
+    return stopped
 
 
 def _open(model: Model, arguments: argparse.Namespace) -> T2XPipeline:

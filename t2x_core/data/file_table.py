@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -103,8 +104,8 @@ class FileTable(Sequence[ImageFile]):
                     columns[name] = np.zeros(shape, dtype)
                 else:
                     columns[name] = np.memmap(file, dtype, "r", 8 + length + start, shape)
-            if len(columns["ends"]) != TEXTS * len(columns["container"]):
-                raise ValueError("its columns have different lengths")
+            if metadata.pop("checksum", "") != _checksum(columns, metadata):
+                raise ValueError("it is not what was written (its checksum differs)")
         except (KeyError, TypeError, IndexError, OverflowError) as error:
             raise ValueError(f"it is no table of files ({error!r})") from error
         return cls(columns, containers, None, file, notes)
@@ -114,6 +115,7 @@ class FileTable(Sequence[ImageFile]):
         columns = {name: np.ascontiguousarray(column) for name, column in self.columns.items()}
         public = [(kind, public_url(path) if is_url(path) else path, column) for kind, path, column in self.containers]
         metadata = {"containers": json.dumps(public), "notes": json.dumps(self.notes)}
+        metadata["checksum"] = _checksum(columns, metadata)
         with written_whole(file, f".{file.stem}.{os.getpid()}") as beside:
             beside.write_bytes(save(columns, metadata))
 
@@ -183,3 +185,13 @@ class FileTable(Sequence[ImageFile]):
         self.__dict__.update(state)
         if self.file is not None:
             self.columns = FileTable.open(self.file).columns
+
+
+def _checksum(columns: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
+    """CRC-32 of all that a file of them holds, in hex; a gigabyte takes a second at most."""
+    total = zlib.crc32(repr(sorted(metadata.items())).encode())
+    for name in sorted(columns):
+        column = columns[name]
+        total = zlib.crc32(f"{name} {column.dtype} {column.shape}".encode(), total)
+        total = zlib.crc32(column.reshape(-1).view(np.uint8).data, total) if column.size else total
+    return f"{total:08x}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import pickle
 import re
-import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from t2x_core.data.repeat import first_difference
 from t2x_core.data.text import Tokenizer
 from t2x_core.errors import TrainingError, UserError
 from t2x_core.interfaces import Source
-from t2x_core.signals import STOPPING
+from t2x_core.signals import leave_signals_to_the_main_process
 from t2x_core.types import Batch, Bucket, Sample, SampleKey
 
 log = logging.getLogger("t2x")
@@ -235,14 +234,14 @@ class KeyedLoader(DataLoader[Sample]):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
-            worker_init_fn=_leave_signals_to_the_main_process,
+            worker_init_fn=leave_signals_to_the_main_process,
             timeout=60 * (stall_minutes or 0) if workers else 0,
         )
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         with self._watch():
             batches = super().__iter__()
-            _end_by_kill(getattr(batches, "_workers", ()))
+            end_by_kill(getattr(batches, "_workers", ()))
             if self.timeout:
                 _wait_awake(batches)
             try:
@@ -319,12 +318,6 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Ctrl-C and a cluster's signals reach every process: workers must outlive the last step and its checkpoint."""
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
-
-
 def _wait_awake(batches: Any) -> None:
     """Of the time-out of torch's iterator only seconds count in which this process runs: after Ctrl-Z or SLURM's
     suspend its processes go on reading, and the next batch may not be there at once."""
@@ -343,7 +336,7 @@ def _wait_awake(batches: Any) -> None:
     batches._try_get_data = wait
 
 
-def _end_by_kill(workers: Sequence[Any]) -> None:
+def end_by_kill(workers: Sequence[Any]) -> None:
     """Processes that do not end by themselves get a SIGTERM from torch and from multiprocessing, which ours ignore: it
     becomes a SIGKILL, or a decoder that hangs would keep the training process from ending."""
     for worker in workers:

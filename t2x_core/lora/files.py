@@ -9,6 +9,7 @@ FOLDER/trained_whole.safetensors    what was trained whole besides, if anything:
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,7 @@ KEY = re.compile(
     r"(?:\.default)?(?:\.weight)?"
 )
 """Of a tensor, by whichever convention."""
+LARGEST_RANK = 2**20
 OURS = {"lora_down": A, "lora_up": B, "dora_scale": MAGNITUDE}
 """What other trainers call a tensor → what peft calls it."""
 
@@ -78,6 +80,8 @@ def _folder(folder: Path) -> Lora:
         rank, alpha = int(config["r"]), float(config["alpha" if kind == "lokr" else "lora_alpha"])
         alphas = {str(k): float(v) for k, v in (config.get("alpha_pattern") or {}).items()}
         ranks = {str(k): int(v) for k, v in (config.get("rank_pattern") or {}).items()}
+        if not all(1 <= number <= LARGEST_RANK for number in (rank, *ranks.values())):
+            raise ValueError("a rank is out of range")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         what = f"{type(error).__name__}: {error}"
         raise UserError(f"{folder / CONFIG} is damaged, or none of a LoRA ({what})") from error
@@ -91,7 +95,7 @@ def _folder(folder: Path) -> Lora:
     for layer, tensors in layers.items():
         own = LayerUpdate(tensors, 1.0)
         r = own.rank or _by_end(layer, ranks, rank)
-        updates[layer] = LayerUpdate(tensors, scale_of(_by_end(layer, alphas, alpha), r, rslora))
+        updates[layer] = LayerUpdate(tensors, _finite(scale_of(_by_end(layer, alphas, alpha), r, rslora), folder))
     whole = stored_tensors(folder / WHOLE)[0] if (folder / WHOLE).is_file() else {}
     dora = any(MAGNITUDE in tensors for tensors in layers.values())
     return Lora(
@@ -100,6 +104,18 @@ def _folder(folder: Path) -> Lora:
         base=base,
         origin=origin,
     )
+
+
+def _finite(scale: float, place: Path) -> float:
+    """The scale of an update; UserError if float32 does not hold it."""
+    if not abs(scale) <= torch.finfo(torch.float32).max:
+        raise UserError(f"{place} is damaged: an update is multiplied by {scale:g}")
+    return scale
+
+
+def _held(dtype: torch.dtype) -> torch.dtype:
+    """What tensors of a type are computed with: PyTorch computes nothing in 8 bits."""
+    return dtype if dtype.itemsize > 1 else torch.float32
 
 
 def _by_end(layer: str, table: Mapping[str, Any], default: Any) -> Any:
@@ -114,7 +130,7 @@ def _single(file: Path) -> Lora:
     updates = {}
     for layer, tensors in layers.items():
         rank, alpha = LayerUpdate(tensors, 1.0).rank, alphas.get(layer)
-        updates[layer] = LayerUpdate(tensors, 1.0 if alpha is None or rank is None else alpha / rank)
+        updates[layer] = LayerUpdate(tensors, 1.0 if alpha is None or rank is None else _finite(alpha / rank, file))
     kind: Kind = "lora" if any(A in tensors for tensors in layers.values()) else "lokr"
     first = next(iter(updates.values()))
     return Lora(updates, kind, first.rank or 0, first.scale * (first.rank or 0), base=base, origin=origin)
@@ -132,15 +148,24 @@ def _tensors(file: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, float]
             raise UserError(f"{file} is no LoRA: {name} is no update of a linear layer", hint=hint)
         what = OURS.get(found["tensor"], found["tensor"])
         if what == "alpha":
-            alphas[found["layer"]] = float(tensor.full().reshape(-1)[0])
+            if math.prod(tensor.shape) != 1:
+                raise UserError(f"{file} is damaged: {name} is no number")
+            alphas[found["layer"]] = float(tensor.full().reshape(()))
             continue
         content = tensor.full()
+        if not content.is_floating_point() or not (content := content.to(_held(content.dtype))).isfinite().all():
+            raise UserError(f"{file} is damaged: {name} holds what is no finite number")
+        if what in layers.get(found["layer"], {}):
+            raise UserError(f"{file} holds {what} of {found['layer']} twice")
         layers.setdefault(found["layer"], {})[what] = content.reshape(-1) if what == MAGNITUDE else content
     if not layers:
         raise UserError(f"{file} holds no LoRA")
     for layer, tensors in layers.items():
         if not LayerUpdate(tensors, 1.0).is_whole or any(t.ndim != 2 for n, t in tensors.items() if n != MAGNITUDE):
             raise UserError(f"{file} holds half of an update of {layer}: {', '.join(sorted(tensors))}")
+        if not LayerUpdate(tensors, 1.0).fits:
+            sizes = ", ".join(f"{name} {tuple(tensors[name].shape)}" for name in sorted(tensors))
+            raise UserError(f"{file} is damaged: the tensors of {layer} do not fit together ({sizes})")
     try:
         noted = parse_json(metadata.get("t2x", "{}"))
         base, origin = (str(noted.get(key, "")) for key in ("base", "origin"))

@@ -38,6 +38,17 @@ class LayerUpdate:
         )
 
     @property
+    def fits(self) -> bool:
+        """Whether its tensors, which are all there, can be multiplied, and are of a rank above 0."""
+        products = (
+            [(A, B)] if A in self.tensors else [names[::-1] for i in (1, 2) if len(names := self._factor_names(i)) > 1]
+        )
+        magnitude = self.tensors.get(MAGNITUDE)
+        return all(self.tensors[a].shape[0] == self.tensors[b].shape[1] > 0 for a, b in products) and (
+            magnitude is None or len(magnitude) == self.shape[0]
+        )
+
+    @property
     def rank(self) -> int | None:
         """Columns of the narrow matrices; None: a Kronecker product of two whole factors."""
         for name, axis in ((A, 0), ("lokr_w1_b", 0), ("lokr_w2_b", 0)):

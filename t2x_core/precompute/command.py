@@ -92,10 +92,15 @@ class Filling:
 
     def fill(self) -> str:
         """Encodes all that is missing. What is written is safe, so the same command goes on where it was killed."""
-        with Writer(self.store.folder) as writer:
-            for wanted, steps in self._kinds():
-                what = "latents" if wanted is self.latents else "text"
-                run(steps(wanted, writer.add), Progress(what, len(wanted), print))
+        writer = Writer(self.store.folder)
+        try:
+            with writer:
+                for wanted, steps in self._kinds():
+                    what = "latents" if wanted is self.latents else "text"
+                    run(steps(wanted, writer.add), Progress(what, len(wanted), print))
+        except KeyboardInterrupt:
+            print(f"{counted(writer.written, 'entry')} encoded and kept; the same command goes on")
+            raise
         try:
             self.store.write_index()
         except OSError as error:

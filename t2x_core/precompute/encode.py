@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from t2x_core.cache.shard import entry_bytes
 from t2x_core.cache.source import latent_record
 from t2x_core.cache.text import text_records
+from t2x_core.data.loader import end_by_kill
 from t2x_core.data.text import Tokenizer
 from t2x_core.errors import UnreadableError, UserError
 from t2x_core.frozen import tokens_of
@@ -21,6 +22,7 @@ from t2x_core.interfaces import Task
 from t2x_core.module import T2XModule
 from t2x_core.precompute.plan import WantedLatents
 from t2x_core.progress import Progress
+from t2x_core.signals import leave_signals_to_the_main_process
 from t2x_core.types import Sample
 
 BATCH, TEXTS = 8, 32
@@ -62,7 +64,16 @@ def encode_latents(
     for key, one in wanted.items():
         by_shape[one.variation.key.task, one.variation.key.bucket].append((key, one))
     batches = [members[i : i + BATCH] for members in by_shape.values() for i in range(0, len(members), BATCH)]
-    loader = DataLoader(_Reading(batches), batch_size=None, num_workers=workers, collate_fn=_as_read)
+    loader = iter(
+        DataLoader(
+            _Reading(batches),
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_as_read,
+            worker_init_fn=leave_signals_to_the_main_process,
+        )
+    )
+    end_by_kill(getattr(loader, "_workers", ()))
     for batch, found in zip(batches, loader, strict=True):
         if isinstance(found, UserError):
             raise found

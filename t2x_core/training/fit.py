@@ -215,7 +215,10 @@ def _train_once(
         first_step = step_of(start) if start else 0
         trainer = build_trainer(recipe, folder, watchers, metrics.clock, first_step=first_step, launch=launch)
         _announce(trainer, assembly, module, data, folder)
-        trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
+        except SystemExit as end:  # Lightning makes one of a signal that comes before `Interruption` is there
+            raise end.__context__ or end from None
     return _Run(trainer.global_step, sampling, interruption.signal, guard)
 
 

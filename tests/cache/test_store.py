@@ -6,6 +6,8 @@ import errno
 import hashlib
 import os
 import pickle
+import random
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from safetensors import safe_open
 from t2x_core.cache import shard
 from t2x_core.cache.store import INDEX, SHARDS, Store, Writer, key_of, remove_leftovers
 from t2x_core.errors import UserError
+from t2x_core.precompute.tidy import rewrite
 
 
 def record(i: int) -> dict[str, torch.Tensor]:
@@ -206,3 +209,26 @@ def test_a_hundred_thousand_records_cost_a_process_little(tmp_path):
         seconds, megabytes = map(float, answer.stdout.split())
         print(f"\nindexed: {indexed}; opened in {seconds:.3f} s; {megabytes:.1f} MB with 2,000 entries read")
         assert megabytes < 50
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("what", [INDEX, SHARDS])
+def test_whatever_byte_is_another_a_record_is_right_or_missing(what, seed, tmp_path):
+    rng, numbers = random.Random(seed), range(6)
+    for _ in range(10):
+        folder = tmp_path / "store"
+        shutil.rmtree(folder, ignore_errors=True)
+        fill(folder, range(3))
+        fill(folder, range(3, 6))
+        Store(folder).write_index()
+        file = folder / INDEX if what == INDEX else rng.choice(sorted((folder / SHARDS).iterdir()))
+        data = bytearray(file.read_bytes())
+        place = rng.randrange(len(data))
+        data[place : place + 8] = rng.randbytes(len(data[place : place + 8]))
+        file.write_bytes(data)
+        store = Store(folder)
+        for i in numbers:
+            found = store.get(key_of("test", i))
+            assert found is None or all(torch.equal(found[name], tensor) for name, tensor in record(i).items())
+        rewrite(folder, lambda key: True)
+        assert not Store(folder).damaged

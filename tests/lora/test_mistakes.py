@@ -133,3 +133,57 @@ def test_a_lora_is_no_base(runs, base, tmp_path, capsys):
         open_lora(base)
     assert main(["export", str(base), "--merge", "--out", str(tmp_path / "x")]) == 2
     assert "was not trained with a LoRA; leave --merge out" in one_line(capsys)
+
+
+PEFT = {"peft_type": "LORA", "r": 2, "lora_alpha": 2}
+LAYER = "diffusion_model.blocks.0.mlp.0"
+GOOD = {f"{LAYER}.lora_A.weight": torch.ones(2, 8), f"{LAYER}.lora_B.weight": torch.ones(8, 2)}
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"lora_alpha": float("nan")}, "an update is multiplied by nan"),
+        ({"lora_alpha": 1e300}, r"an update is multiplied by 5e\+299"),
+        ({"alpha_pattern": {"mlp.0": float("inf")}}, "an update is multiplied by inf"),
+        ({"r": 0}, "a rank is out of range"),
+        ({"rank_pattern": {"mlp.0": -1}}, "a rank is out of range"),
+        ({"r": 2**70}, "a rank is out of range"),
+    ],
+)
+def test_settings_that_give_no_finite_update_are_refused(config, why, tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps(PEFT | config))
+    save_file(GOOD, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=why):
+        read_lora(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "why"),
+    [
+        ({f"{LAYER}.alpha": torch.tensor(float("nan"))}, "an update is multiplied by nan"),
+        ({f"{LAYER}.alpha": torch.ones(0)}, "alpha is no number"),
+        ({f"{LAYER}.alpha": torch.ones(3)}, "alpha is no number"),
+        ({f"{LAYER}.lora_A.weight": torch.full((2, 8), float("nan"))}, "no finite number"),
+        ({f"{LAYER}.lora_B.weight": torch.ones(8, 2, dtype=torch.int64)}, "no finite number"),
+        ({f"{LAYER}.lora_B.weight": torch.ones(8, 3)}, "do not fit together"),
+        ({f"{LAYER}.lora_A.weight": torch.ones(0, 8), f"{LAYER}.lora_B.weight": torch.ones(8, 0)}, "do not fit"),
+        ({f"{LAYER}.dora_scale": torch.ones(5)}, "do not fit together"),
+        ({f"{LAYER}.lora_down.weight": torch.ones(2, 8)}, "holds lora_A of blocks.0.mlp.0 twice"),
+    ],
+)
+def test_tensors_that_are_no_finite_update_are_refused(tensors, why, tmp_path):
+    save_file(GOOD | tensors, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=why):
+        read_lora(tmp_path / "x.safetensors")
+
+
+def test_factors_of_a_kronecker_product_that_do_not_fit_are_refused_and_float8_is_read(tmp_path):
+    name = "diffusion_model.x.lokr_w"
+    wrong = {f"{name}1_a": torch.ones(2, 3), f"{name}1_b": torch.ones(4, 2), f"{name}2": torch.ones(4, 4)}
+    save_file(wrong, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="do not fit together"):
+        read_lora(tmp_path / "x.safetensors")
+    save_file({key: tensor.to(torch.float8_e4m3fn) for key, tensor in GOOD.items()}, tmp_path / "y.safetensors")
+    (update,) = read_lora(tmp_path / "y.safetensors").layers.values()
+    assert torch.equal(update.delta(), torch.full((8, 8), 2.0))

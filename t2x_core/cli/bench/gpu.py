@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,6 @@ def run(arguments: argparse.Namespace) -> int:
         except Exception as error:  # the figures are kept; a drawing must not end the measurement
             print(f"{name:<10} no table or plot: {type(error).__name__}: {error}")
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the part that runs ends, too
     run_parts(todo, arguments.minutes, out, done)
     print(f"written    {out / 'gpu.json'}, gpu.md, gpu.png")
     return int(any(part["state"].startswith("failed") for part in report["parts"].values()))

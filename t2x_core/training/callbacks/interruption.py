@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,7 +14,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from t2x_core.module import T2XModule
-from t2x_core.signals import STOPPING
+from t2x_core.signals import ECHO, STOPPING
 from t2x_core.training.parallel.agreement import Agreement
 from t2x_core.training.steps import Step, StepCallback
 
@@ -32,7 +34,7 @@ class Interruption(StepCallback):
     def __init__(self) -> None:
         self.signal: int = 0
         """The signal on which all ranks have agreed to stop, or 0."""
-        self._noted = 0
+        self._noted, self._noted_at = 0, 0.0
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -73,11 +75,12 @@ class Interruption(StepCallback):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._noted == 0:
-            self._noted = number
+            self._noted, self._noted_at = number, time.monotonic()
             more = " (once more to stop at once)" if number in AT_ONCE else ""
             log.info("%s: saving after this step%s", signal.Signals(number).name, more)
-        if number in AT_ONCE:
+        elif number in AT_ONCE and time.monotonic() - self._noted_at > ECHO:
             signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number, handler in self._before.items():

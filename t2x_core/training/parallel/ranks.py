@@ -17,6 +17,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from t2x_core.assembly import Assembly
 from t2x_core.data.mixture import MixedData
 from t2x_core.errors import UserError
+from t2x_core.signals import exit_code
 from t2x_core.training.parallel import children, sameness, store
 from t2x_core.training.parallel.heartbeat import FAILED, RankHeartbeat, is_from_another
 from t2x_core.training.parallel.launch import Launch
@@ -176,6 +177,6 @@ def _reason(error: BaseException) -> tuple[str, int]:
     if isinstance(error, UserError):
         return str(error), 2
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted", 130
+        return "interrupted", exit_code(error)
     text = str(error).strip().splitlines()
     return f"{error.__class__.__name__}{f': {text[-1]}' if text else ''}", FAILED
