@@ -1,10 +1,12 @@
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from t2x_core.assembly import build_module
 from t2x_core.recipe import EMAConfig
 from t2x_core.training.ema import EMA
 from t2x_core.training.steps import Step
+from t2x_core.weight_files import stored_tensors
 
 
 @pytest.fixture
@@ -72,3 +74,25 @@ def test_the_module_has_its_own_weights_back_to_the_last_bit(module):
     for name, p in module.trainable():
         assert torch.equal(p, before[name])
         assert torch.equal(ema.weights[name], average[name])
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["tensors", "files"])
+def test_a_checkpoint_brings_the_average_and_its_count_back(stored, module, tmp_path):
+    ema = EMA(EMAConfig(decay=0.9, warmup=True))
+    ema.on_train_start(None, module)
+    step(ema, module, 1)
+    checkpoint: dict = {}
+    ema.on_save_checkpoint(None, module, checkpoint)
+    if stored:
+        save_file({name: weight.clone() for name, weight in ema.weights.items()}, tmp_path / "ema.safetensors")
+        checkpoint = {"ema": {**checkpoint["ema"], "weights": stored_tensors(tmp_path / "ema.safetensors")[0]}}
+    again = EMA(EMAConfig(decay=0.9, warmup=True))
+    again.on_load_checkpoint(None, module, checkpoint)
+    again.on_train_start(None, module)
+    assert again.updates == 1
+    for name, p in module.trainable():
+        assert torch.equal(again.weights[name], ema.weights[name])
+        assert not torch.equal(again.weights[name], p)
+    step(again, module, 2)
+    step(ema, module, 3)
+    assert again.updates == ema.updates == 2
