@@ -21,7 +21,7 @@ from t2x_core.plain_files import sync
 from t2x_core.recipe import Recipe, dump_yaml, portable
 from t2x_core.run_facts import RunFacts
 from t2x_core.runs import MODEL_FILE, RECIPE_FILE, SAMPLES
-from t2x_core.tensor_files import save_tensors
+from t2x_core.tensor_files import checksum, save_tensors
 from t2x_core.types import Bucket
 
 PARTS = "parts"
@@ -55,7 +55,8 @@ def export(
             record["origin"] = inside or _without_place(record["origin"])
         weights = {key: tensor.detach().cpu() for key, tensor in module.stored().items()}
         shapes = {task: [astuple(bucket) for bucket in buckets] for task, buckets in trained.items()}
-        about = {"ema": True, "referenced": records, "shapes": shapes, "facts": facts.plain()}
+        sums = {key: checksum(tensor) for key, tensor in weights.items()}
+        about = {"checksums": sums, "ema": True, "referenced": records, "shapes": shapes, "facts": facts.plain()}
         save_tensors(weights, beside / MODEL_FILE, metadata={"format": "pt", "t2x": json.dumps(about)})
         (beside / "config.json").write_text(config_json(module.backbone.config))
         (beside / RECIPE_FILE).write_text(recipe, encoding="utf-8")

@@ -1,7 +1,8 @@
-"""The averaged weights of a run, of one of its checkpoints, or of an exported folder, by name; nothing is read yet."""
+"""The averaged weights of a run, of one of its checkpoints, or of an exported folder, by name."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from t2x_core.checkpoint import open_checkpoint, read_checkpoint
 from t2x_core.errors import UserError
 from t2x_core.plain_files import parse_json
 from t2x_core.runs import CHECKPOINT_FILE, MODEL_FILE
-from t2x_core.tensor_files import StoredTensor
+from t2x_core.tensor_files import StoredTensor, checksum
 from t2x_core.weight_files import stored_tensors
 
 Weights = dict[str, StoredTensor]
@@ -45,7 +46,14 @@ def open_weights(folder: Path, which: str = "last") -> tuple[Path, Weights, Reco
 
 
 def _exported(file: Path) -> tuple[Weights, Records]:
-    return stored_tensors(file)[0], about_exported(file).get("referenced")
+    about, sums = about_exported(file), {}
+    if isinstance(about.get("checksums"), Mapping):  # an earlier t2x wrote none
+        sums = about["checksums"]
+    weights = stored_tensors(file)[0]
+    for name, tensor in weights.items():
+        if name in sums and checksum(tensor.full()) != sums[name]:
+            raise UserError(f"{file} is damaged: {name} is not what was written (its checksum differs)")
+    return weights, about.get("referenced")
 
 
 def about_exported(file: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from t2x_core.assembly import build_data, build_module, load_assembly
 from t2x_core.backbone import PTDiT
 from t2x_core.cli.main import main
+from t2x_core.errors import UserError
 from t2x_core.generation import T2XPipeline
 from t2x_core.hub import WANTED
 from t2x_core.recipe import to_plain
@@ -182,3 +183,14 @@ def test_it_opens_elsewhere_and_names_no_place_here(
     assert main(["sample", "elsewhere", "a red circle", "--out", "after.png"]) == 0
     assert ImageChops.difference(Image.open("before.png"), Image.open("after.png")).getbbox() is None
     assert "| `codec` | parts/codec |" in Path("elsewhere/README.md").read_text()
+
+
+def test_a_lost_sector_of_an_export_is_noticed(run: Path, tmp_path: Path) -> None:
+    assert main(["export", str(run), "--out", str(tmp_path / "m")]) == 0
+    file = tmp_path / "m/model.safetensors"
+    data = bytearray(file.read_bytes())
+    middle = (8 + int.from_bytes(data[:8], "little") + len(data)) // 2
+    data[middle : middle + 512] = bytes(b ^ 1 for b in data[middle : middle + 512])
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged: .* is not what was written"):
+        T2XPipeline.from_pretrained(tmp_path / "m", device="cpu")
