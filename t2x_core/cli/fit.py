@@ -31,16 +31,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="RUN",
-        help="go on with RUN, by default with the newest run of the recipe",
+        help="resume RUN (default: the newest run of the recipe)",
     )
     where.add_argument("--folder", type=path, help="folder of the run (default: runs/<recipe>/<date-time>)")
-    where.add_argument("--dry-run", action="store_true", help="do all up to the first step, and say what would run")
+    where.add_argument(
+        "--dry-run", action="store_true", help="prepare everything up to the first step, print what would run, and stop"
+    )
     parser.add_argument(
         "--allow",
         action="append",
         default=[],
         metavar="WHAT",
-        help="with --resume: go on although this is another than before: data, or a key of the recipe, such as lr",
+        help="with --resume: accept that this has changed since: data, or a key of the recipe, such as lr",
     )
     parser.set_defaults(run=run)
 

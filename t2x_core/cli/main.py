@@ -17,20 +17,20 @@ from t2x_core.terminal import SafeStreams
 
 COMMANDS = {
     "new": "write a recipe that fits your data and this machine",
-    "plan": "say what a recipe takes: data, arithmetic, memory, time, energy",
+    "plan": "estimate what a run takes: data, compute, memory, time, energy",
     "fit": "train a recipe",
     "cache": "encode a recipe's images, clips and captions once",
-    "sample": "make samples with a trained run",
+    "sample": "sample from a trained run",
     "demo": "try a trained run on a local page",
-    "replay": "show the batch of one training step again",
-    "export": "make one safetensors file of a run's averaged weights",
+    "replay": "show the batch of any training step",
+    "export": "export a run as a folder with its averaged weights",
     "data": "download captioned data sets; check, index or caption files",
     "bench": "measure t2x against a baseline on this machine",
     "show": "print what a recipe resolves to",
     "recipes": "list the recipes that ship with t2x",
     "plugins": "list the plugins that are installed",
-    "new-plugin": "write a package with a task, a codec or a text encoder of your own",
-    "check-plugin": "check an installed plugin, and say what to change",
+    "new-plugin": "write a plugin package: a task, a data source, a codec or a text encoder",
+    "check-plugin": "check an installed plugin, and list what to change",
 }
 
 

@@ -44,8 +44,8 @@ LARGEST_SEED = 2**63 - 1
 PRECISIONS = ("32-true", "bf16", "fp16")
 FORMATS = ("png", "webp", "gif", "mp4")
 RUN = (
-    "folder of a run or of an exported model; a recipe: its newest run, or without one the weights that it names "
-    "(backbone.weights); owner/name on the Hugging Face hub. Behind it prompts: what to show"
+    "the model, then prompts. The model is the folder of a run or of an export, owner/name on the Hugging Face hub, or "
+    "a recipe: its newest run, or without one the weights that it names (backbone.weights)"
 )
 
 
@@ -55,18 +55,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("prompts", nargs="*", default=[], metavar="RUN PROMPT", help=RUN)
     add("--prompts", dest="file", type=path, metavar="FILE", help="a text file with one prompt a line")
-    add("--negative", metavar="PROMPT", help="what samples must not look like: guidance leads away from it")
+    add("--negative", metavar="PROMPT", help="negative prompt: guidance steers away from it")
     add("--num", type=whole(1, MOST_SAMPLES), help="samples of each prompt (default 1)")
     seed = "seed of each prompt's first sample; the others follow (default 0)"
     add("--seed", type=whole(0, LARGEST_SEED - MOST_SAMPLES), help=seed)
     add(
         "--out",
-        help="file to write (default samples.png); or a folder, ending in a slash: a file for each sample, and a sheet "
-        "with a row for each prompt",
+        help="file to write (default samples.png), or a folder, with a slash at the end: then each sample is a file, "
+        "and a sheet has a row for each prompt",
     )
-    add("--format", choices=FORMATS, help="of the files in a folder (default: png, and mp4 for clips)")
-    add("--raw", action="store_true", help="write a lone sample as it is, without its caption")
-    add("--again", type=path, metavar="FILE", help="make the samples of a file that t2x sample wrote once more")
+    add("--format", choices=FORMATS, help="format of the files in a folder (default: png, and mp4 for clips)")
+    add("--raw", action="store_true", help="write a single sample without its caption")
+    add("--again", type=path, metavar="FILE", help="repeat the samples of a file that `t2x sample` wrote")
     add("--task", help="which task, if the model was trained on several")
     add("--size", metavar="PIXELS", help="height and width, or HEIGHTxWIDTH (default: the commonest of training)")
     add(
@@ -80,7 +80,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="what else is asked for: a key of the task's block sampling, which t2x plugins TASK shows",
+        help="a setting of the samples: a key of the task's block `sampling` (`t2x plugins TASK` shows it)",
     )
     add(
         "--input",
@@ -88,7 +88,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help="an image that the task takes besides the prompt, such as a first frame; again: one for each prompt",
+        help="an image that the task needs besides the prompt, such as a first frame; repeat it for one image a prompt",
     )
     add("--sampler", choices=get_args(get_type_hints(SamplerConfig)["name"]), help="solver (default: the recipe's)")
     add("--steps", type=whole(1, 100_000), help="solver steps (default: the recipe's)")
@@ -97,14 +97,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", help="last, best, or the number of a step (default last)")
     batch = "samples computed at once (default: as memory allows)"
     add("--batch-size", type=whole(1, MOST_SAMPLES), help=batch)
-    exact = "the image of a seed is the same to the last bit whatever is sampled with it; slower"
+    exact = "make the image of a seed independent of its batch, to the last bit; slower"
     add("--exact", action="store_true", help=exact)
     threads = "CPU threads (default: the recipe's trainer.threads)"
     add("--threads", type=whole(1, 1024), help=threads)
     add("--device", help="cpu, cuda … (default: a GPU if there is one)")
-    add("--precision", choices=PRECISIONS, help="arithmetic of the network (default 32-true; fp16 on a GPU alone)")
-    add("--compile", action="store_true", help="compile the network: for many samples, as it takes a while")
-    offload = "keep the network's weights in the CPU's memory, and on the GPU those of one block at a time"
+    add("--precision", choices=PRECISIONS, help="precision of the network (default 32-true; fp16: GPU only)")
+    add("--compile", action="store_true", help="compile the network, which takes minutes and pays off for many samples")
+    offload = "keep the weights in CPU memory, and one block at a time on the GPU"
     add("--offload", action="store_true", help=offload)
     parser.set_defaults(run=run)
 

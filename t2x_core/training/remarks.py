@@ -55,9 +55,7 @@ def warm_up(warmup_steps: int, max_steps: int) -> Iterable[str]:
         return
     steps = f"optimizer.warmup_steps, {warmup_steps}, of trainer.max_steps, {max_steps}"
     if warmup_steps >= max_steps:
-        what = (
-            f"the learning rate is still warming up at the end, at {max_steps / warmup_steps:.0%} of what it is to be"
-        )
+        what = f"the warm-up takes the whole run, and the learning rate ends at {max_steps / warmup_steps:.0%} of lr"
     else:
         what = f"the warm-up takes {warmup_steps / max_steps:.0%} of the run"
     yield f"{what} ({steps}): set warmup_steps to about {max(1, max_steps // 20)}"

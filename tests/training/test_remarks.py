@@ -50,8 +50,8 @@ def test_epochs_are_samples_taken_over_samples_there():
 @pytest.mark.parametrize(
     ("warmup", "steps", "words"),
     [
-        (1000, 200, "at 20% of what"),
-        (200, 200, "at 100% of what"),
+        (1000, 200, "at 20% of lr"),
+        (200, 200, "at 100% of lr"),
         (150, 200, "takes 75% of the run"),
         (100, 200, None),
     ],
