@@ -125,7 +125,7 @@ def test_in_blocks_a_slow_server_is_asked_for_each_byte_once(tmp_path, monkeypat
             sent[block], seconds[block] = server.sent / size, time.monotonic() - began
         assert len(set(captions)) == len(captions) == 4 * steps
     print({block: f"{sent[block]:.2f} times the shards in {seconds[block]:.1f} s" for block in sent})
-    assert sent[16] < 1.5 if kind == "tar" else 2.5  # reading ahead in a cache that is too small
+    assert sent[16] < (1.5 if kind == "tar" else 2.5)  # reading ahead in a cache that is too small
     assert sent[16] < sent[None] / 1.5
 
 
