@@ -34,7 +34,7 @@ class TestTextToImage(TaskTests):
 @pytest.mark.slow
 class TestTextToVideo(TaskTests):
     plugin = "text-to-video"
-    settings: ClassVar = {"data": {"moving-shapes": {"size": 16, "frames": 3, "val_count": 12}}}
+    settings: ClassVar = {"data": {"moving-shapes": {"size": 16, "frames": 4, "val_count": 12}}}
 
 
 @pytest.mark.slow
