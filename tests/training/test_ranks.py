@@ -104,6 +104,22 @@ def test_a_run_of_four_ranks_goes_on_with_others(strategy, count, four, one, tmp
     assert_same(found, half)
 
 
+def test_two_ranks_go_back_to_the_same_checkpoint_when_the_newest_is_damaged(tmp_path):
+    """A sector of it is lost: it is set aside once, and both ranks train from the one before."""
+    one = traced(tmp_path, "logging.checkpoint_every=10")
+    (tmp_path / "trace").unlink()
+    newest = checkpoints_of(tmp_path / "run")[-1]
+    file = max(newest.glob("*.safetensors"), key=lambda file: file.stat().st_size)
+    data = bytearray(file.read_bytes())
+    middle = (8 + int.from_bytes(data[:8], "little") + len(data)) // 2
+    data[middle : middle + 512] = bytes(byte ^ 1 for byte in data[middle : middle + 512])
+    file.write_bytes(data)
+    found = traced(tmp_path, *devices(2, "ddp"))
+    assert_same(found, {(step, slot): value for (step, slot), value in one.items() if step >= 10})
+    (aside,) = newest.parent.glob("*damaged*")
+    assert newest.name in aside.name
+
+
 def test_a_sharded_checkpoint_holds_each_row_once_and_opens_anywhere(four):
     folder, content = open_checkpoint(four / "run", "last")
     assert len(list(folder.glob("*.safetensors"))) == 2  # the second copy of the weights is not saved
