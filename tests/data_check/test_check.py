@@ -310,10 +310,11 @@ def test_a_cleaned_manifest_for_each_of_several_sources(tmp_path: Path, capsys) 
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("use "))
     words = shlex.split(line)[3:]
     assembly = load_assembly(words[0], words[1:])
-    inventory = build_data(assembly, build_module(assembly, outline=True)).modules["text-to-image"].inventory()
+    data = build_data(assembly, build_module(assembly, outline=True)).modules["text-to-image"]
+    inventory = data.inventory()
     before = {entry.place: entry.captions for entry in inventory_of(where).entries}
     after = {entry.place: entry.captions for entry in inventory.entries}
     assert len(after) == 29
     assert before.items() - after.items() == {(str(tmp_path / "folder" / names[0]), (f"caption of {names[0]}",))}
     assert after.items() <= before.items()
-    assert assembly.recipe.tasks["text-to-image"].data.images.sources[0].repeat == 2
+    assert "2 times an epoch" in "\n".join(data.describe())
