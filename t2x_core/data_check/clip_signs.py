@@ -23,7 +23,9 @@ BINS = 4
 NAMED = 5
 """Cuts whose times are given."""
 SLACK_SHARE, SLACK_SECONDS = 0.1, 0.5
-"""By how much a video may be shorter than its header says."""
+"""By how much a video may be shorter than its header says, if this does not count frames."""
+SLACK_FRAMES = 1.5
+"""By how many frames, if it does."""
 
 
 class Watch:
@@ -60,10 +62,11 @@ class Watch:
         if backwards:
             found.append(("times", f"{backwards} of {self.count} frames are not later than the one before"))
         spent = known[-1] - known[0] if len(known) > 1 else 0.0
-        each = spent / (len(known) - 1) if len(known) > 1 else 0.0
-        if announced and announced != self.count:
-            found.append(("count", f"has {self.count} frames, and its header says {announced}"))
+        each = spent / (len(known) - 1) if len(known) > 1 else announced_seconds / self.count
         missing = announced_seconds - spent - each
+        as_long = announced_seconds and abs(missing) <= SLACK_FRAMES * each  # an edit list shows a part of the frames
+        if announced and announced != self.count and not as_long:
+            found.append(("count", f"has {self.count} frames, and its header says {announced}"))
         early = missing > max(SLACK_SECONDS, SLACK_SHARE * announced_seconds) and not backwards
         if not announced and early and len(known) > 1:
             found.append(("count", f"ends {missing:.3g} s before the {announced_seconds:.3g} s of its header"))

@@ -18,6 +18,8 @@ Job = Callable[[Beat], Any]
 """A job, which pickles; it calls what it is given to say that it goes on."""
 TURNS = 2000
 """Jobs after which a process is replaced, so that what decoders hold on to does not pile up."""
+START = 600.0
+"""Seconds that a process may take to start, on a machine that is busy."""
 BEAT_EVERY = 1.0
 """Seconds between two signs of life."""
 T = TypeVar("T")
@@ -40,7 +42,7 @@ class _Worker:
         self.process.start()
         theirs.close()
         self.number: int | None = None
-        self.alive_at, self.turns, self.limit = time.monotonic(), 0, 0.0
+        self.alive_at, self.turns, self.limit, self.started = time.monotonic(), 0, 0.0, False
 
     def give(self, number: int, job: Job, limit: float) -> None:
         self.number, self.alive_at, self.limit, self.turns = number, time.monotonic(), limit, self.turns + 1
@@ -105,9 +107,9 @@ class Processes(Generic[T]):
             except (EOFError, OSError):
                 worker.process.join(5)
                 return (Lost(_how_it_ended(worker.process.exitcode)),)
-            worker.alive_at = time.monotonic()
+            worker.alive_at, worker.started = time.monotonic(), True
             return (value,) if kind == "done" else None
-        if time.monotonic() - worker.alive_at > worker.limit:
+        if time.monotonic() - worker.alive_at > (worker.limit if worker.started else max(START, worker.limit)):
             return (Lost(f"makes the decoder hang (no sign of life for {worker.limit:.3g} s)"),)
         return None
 
@@ -146,7 +148,8 @@ def _serve(connection: Connection) -> None:
 
     while True:
         try:
-            job = connection.recv()
+            job = connection.recv()  # may import what the job needs
+            connection.send(("alive", None))
         except (EOFError, OSError):
             return
         try:

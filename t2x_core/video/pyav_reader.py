@@ -76,7 +76,8 @@ class PyavReader(VideoReader):
         with self._opened() as (container, stream):
             show = self._display(stream)
             for frame in self._frames(container, stream, None):
-                time = None if frame.pts is None else frame.pts * self._base
+                guessed = frame.pts is None or container.format.name == "avi"  # which keeps no times
+                time = None if guessed else frame.pts * self._base
                 yield Decoded(time, show(frame), bool(frame.is_corrupt))
 
     def _by_packets(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ from t2x_core.data_check import processes
 from t2x_core.data_check.alike import CROWD, close_pairs
 from t2x_core.data_check.clip_signs import Watch
 from t2x_core.data_check.fingerprint import perceptual_hash
+from t2x_core.data_check.look import LookJob
 from t2x_core.data_check.processes import Lost, Processes
 from t2x_core.data_check.texts import repaired
 from t2x_core.video.reader import Decoded
 from tests.data_check.damaged_set import encoded, picture
 from tests.data_check.jobs import Slow, Square
+from tests.video.corpus import all_videos
 
 
 @pytest.mark.parametrize("number", range(8))
@@ -141,3 +144,13 @@ def test_a_silent_one_is_given_up() -> None:
     )
     assert isinstance(found[0], Lost)
     assert found[1][0] == 4  # type: ignore[index]
+
+
+@pytest.mark.slow
+def test_good_videos_of_all_kinds_are_good(tmp_path: Path) -> None:
+    """Open GOPs, edit lists, uneven rates, AVI, transport streams …: only one whose first frames are lost is named."""
+    for made in all_videos(tmp_path, every=2):
+        seen = LookJob(str(made.path), True, (255, 255, 255))(lambda: None)
+        assert seen.damage is None, made.name
+        if "refresh" not in made.name:
+            assert (seen.signs, seen.frames) == ((), len(made.numbers)), made.name
