@@ -51,6 +51,21 @@ def locked(file: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
+def locked_if_free(file: Path) -> Iterator[bool]:
+    """As `locked`, without waiting: whether the file is of no other process."""
+    with file.open("a+b") as stream:
+        free = True
+        if fcntl is not None:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free = False
+            except OSError:
+                pass  # some network drives have no locks
+        yield free
+
+
+@contextmanager
 def written_whole(file: Path, beside: str | None = None) -> Iterator[Path]:
     """A path beside `file`, for a library to write to. In the end it takes the place of `file`; if the block fails,
     `file` is as it was before, and nothing half written is left behind.

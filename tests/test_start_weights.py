@@ -201,7 +201,7 @@ class TestPositions:
         found = []
         for side, scale in ((4, 1), (8, 2)):
             assembly = load_assembly("quickstart", [*settings, f"backbone.position_scale={scale}"])
-            layout = build_module(assembly).backbone._layout((1, side, side), torch.device("cpu"), FrameAxis())
+            layout = build_module(assembly).backbone.layout((1, side, side), torch.device("cpu"), FrameAxis())
             assert layout.rotation is not None
             found.append(layout.rotation.cos.view(side, side, -1))
         torch.testing.assert_close(found[1][::2, ::2], found[0], atol=1e-6, rtol=0)

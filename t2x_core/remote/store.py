@@ -9,14 +9,14 @@ import os
 import shutil
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
 from t2x_core.errors import UserError
 from t2x_core.paths import cache_folder
-from t2x_core.plain_files import locked, read_json, written_whole
+from t2x_core.plain_files import locked, locked_if_free, read_json, written_whole
 from t2x_core.remote import fetch
 from t2x_core.remote.fetch import Facts
 from t2x_core.remote.url import public_url
@@ -64,7 +64,8 @@ def open_block(url: str, facts: Facts, number: int, ahead: int = 1) -> BinaryIO:
     length = BLOCK if facts.ranges else facts.size
     if (found := _opened(_path(url, facts, number), _bytes(facts, length, number))) is not None:
         return found
-    with locked(_lock(url, number)):  # another process may be loading it
+    with ExitStack() as held:
+        held.enter_context(locked(_lock(url, number)))  # another process may be loading it
         if (found := _opened(_path(url, facts, number), _bytes(facts, length, number))) is not None:
             return found
         if not facts.ranges:
@@ -76,7 +77,9 @@ def open_block(url: str, facts: Facts, number: int, ahead: int = 1) -> BinaryIO:
         else:
             last = number + 1
             blocks = -(-facts.size // BLOCK)
-            while last < min(blocks, number + ahead) and not _path(url, facts, last).exists():
+            while last < min(blocks, number + ahead):
+                if not held.enter_context(locked_if_free(_lock(url, last))) or _path(url, facts, last).exists():
+                    break
                 last += 1
             data = fetch.read_range(url, facts, number * BLOCK, min(last * BLOCK, facts.size))
             for i in range(number, last):

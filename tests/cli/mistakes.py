@@ -138,7 +138,7 @@ SECTIONS: dict[str, list[Mistake]] = {
         Mistake("a window larger than the image", "fit mine.yaml backbone.window=[1,8,8]", "command line: backbone.window: 8 × 8 tokens are more than there are: the largest sample has 4 × 4; write auto, or a smaller window"),
         Mistake("a width that the heads do not divide", "fit mine.yaml backbone.heads=3", "mine.yaml:6: backbone.width: 32 is not divisible by 3 heads; 48 and 96 are"),
         Mistake("a width that is no multiple of 16", "fit mine.yaml backbone.width=40", "command line: backbone.width: 40 is not divisible by 16; 32 and 48 are"),
-        Mistake("the same in a preset", "fit mine.yaml backbone.preset=S backbone.heads=5 backbone.width=null", "mine.yaml:6: backbone: width must be a multiple of 16 and of heads (5), not 384", slow=True),
+        Mistake("the same in a preset", "fit mine.yaml backbone.preset=S backbone.heads=5 backbone.width=null", "command line: backbone.width: 384 is not divisible by 5 heads; 320 and 400 are", slow=True),
         Mistake("the same in a text encoder", "fit mine.yaml text_encoders.bytes.heads=3", "mine.yaml:8: text_encoders.bytes.dim: 16 is no multiple of the 3 heads"),
         Mistake("a task that reads text, and no text encoder", "fit mine.yaml text_encoders=null", "mine.yaml:3: tasks.text-to-image: it needs a text encoder; for a small one: text_encoders: {bytes: {}}", slow=True),
         Mistake("a GPU where there is none", "fit mine.yaml trainer.accelerator=gpu", "command line: trainer.accelerator: torch sees no GPU; set it to cpu, or auto", slow=True),

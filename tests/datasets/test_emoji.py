@@ -90,7 +90,7 @@ def test_each_emoji_with_its_names_and_the_hashes_of_all_files(tmp_path, capsys)
     words = shlex.split(said.split("train ")[1])
     assert words[:3] == ["t2x", "fit", "text_to_image/emoji"]
     recipe = load_assembly(words[2], [words[3], *MINILM_NOT_NEEDED]).recipe
-    assert recipe.tasks["text-to-image"].data.images.folder == out  # type: ignore[attr-defined]
+    assert recipe.tasks["text-to-image"].data["images"].folder == out  # type: ignore[attr-defined]
     captions = {file.stem: file.read_text() for file in out.glob("*.txt")}
     assert captions == {"1f44b": "waving hand sign\nwave\n", "1f1ea-1f1ec": "egypt flag\n", "1f47b": "ghost\n"}
     assert {file.stem for file in out.glob("*.png")} == set(captions)  # no skin tones, nothing without a name
