@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from t2x_core.cli.again import note
-from t2x_core.cli.lora_option import add_lora, parse_loras
+from t2x_core.cli.lora_option import add_lora
+from t2x_core.cli.open_model import open_model
 from t2x_core.cli.options import whole
 from t2x_core.cli.sample_arguments import check_which, find_model
 
@@ -33,18 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     library()  # before anything is loaded
 
-    import torch
-
-    from t2x_core.generation import T2XPipeline
-
-    if model.folder is None:
-        pipeline = T2XPipeline.from_recipe(model.recipe, device=arguments.device)
-    else:
-        pipeline = T2XPipeline.from_pretrained(model.folder, arguments.checkpoint, arguments.device)
-    if threads := arguments.threads or pipeline.assembly.recipe.trainer.threads:
-        torch.set_num_threads(threads)
-    for lora, weight in parse_loras(arguments.loras):
-        pipeline.load_lora(lora, weight)
+    pipeline = open_model(model, arguments.checkpoint, arguments.device, arguments.threads, arguments.loras)
     title = "/".join(model.name.rstrip("/").split("/")[-2:])
     checkpoint = None if arguments.checkpoint == "last" else arguments.checkpoint
     own = {"run": model.name, "checkpoint": checkpoint}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from t2x_core import quick_start
 from t2x_core.cli.again import again, note
-from t2x_core.cli.lora_option import add_lora, parse_loras
+from t2x_core.cli.lora_option import add_lora
+from t2x_core.cli.open_model import open_model
 from t2x_core.cli.options import number, path, whole
 from t2x_core.cli.sample_arguments import (
     Model,
@@ -175,19 +176,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _open(model: Model, arguments: argparse.Namespace) -> T2XPipeline:
-    import torch
-
-    from t2x_core.generation import T2XPipeline
-
-    if model.folder is None:
-        pipeline = T2XPipeline.from_recipe(model.recipe, device=arguments.device, offload=arguments.offload)
-    else:
-        checkpoint = arguments.checkpoint or "last"
-        pipeline = T2XPipeline.from_pretrained(model.folder, checkpoint, arguments.device, arguments.offload)
-    for lora, weight in parse_loras(arguments.loras):
-        pipeline.load_lora(lora, weight)
-    if threads := arguments.threads or pipeline.assembly.recipe.trainer.threads:
-        torch.set_num_threads(threads)
+    checkpoint, loras = arguments.checkpoint or "last", arguments.loras
+    pipeline = open_model(model, checkpoint, arguments.device, arguments.threads, loras, arguments.offload)
     if arguments.compile:
         from t2x_core.sampling import compile_blocks
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from t2x_core.cli.bench.output import check_writable, write_json
+from t2x_core.cli.open_model import open_model
 from t2x_core.cli.options import path, whole
 from t2x_core.cli.sample_arguments import check_which, find_model, mistake
 from t2x_core.terminal import printable
@@ -53,18 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
         check_writable(arguments.json)
     model = find_model(arguments.run_folder)
 
-    import torch
-
     from t2x_core.bench.machine import in_words, machine
     from t2x_core.bench.samplers import bench_samplers
-    from t2x_core.generation import T2XPipeline
 
-    if model.folder is None:
-        pipeline = T2XPipeline.from_recipe(model.recipe, device=arguments.device)
-    else:
-        pipeline = T2XPipeline.from_pretrained(model.folder, arguments.checkpoint, arguments.device)
-    if threads := arguments.threads or pipeline.assembly.recipe.trainer.threads:
-        torch.set_num_threads(threads)
+    pipeline = open_model(model, arguments.checkpoint, arguments.device, arguments.threads)
     here = machine()
     print(f"machine    {in_words(here)}")
     print(
